@@ -1,0 +1,39 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check fast types format clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of running
+	rm -rf runs/demo
+	$(BIN)/fedkd run simulations/demo_fedsimclr.toml --out runs/demo/fedsimclr
+	$(BIN)/fedkd run simulations/demo_fedx.toml --out runs/demo/fedx
+	$(BIN)/fedkd plot runs/demo/fedx runs/demo/fedsimclr --out runs/demo/convergence.png
+
+test: $(STAMP) types  ## every test but those that need a GPU
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(STAMP) types  ## before each commit: format, lint, types, import layers, fast tests
+	$(BIN)/ruff format .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+# strategies/ is mapped to fedkd.strategies, which a type checker can follow only in an installed copy.
+types: $(STAMP)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p fedkd
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,75 @@
+"""Federated and online knowledge distillation: one readable file per algorithm, any engine."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedkd.client import Client
+    from fedkd.errors import InputError
+    from fedkd.evaluate import Classifier, Embedder, Predictor, classifier
+    from fedkd.experiment import Experiment
+    from fedkd.history import History
+    from fedkd.knowledge import Knowledge, TensorSpec, schema_of
+    from fedkd.node import Node, load
+    from fedkd.server import Server
+    from fedkd.simulation import simulate
+    from fedkd.strategy import Needs, Strategy
+    from fedkd.train import Batch, Split, fit, predict
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Batch": "train",
+    "Classifier": "evaluate",
+    "Client": "client",
+    "Embedder": "evaluate",
+    "Experiment": "experiment",
+    "History": "history",
+    "InputError": "errors",
+    "Knowledge": "knowledge",
+    "Needs": "strategy",
+    "Node": "node",
+    "Predictor": "evaluate",
+    "Server": "server",
+    "Split": "train",
+    "Strategy": "strategy",
+    "TensorSpec": "knowledge",
+    "classifier": "evaluate",
+    "fit": "train",
+    "load": "node",
+    "predict": "train",
+    "schema_of": "knowledge",
+    "simulate": "simulation",
+}
+__all__ = [
+    "Batch",
+    "Classifier",
+    "Client",
+    "Embedder",
+    "Experiment",
+    "History",
+    "InputError",
+    "Knowledge",
+    "Needs",
+    "Node",
+    "Predictor",
+    "Server",
+    "Split",
+    "Strategy",
+    "TensorSpec",
+    "classifier",
+    "fit",
+    "load",
+    "predict",
+    "schema_of",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use: importing fedkd imports neither torch nor Flower."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'fedkd' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fedkd.{_HOME[name]}"), name)

@@ -1,0 +1,206 @@
+"""The Flower ClientApp and ServerApp that every engine and every deployment runs."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedkd import codecs
+from fedkd.client import Client
+from fedkd.evaluate import Classifier, Embedder, Predictor, score_classifier
+from fedkd.exchange import INSTRUCTION
+from fedkd.experiment import FUNCTION, Experiment, Functions, device_of
+from fedkd.knowledge import Knowledge
+from fedkd.memory import Memory
+from fedkd.probe import Probe
+from fedkd.randomness import derive, seeded, torch_threads
+from fedkd.records import Unpacked, from_records, to_records
+from fedkd.strategy import Strategy
+
+#: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
+LIVE_CLIENTS = 32
+_LIVE: OrderedDict[int, tuple[Context, Client]] = OrderedDict()
+_UNPACKED = Unpacked()
+
+
+def client_app(
+    *,
+    nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
+    data: Callable[[], Any] | None = None,
+    strategy: type[Strategy] | None = None,
+) -> ClientApp:
+    """The ClientApp. Everything but code comes in the run-config; code comes here.
+
+    Args:
+        nets: a function (shape, classes) -> net for all clients, or such functions by the names that ``nets`` uses.
+        data: a function that gives a ``fedkd.data.Source``.
+        strategy: a Strategy class of your own.
+    """
+    functions = _functions(nets, data, strategy)
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(_exchange(message.content, context, functions), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return Message(_evaluate(message.content, context, functions), reply_to=message)
+
+    @app.query("join")
+    def join(message: Message, context: Context) -> Message:
+        partition = int(context.node_config.get("partition-id", -1))
+        return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition})}), reply_to=message)
+
+    @app.query("persist")
+    def persist(message: Message, context: Context) -> Message:
+        if (held := _LIVE.get(id(context))) and held[0] is context:
+            _persist(context, held[1])
+        return Message(RecordDict(), reply_to=message)
+
+    return app
+
+
+def server_app(
+    *,
+    nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
+    data: Callable[[], Any] | None = None,
+    strategy: type[Strategy] | None = None,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+) -> ServerApp:
+    """The ServerApp: reads the experiment from the run-config, runs it, writes it to ``out`` if the run-config names one.
+
+    The History stands in the returned Context (see ``fedkd.simulation.history_of``).
+    """
+    functions = _functions(nets, data, strategy)
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        from fedkd.recording import run_recorded
+
+        experiment = Experiment.from_flat(context.run_config, functions)
+        out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
+        history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+        history.write(context.state)
+
+    return app
+
+
+def _functions(nets: Any, data: Any, strategy: Any) -> Functions:
+    named = nets if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets else {})
+    return Functions(nets=dict(named), data=data, strategy=strategy)
+
+
+def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> Client:
+    """The client of this call: the live one of this very Context and round, else a new one from memory."""
+    held, client = _LIVE.pop(id(context), (None, None))
+    if client is None or held is not context or client.round != facts["round"]:
+        config = dict(context.run_config)
+        if path := context.node_config.get("data-path"):
+            config["data.path"] = path
+        experiment = Experiment.from_flat(config, functions)
+        memory = Memory.read(context.state)
+        client = Client(int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment))
+    client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
+    return client
+
+
+def _persist(context: Context, client: Client) -> None:
+    client.flush()
+    client.memory.write(context.state)
+    client.release()
+    _LIVE.pop(id(context), None)
+
+
+def _close(facts: Mapping[str, Any], context: Context, client: Client) -> None:
+    """Write memory now, or keep the client for the round's next exchange."""
+    if facts["persist"]:
+        return _persist(context, client)
+    client.release(kept=False)
+    _LIVE[id(context)] = (context, client)
+    while len(_LIVE) > LIVE_CLIENTS:
+        _persist(*next(iter(_LIVE.values())))
+
+
+def _exchange(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+    """One exchange: strategy, then codec, then record."""
+    start, facts = time.perf_counter(), content[INSTRUCTION]
+    client = _open(facts, context, functions)
+    experiment = client.experiment
+    seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
+    with torch_threads(experiment.engine.num_cpus), seeded(seed):
+        broadcast = from_records(content, memo=_UNPACKED)
+        upload = experiment.strategy.client_update(client, broadcast)
+        records = to_records(_encode(client, upload, str(facts["acknowledged"]), time.perf_counter() - start))
+        _close(facts, context, client)
+    return records
+
+
+def _encode(client: Client, upload: Knowledge, acknowledged: str, seconds: float) -> Knowledge:
+    """Code the upload against what the server last acknowledged, and remember what this upload would leave as a base."""
+    which = f"{client.round}.{client.exchange}"
+    upload = upload.with_header(round=client.round, exchange=client.exchange).with_metrics(seconds=seconds)
+    chain = codecs.chain(client.experiment.uplink)
+    if not any(codec.needs_base for codec in chain):
+        return codecs.encode(chain, upload, {})[0]
+    bases = codecs.load_bases(client.memory, acknowledged)
+    message, left = codecs.encode(chain, upload, bases)
+    codecs.save_bases(client.memory, which, left, keep=acknowledged)
+    return message.with_header(base=acknowledged if bases else "")
+
+
+def _evaluate(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+    """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
+    facts = content[INSTRUCTION]
+    client = _open(facts, context, functions)
+    experiment, metrics = client.experiment, {}
+    seed = derive(experiment.seed, client.round, client.name, "evaluate")
+    with torch_threads(experiment.engine.num_cpus), seeded(seed):
+        received = from_records(content, memo=_UNPACKED)
+        probes = {name: (w, received.tensors[f"{PROBE}{name}/bias"]) for name, w in _probe_weights(received).items()}
+        broadcast = Knowledge(*_without_probes(received), received.header)
+        for name, predictor in experiment.strategy.predictors(client, broadcast).items():
+            predictor = _classifying(predictor, probes.get(name))
+            splits = {"own": client.test.samples} | ({"global": client.federation.test} if facts["global"] else {})
+            for split, samples in splits.items():
+                scored = score_classifier(predictor, samples, client)
+                metrics[f"{name}/{split}/correct"] = float(scored.correct.sum())
+                metrics[f"{name}/{split}/samples"] = float(scored.samples.sum())
+        client.release()
+    return to_records(Knowledge(metrics=metrics))
+
+
+PROBE = "probe/"
+
+
+def _probe_weights(received: Knowledge) -> dict[str, torch.Tensor]:
+    names = [name for name in received.tensors if name.startswith(PROBE) and name.endswith("/weight")]
+    return {name[len(PROBE) : -len("/weight")]: received.tensors[name] for name in names}
+
+
+def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    tensors = {name: tensor for name, tensor in received.tensors.items() if not name.startswith(PROBE)}
+    return tensors, {name: received.spaces[name] for name in tensors}
+
+
+def _classifying(predictor: Predictor, probe: tuple[torch.Tensor, torch.Tensor] | None) -> Classifier:
+    """The predictor itself, or an embedder under the linear probe that the server fitted."""
+    if not isinstance(predictor, Embedder):
+        return Classifier(predictor.function)
+    if probe is None:
+        raise ValueError("an embedder can be evaluated at a client only with the server's probe")
+    head = Probe(*probe)
+    return Classifier(lambda images: head.logits(predictor.function(images)))
+
+
+#: The apps without code of a user's own, under static names: Flower finds its components by reading this file.
+client = client_app()
+server = server_app()

@@ -1,0 +1,175 @@
+"""The fedkd command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from fedkd.errors import InputError
+from fedkd.launch import carry_out, parse_changes, parse_seeds, planned, refuse_together, resumed
+
+if TYPE_CHECKING:
+    from fedkd.runs.recorded import RecordedRun
+
+app = typer.Typer(
+    name="fedkd",
+    help="Federated and online knowledge distillation: one readable file per algorithm, from laptop to cluster.",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted (a run can be resumed).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit code 2; anything unexpected keeps its traceback."""
+    from click.exceptions import ClickException
+
+    os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    try:
+        code = app(standalone_mode=False)
+    except (InputError, ClickException) as error:
+        message = error.format_message() if isinstance(error, ClickException) else str(error)
+        print(f"fedkd: error: {' '.join(message.split())}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    file: Annotated[Path | None, typer.Argument(help="The experiment, a TOML file.", show_default=False)] = None,
+    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0-2 or 0,3,7. Finished ones are skipped.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key, e.g. data.alpha=0.1.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's directory, or the seeds' parent [default: runs/FILE-STRATEGY-sSEED].")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no rounds, only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a round on stdout.")] = False,
+) -> None:
+    """Run FILE, an experiment in TOML, or go on with a run."""
+    if resume is not None:
+        given = {"FILE": file, "--seed": seed, "--seeds": seeds, "--set": changes, "--out": out}
+        refuse_together("--resume goes on with the experiment in DIR", given)
+        launches = [resumed(resume)]
+    elif file is None:
+        raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd run --resume DIR`")
+    elif seed is not None and seeds is not None:
+        raise InputError("give --seed or --seeds, not both")
+    else:
+        overrides = parse_changes(changes or [])
+        if engine is not None:
+            overrides["engine.name"] = engine
+        numbers = [seed] if seeds is None else parse_seeds(seeds)
+        launches = planned(file, overrides, numbers, out, several=seeds is not None)
+    for launch in launches:
+        carry_out(launch, engine, quiet=quiet, as_json=as_json)
+    if not (as_json and quiet):
+        report_result([launch.out for launch in launches], sys.stderr if as_json else sys.stdout)
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of seed runs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The figure; .png and .svg are written side by side, .pdf if asked.")] = Path(
+        "convergence.png"
+    ),
+    metric: Annotated[str, typer.Option(help="The key of metrics.jsonl to draw.")] = "accuracy",
+) -> None:
+    """Overlay RUNS, directories of runs or of seeds: accuracy against rounds, uploaded bytes and seconds.
+
+    Seeds of one experiment become their mean with a 95 % band.
+    """
+    from fedkd.runs.curves import check_measured
+    from fedkd.runs.plots import convergence
+    from fedkd.runs.recorded import find_runs
+
+    found = find_runs(runs)
+    check_measured(found, metric)
+    files = convergence(found, out, metric=metric)
+    print_summaries(found, metric, sys.stdout)
+    for file in files:
+        print(file)
+
+
+@app.command()
+def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the strategies: name, paper, what travels, what they need."""
+    from fedkd.registry import strategies
+
+    rows = [
+        {"name": name, "paper": cls.paper, "sends": cls.sends, "needs": str(cls.needs)} for name, cls in strategies().items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print_table(rows)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say whether this machine is ready: versions, cores, memory, GPU, data."""
+    from fedkd.doctor import findings
+
+    found = findings()
+    if as_json:
+        print(json.dumps([vars(finding) for finding in found], indent=1))
+    else:
+        for finding in found:
+            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name:<14} {finding.text}")
+        print("All good. Next: fedkd run FILE" if all(finding.ok for finding in found) else "Cure what is marked BAD.")
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(1)
+
+
+def report_result(places: Sequence[Path], stream: TextIO) -> None:
+    """What came out, where it lies, and what to type next."""
+    from fedkd.runs.recorded import RecordedRun
+
+    runs = [RecordedRun.read(place) for place in places]
+    print_summaries(runs, "accuracy", stream)
+    for run in runs:
+        print(f"report: {run.path / 'report.html'}", file=stream)
+    print(f"next:   fedkd plot {' '.join(shlex.quote(str(run.path)) for run in runs)}", file=stream)
+
+
+def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
+    """Last, best and mean of the last five, for each group of seeds: the mean with its 95 % interval."""
+    from fedkd.runs.recorded import group_seeds
+    from fedkd.runs.statistics import percent, summary
+
+    for group in group_seeds(runs):
+        found = [result for run in group.runs if (result := summary(run.rows, metric))]
+        if not found:
+            print(f"{group.label}: {metric} was never measured", file=stream)
+            continue
+        seeds = f"seed {group.runs[0].seed}" if len(found) == 1 else f"{len(found)} seeds, 95 % interval"
+        last, best = percent([result.last for result in found]), percent([result.best for result in found])
+        five = percent([result.mean_last_five for result in found])
+        name = metric.replace("_", " ")
+        print(f"{group.label} ({seeds}): {name} last {last}, best {best}, mean of the last five {five}", file=stream)
+
+
+def print_table(rows: Sequence[dict[str, str]]) -> None:
+    """Rows as an aligned table, as wide as the terminal; in a pipe as wide as it needs to be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(width=None if sys.stdout.isatty() else 500, markup=False, highlight=False).print(table)

@@ -1,0 +1,84 @@
+"""Client: all that a client half may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar, cast
+
+import torch
+
+from fedkd.data import Federation
+from fedkd.experiment import Experiment, Functions
+from fedkd.memory import Memory
+from fedkd.node import Node
+from fedkd.randomness import generator
+from fedkd.train import Split
+
+T = TypeVar("T")
+
+
+class Client(Node):
+    """One client. Nothing survives a round but ``memory``; nothing survives a call but ``memory`` and ``live`` values."""
+
+    def __init__(
+        self,
+        id: int,
+        experiment: Experiment,
+        functions: Functions,
+        federation: Federation,
+        memory: Memory,
+        device: torch.device,
+    ) -> None:
+        super().__init__(experiment, functions, federation, memory, device)
+        self.id = id
+        self.clients = experiment.data.clients
+        self._live: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """``client 3``."""
+        return f"client {self.id}"
+
+    @property
+    def architecture(self) -> str:
+        """The name of this client's net."""
+        return self.experiment.architecture_of(self.id)
+
+    @property
+    def train(self) -> Split:
+        """This client's own training samples."""
+        return self.split(self.federation.client_train(self.id))
+
+    @property
+    def test(self) -> Split:
+        """This client's own test samples; they have the label distribution of its training samples."""
+        return self.split(self.federation.client_test(self.id))
+
+    def shared_rng(self, purpose: str) -> torch.Generator:
+        """A fresh generator that is equal at all clients: the same draw, hence the same batch, for all peers."""
+        return generator(self.experiment.seed, self.round, self.exchange, "shared", purpose)
+
+    def live(self, key: str, compute: Callable[[], T]) -> T:
+        """A value that may be kept between the exchanges of one round, computed where it is not at hand.
+
+        A grid may forget it at any time, so ``compute`` must give the same value from memory and random streams alone.
+        """
+        if key not in self._live:
+            self._live[key] = compute()
+        return cast(T, self._live[key])
+
+    def set_live(self, key: str, value: object) -> None:
+        """Replace a live value, for the next exchange's ``live``."""
+        self._live[key] = value
+
+    def release(self, *, kept: bool = True) -> None:
+        """Give nets back; with ``kept=False`` only those that memory does not keep."""
+        super().release(kept=kept)
+        if kept:
+            self._live.clear()
+
+    @cached_property
+    def samples(self) -> int:
+        """How many training samples this client has."""
+        return len(self.train)

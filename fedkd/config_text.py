@@ -1,0 +1,99 @@
+"""Config as text: TOML out, dotted keys in and out, and the line where a key stands."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Scalar = bool | int | float | str
+
+
+def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Nested tables as dotted keys; lists as comma strings (``"16,"`` for one element); empty tables vanish."""
+    flat: dict[str, Scalar] = {}
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = _commas(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def _commas(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values)) + ("," if len(values) == 1 else "")
+
+
+def unflatten(flat: Mapping[str, Any], into: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Dotted keys as nested tables, laid over ``into`` (which is left as it was)."""
+    tables = {key: unflatten({}, value) if isinstance(value, Mapping) else value for key, value in (into or {}).items()}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        table = tables
+        for part in path:
+            below = table.get(part)
+            # `strategy = "fedx"` is short for a table with a name.
+            table[part] = dict(below) if isinstance(below, Mapping) else ({"name": below} if below else {})
+            table = table[part]
+        table[last] = value
+    return tables
+
+
+def parse_value(text: str) -> Any:
+    """A value as typed on a command line: TOML where it is TOML, a list where it has commas, else the text itself.
+
+    >>> parse_value("0.1"), parse_value("true"), parse_value("8,16"), parse_value("resnet18")
+    (0.1, True, [8, 16], 'resnet18')
+    """
+    for candidate in (text, f"[{text}]" if "," in text else text):
+        try:
+            return tomllib.loads(f"value = {candidate}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return text
+
+
+def line_of(text: str, key: str) -> int:
+    """The line, from 1, where a dotted key stands in TOML text; 0 if it stands nowhere."""
+    parts, section = key.split("."), ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            section = header[1].replace('"', "")
+        elif assigned := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
+            full = f"{section}.{assigned[1]}" if section else assigned[1]
+            if full == key or (key.startswith(f"{full}.") and re.search(rf"\b{re.escape(parts[-1])}\b", line)):
+                return number
+    return 0
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """TOML text of nested plain tables: scalars first, then one section a table."""
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
+    return "\n".join([*lines, *_sections(tables, "")]) + "\n"
+
+
+def _sections(tables: Mapping[str, Any], prefix: str) -> list[str]:
+    lines: list[str] = []
+    for key, table in tables.items():
+        if isinstance(table, Mapping):
+            own = {name: value for name, value in table.items() if not isinstance(value, Mapping)}
+            if own:
+                lines += [
+                    "",
+                    f"[{prefix}{_key(key)}]",
+                    *(f"{_key(name)} = {_value(value)}" for name, value in own.items()),
+                ]
+            lines += _sections(table, f"{prefix}{_key(key)}.")
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value) if isinstance(value, bool | str) else repr(value)

@@ -1,0 +1,108 @@
+"""flwr-datasets' partitioners by name. It imports flwr_datasets, so partition.py imports it only when it needs it.
+
+The classes are found by looking, so a partitioner that flwr-datasets adds is known here at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from flwr_datasets import partitioner
+from torch import Tensor
+
+from fedkd.data.partition import Partition, owners_of
+from fedkd.errors import InputError
+from fedkd.randomness import derive, generator
+
+FILLED_IN = {"num_partitions", "partition_by", "seed"}  # from data.clients, the labels or owners, and the run's seed
+NO_FIT = {"id_to_size_fnc", "vertical_even", "vertical_size"}  # one takes a function, two deal out columns
+
+
+def partitioners() -> dict[str, Any]:
+    """The classes by our names for them: ``DirichletPartitioner`` is ``dirichlet``."""
+    shortened = {kind: kind.removesuffix("Partitioner") for kind in partitioner.__all__}
+    names = {kind: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", short).lower() for kind, short in shortened.items()}
+    return {name: getattr(partitioner, kind) for kind, name in names.items() if name and name not in NO_FIT}
+
+
+def parameters(name: str) -> tuple[set[str], set[str]]:
+    """The names of the required and of the optional arguments, but for those that are filled in."""
+    free = {
+        key: value for key, value in inspect.signature(partitioners()[name]).parameters.items() if key not in FILLED_IN
+    }
+    required = {key for key, parameter in free.items() if parameter.default is parameter.empty}
+    return required, free.keys() - required
+
+
+def flower_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
+    """A function that deals out images by the partitioner of that name; see make_partition."""
+    kind = partitioners()[name]
+    column = "group" if "natural_id" in name else "label"
+    given = {"num_partitions": clients, "partition_by": column, "seed": derive(seed, "partition")}
+    filled_in = {key: given[key] for key in inspect.signature(kind).parameters if key in given}
+    values = filled_in | {key: _plain(value) for key, value in arguments.items()}
+
+    def deal(labels: Tensor, groups: Tensor | None) -> list[Tensor]:
+        keys = owners_of(groups, name) if column == "group" else labels
+        with _translated(name, arguments, clients, len(labels)):
+            return _draw(kind(**values), column, keys, seed)
+
+    with _translated(name, arguments, clients, 0):
+        kind(**values)  # a constructor checks some of the values, so say now what is wrong
+    return deal
+
+
+class _Rows(Dataset):  # type: ignore[misc]
+    """A data set whose columns are arrays and whose selections are row numbers: 10,000 real ones would take 10 s."""
+
+    def __getitem__(self, column: str) -> Any:
+        return self.data.column(column).to_numpy()
+
+    def select(self, indices: Any, *unused: Any, **options: Any) -> Any:
+        return self["row"][np.asarray(indices, dtype=np.int64)]
+
+    def sort(self, column_names: str, *unused: Any, **options: Any) -> _Rows:
+        order = np.argsort(self[column_names], kind="stable")
+        columns = {name: self[name][order] for name in self.column_names}
+        return cast(_Rows, _Rows.from_dict(columns))
+
+
+def _draw(dealer: Any, column: str, keys: Tensor, seed: int) -> list[Tensor]:
+    """Each client's rows, of images with these labels or owners (N,); shuffled first, as some dealers do not."""
+    order = torch.randperm(len(keys), generator=generator(seed, "partition order"))
+    dense = torch.unique(keys[order], return_inverse=True)[1]  # some dealers take for granted that no label is absent
+    dealer.dataset = _Rows.from_dict({"row": order.numpy(), column: dense.numpy()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The specified min_partition_size")  # its end is an error, see below
+        return [torch.from_numpy(dealer.load_partition(client)) for client in range(dealer.num_partitions)]
+
+
+@contextmanager
+def _translated(name: str, arguments: Mapping[str, Any], clients: int, images: int) -> Iterator[None]:
+    """Whatever a partitioner raises, as one line for the user."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        if "max number of attempts" in str(error):
+            least = arguments.get("min_partition_size", 10)
+            raise InputError(
+                f"data.partition {name!r}: no draw of ten gave each of {clients} clients {least} of {images} images; "
+                "raise alpha, lower min_partition_size, or set self_balancing = true"
+            ) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"data.partition {name!r}, {clients} clients: {reason}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A value as the partitioners take it: sequences as lists, tables as arrays."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return np.asarray(value) if value and isinstance(value[0], (list, tuple)) else list(value)

@@ -1,0 +1,93 @@
+"""Partitions: how images are dealt out to clients. Three of our own, and flwr-datasets' by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedkd.data.suggest import unknown
+from fedkd.errors import InputError
+from fedkd.randomness import generator
+
+Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), groups (N,) or None -> each client's rows
+
+
+def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
+    """A function that deals out images. Making it checks the name and the arguments, calling it draws.
+
+    Args:
+        name: ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner of flwr-datasets in snake
+            case: ``dirichlet`` is its ``DirichletPartitioner``.
+        arguments: the partitioner's arguments, but for the number of partitions, the column and the seed.
+        clients: how many.
+        seed: the run's.
+
+    Raises:
+        InputError: an unknown name or argument, or a bad value.
+    """
+    check_partition(name, arguments)
+    if name in OWN:
+        return lambda labels, groups: OWN[name](labels, groups, clients, seed)
+    from fedkd.data.flower_partition import flower_partition
+
+    return flower_partition(name, arguments, clients=clients, seed=seed)
+
+
+def check_partition(name: str, arguments: Mapping[str, Any], *, known: Iterable[str] = ()) -> None:
+    """Raise InputError for an unknown partition, or for an argument that it does not take or that it needs and lacks.
+
+    Args:
+        name: the partition's.
+        arguments: those given to it.
+        known: what else could have been meant by an unknown argument: the other keys of the section.
+    """
+    required, optional = _parameters(name)
+    for argument in sorted(set(arguments) - required - optional):
+        raise unknown(f"key in [data] with partition {name!r}:", argument, required | optional | {*known})
+    for argument in sorted(required - set(arguments)):
+        raise InputError(f"data.partition {name!r} needs data.{argument}")
+
+
+def _parameters(name: str) -> tuple[set[str], set[str]]:
+    """The names of a partition's required and optional arguments."""
+    if name in OWN:
+        return set(), set()
+    from fedkd.data.flower_partition import parameters, partitioners  # this imports flwr_datasets: 1.5 s
+
+    if name not in partitioners():
+        raise unknown("data.partition", name, partition_names())
+    return parameters(name)
+
+
+def partition_names() -> list[str]:
+    """Every name that make_partition knows."""
+    from fedkd.data.flower_partition import partitioners
+
+    return sorted({*OWN, *partitioners()})
+
+
+def owners_of(groups: Tensor | None, name: str) -> Tensor:
+    """The groups (N,), or an InputError where the data set has none."""
+    if groups is None:
+        raise InputError(f"data.partition {name!r} needs data.natural_column: the column that says whose an image is")
+    return groups
+
+
+def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    return list(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients))
+
+
+def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    owners = owners_of(groups, "natural_id")
+    sizes = torch.unique(owners, return_counts=True)[1].tolist()
+    return list(torch.split(owners.argsort(stable=True), sizes))
+
+
+def _shared(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    return [torch.arange(len(labels))]
+
+
+OWN = {"iid": _iid, "natural_id": _natural_id, "shared": _shared}

@@ -1,0 +1,23 @@
+"""Errors that a user caused and can cure: one line that names what, where and the cure."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Bad input. Its message is one line; the command line prints it and exits with 2."""
+
+
+class TrainingError(RuntimeError):
+    """Training went wrong at a named client, round and batch, for instance a loss that is not finite."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The cure for a mistyped name: the nearest known one, and all of them.
+
+    >>> did_you_mean("resnet", ["mlp", "cnn", "resnet18"])
+    "did you mean 'resnet18'? Known: cnn, mlp, resnet18"
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names) or 'none'}"

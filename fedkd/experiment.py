@@ -1,0 +1,348 @@
+"""Experiment: one frozen, validated value that says everything about a run. From Python, from TOML, to and from flat config."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fedkd import registry
+from fedkd.config_text import flatten, line_of, parse_value, to_toml, unflatten
+from fedkd.errors import InputError, did_you_mean
+from fedkd.randomness import generator
+from fedkd.schedule import rate_at
+from fedkd.strategy import Strategy
+from fedkd.user_code import import_object
+
+if TYPE_CHECKING:
+    from fedkd.data import Federation, Source
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+#: What stands in flat config for a function given from Python; the app that was built with the function puts it back.
+FUNCTION = "<function>"
+
+
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """What a user gives from Python and no message can name: nets by name, the data, the strategy."""
+
+    nets: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    data: Callable[[], Source] | None = None
+    strategy: type[Strategy] | None = None
+
+
+_NO_FUNCTIONS = Functions()
+
+
+class Training(BaseModel):
+    """Local training, the same words for every strategy."""
+
+    model_config = _FROZEN
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warm_up: int = Field(0, ge=0)
+    clip: float = Field(0.0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def lr_at(self, round: int, rounds: int) -> float:
+        """The learning rate of a round, counted from 1, of ``rounds``."""
+        return self.lr * rate_at(self.schedule, round, rounds, self.warm_up, self.milestones, self.gamma)
+
+
+class Data(BaseModel):
+    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
+
+    model_config = _FROZEN | ConfigDict(extra="allow")
+    source: str | Callable[[], Any] = "digits"
+    path: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    natural_column: str = ""
+    clients: int = Field(10, ge=1)
+    partition: str = "dirichlet"
+    client_test: float = Field(0.2, ge=0, lt=1)
+    public: int = Field(0, ge=0)
+    public_labels: bool = False
+    public_source: str = ""
+    validation: int = Field(0, ge=0)
+    labelled: float = Field(1.0, ge=0, le=1)
+    train_limit: int = Field(0, ge=0)
+    views: str = "fedx"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The partition's own arguments."""
+        given = dict(self.model_extra or {})
+        return given or ({"alpha": 0.5} if self.partition == "dirichlet" else {})
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        from fedkd.data.partition import make_partition
+        from fedkd.data.views import PRESETS
+
+        for key in self.arguments:
+            if near := get_close_matches(key, type(self).model_fields, n=1, cutoff=0.8):
+                raise InputError(f"unknown key 'data.{key}': did you mean {near[0]!r}?")
+        make_partition(self.partition, self.arguments, clients=self.clients, seed=0)  # checks names and values
+        if self.views not in PRESETS:
+            raise InputError(f"unknown views {self.views!r}: {did_you_mean(self.views, PRESETS)}")
+        return self
+
+
+class Engine(BaseModel):
+    """Where the clients run."""
+
+    model_config = _FROZEN
+    name: Literal["in-process", "ray"] = "in-process"
+    actors: int = Field(2, ge=1)
+    num_cpus: int = Field(1, ge=1)
+    num_gpus: float = Field(0.0, ge=0)
+    address: str = ""
+
+
+class Experiment(BaseModel):
+    """A whole run in one frozen value. Its keys are those of the experiment file.
+
+    >>> Experiment(strategy="fedavg", rounds=3).data.clients
+    10
+
+    Raises:
+        InputError: one line that names the key, what is wrong and the cure.
+    """
+
+    model_config = _FROZEN
+    strategy: Strategy = Field(default_factory=lambda: registry.load("fedavg")())
+    rounds: int = Field(20, ge=1)
+    seed: int = 0
+    participation: float = Field(1.0, gt=0, le=1)
+    evaluate_every: int = Field(1, ge=1)
+    evaluate_clients: int = Field(100, ge=0)
+    nets: str | dict[str, float] | Callable[..., Any] = "cnn"
+    server_net: str = ""
+    shared_net: str = ""
+    uplink: tuple[str, ...] = ()
+    timeout: float = Field(3600.0, gt=0)
+    train: Training = Field(default_factory=Training)
+    data: Data = Field(default_factory=Data)
+    net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    engine: Engine = Field(default_factory=Engine)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(_explain(error)) from None
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _build_strategy(cls, given: object) -> object:
+        if isinstance(given, str):
+            given = {"name": given}
+        return registry.build(given) if isinstance(given, Mapping) else given
+
+    @field_validator("nets", mode="before")
+    @classmethod
+    def _split_nets(cls, given: object) -> object:
+        if isinstance(given, str) and ":" in given and given.rsplit(":", 1)[1].replace(".", "", 1).isdigit():
+            given = {name: float(share) for name, share in (pair.split(":") for pair in given.split(","))}
+        if isinstance(given, Mapping):
+            if abs(sum(given.values()) - 1) > 1e-6:
+                raise InputError(f"nets: the shares sum to {sum(given.values()):g}: make them sum to 1")
+            return dict(given)
+        return given
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        from fedkd.codecs import chain
+        from fedkd.nets.options import net_options
+        from fedkd.nets.zoo import ZOO, find_user_net
+
+        chain(self.uplink)
+        for key, names in {
+            "nets": self.architectures,
+            "server_net": [self.server_net],
+            "shared_net": [self.shared_net],
+        }.items():
+            for name in names:
+                if name not in ("", FUNCTION, *ZOO) and ":" not in name:
+                    with _under(key):
+                        find_user_net(name)
+        for name, options in self.net_options.items():
+            if name in ZOO:
+                with _under(f"net_options.{name}"):
+                    net_options(name, ZOO[name], options, given=1)
+        self.strategy.needs.check(type(self.strategy).__name__, self)
+        return self
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The names of the clients' nets, in the order given."""
+        return tuple(self.nets) if isinstance(self.nets, dict) else (self.nets if isinstance(self.nets, str) else FUNCTION,)
+
+    def architecture_of(self, client: int) -> str:
+        """The net of one client: the shares in whole clients, dealt out by a seeded draw."""
+        return _deal(self.architectures, self._shares, self.data.clients, self.seed)[client]
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return tuple(self.nets.values()) if isinstance(self.nets, dict) else (1.0,)
+
+    def lr(self, round: int) -> float:
+        """The learning rate of a round."""
+        return self.train.lr_at(round, self.rounds)
+
+    def federation(self) -> Federation:
+        """Who holds which images. Loaded once a process."""
+        return _federation(self.data, self.seed)
+
+    def replace(self, **changes: Any) -> Experiment:
+        """A changed copy, validated again: ``experiment.replace(seed=1)``."""
+        return Experiment(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
+        """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            tables = tomllib.loads(text)
+        except FileNotFoundError:
+            raise InputError(f"no experiment file {path}: name an existing .toml file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+            raise InputError(f"{path} is not a TOML file: {error}") from None
+        flat = {key: parse_value(value) for key, value in (overrides or {}).items()}
+        try:
+            return cls(**unflatten(flat, into=tables))
+        except InputError as error:
+            line = line_of(text, str(error).split(":")[0].removeprefix("unknown key ").strip("'\""))
+            raise InputError(f"{error} ({Path(path).name}:{line})" if line else f"{error} ({Path(path).name})") from None
+
+    def to_tables(self) -> dict[str, Any]:
+        """Nested plain tables, as the experiment file has them; functions become ``"<function>"``."""
+        tables: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            tables[name] = value.model_dump() if isinstance(value, BaseModel) else value
+        tables["strategy"] = registry.describe(self.strategy)
+        tables["nets"] = FUNCTION if callable(self.nets) else self.nets
+        if callable(self.data.source):
+            tables["data"]["source"] = FUNCTION
+        return tables
+
+    def to_toml(self) -> str:
+        """The whole experiment as TOML text; reading it back gives an equal experiment."""
+        return to_toml(self.to_tables())
+
+    def to_flat(self) -> dict[str, bool | int | float | str]:
+        """Flower's run-config: the same keys, dotted; lists as comma strings."""
+        tables = self.to_tables()
+        if isinstance(self.nets, dict):
+            tables["nets"] = ",".join(f"{name}:{share!r}" for name, share in self.nets.items())
+        return flatten(tables)
+
+    def functions(self) -> Functions:
+        """What of this experiment is code: functions, and names that lead to the user's own files."""
+        named = {name: import_object(name) for name in (*self.architectures, self.server_net, self.shared_net) if ":" in name}
+        source = self.data.source
+        return Functions(
+            nets={**named, **({FUNCTION: self.nets} if callable(self.nets) else {})},
+            data=source if callable(source) else (import_object(source) if ":" in source else None),
+            strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
+        )
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, bool | int | float | str], functions: Functions | None = None) -> Experiment:
+        """The experiment of a Flower run-config. Equal configs give the same object within a process.
+
+        A config names no code: where it says ``my_module:net``, the function must come in ``functions``.
+        """
+        items = tuple(sorted((key, value) for key, value in flat.items() if key not in registry.APP_KEYS))
+        return _from_flat(items, functions or _NO_FUNCTIONS)
+
+
+@lru_cache(maxsize=8)
+def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], functions: Functions) -> Experiment:
+    lists = {"train.milestones": int, "uplink": str}
+    tables = unflatten({k: tuple(map(lists[k], filter(None, str(v).split(",")))) if k in lists else v for k, v in items})
+    table = dict(tables.get("strategy", {}))
+    if functions.strategy is not None or ":" in str(table.get("name", "")):
+        if functions.strategy is None:
+            raise InputError(f"strategy.name: a config may not name code: pass strategy= to the app for {table['name']!r}")
+        table.pop("name", None)
+        tables["strategy"] = registry.build_class(functions.strategy, table)
+    if functions.data is not None:
+        tables.setdefault("data", {})["source"] = functions.data
+    for section in (tables.get("data", {}), *tables.get("net_options", {}).values()):
+        section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
+    return Experiment(**tables)
+
+
+def device_of(experiment: Experiment) -> torch.device:
+    """A GPU where the experiment asks for a share of one; else the CPU. Raises InputError where there is none."""
+    if not experiment.engine.num_gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("engine.num_gpus: this machine has no GPU that torch can use: set it to 0")
+    return torch.device("cuda")
+
+
+@lru_cache(maxsize=4)
+def _deal(names: tuple[str, ...], shares: tuple[float, ...], clients: int, seed: int) -> tuple[str, ...]:
+    exact = [share * clients for share in shares]
+    counts = [int(count + 1e-9) for count in exact]
+    by_remainder = sorted(range(len(names)), key=lambda i: counts[i] - exact[i])
+    for i in by_remainder[: clients - sum(counts)]:
+        counts[i] += 1
+    hands = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+    return tuple(hands[i] for i in torch.randperm(clients, generator=generator(seed, "nets")).tolist())
+
+
+@lru_cache(maxsize=2)
+def _federation(data: Data, seed: int) -> Federation:
+    from fedkd.data import build_federation, load_source
+
+    columns = {name: getattr(data, name) for name in ("image_column", "label_column", "natural_column")}
+    source: Source = load_source(data.source, path=data.path, **columns) if isinstance(data.source, str) else data.source()
+    public_source = load_source(data.public_source) if data.public_source else None
+    same = ("clients", "partition", "client_test", "public", "public_labels", "validation", "labelled", "train_limit")
+    settings = {name: getattr(data, name) for name in same}
+    return build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)
+
+
+@contextmanager
+def _under(key: str) -> Iterator[None]:
+    """Name the key in front of an InputError of the block."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's findings as one line: the dotted key, what is wrong, the cure."""
+    finding = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "dict[", "callable")))
+    if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
+        return str(inner)
+    if finding["type"] == "extra_forbidden":
+        *section, name = key.split(".")
+        model: type[BaseModel] = {"train": Training, "data": Data, "engine": Engine}.get(
+            section[0] if section else "", Experiment
+        )
+        return f"unknown key {key!r}: {did_you_mean(name, model.model_fields)}"
+    return f"{key}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}"

@@ -1,0 +1,198 @@
+"""Everything that leans on Flower's private parts: identities, contexts, message ids, and records as plain values.
+
+A *plain* value is made of tuples, dicts, strings, numbers and bytes only. It is how records are copied (taken apart and
+put together again they share the immutable array bytes and nothing else), compared, and sent to workers.
+Flower's own constructors check every key and value again, which costs more than the copy; so these go round them.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app.constants import DEFAULT_TTL
+from flwr.app.metadata import Metadata
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID = 1
+TASK_ID = 1
+
+PlainRecords = list[tuple[str, int, dict[str, Any]]]  # (name, which of _RECORDS, items)
+PlainMessage = tuple[dict[str, Any], PlainRecords | None, tuple[int, str | None] | None]  # metadata, content, error
+_RECORDS = (ArrayRecord, MetricRecord, ConfigRecord)
+
+
+def _same(data: Any) -> Any:
+    return data
+
+
+# ---- identities and contexts
+
+
+@contextmanager
+def server_identity() -> Iterator[None]:
+    """Inside the block this process is the server of a run, so that ``Message(...)`` can be made; restored after it."""
+    names = ("_task_id", "_run_id", "_node_id")
+    before = {name: getattr(TaskIdentity, name) for name in names}
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = TASK_ID, RUN_ID, SUPERLINK_NODE_ID
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(TaskIdentity, name, value)
+
+
+def new_run(run_config: UserConfig) -> Run:
+    """The description of a run that no SuperLink knows."""
+    run = Run.create_empty(RUN_ID)
+    run.override_config = dict(run_config)
+    return run
+
+
+def server_context(run_config: UserConfig) -> Context:
+    """The Context that a ServerApp is given."""
+    return Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), dict(run_config))
+
+
+def client_context(node_id: int, nodes: int, run_config: UserConfig, state: RecordDict | None = None) -> Context:
+    """The Context of one client; node ``i`` of ``nodes`` holds partition ``i``."""
+    node_config: UserConfig = {"partition-id": node_id, "num-partitions": nodes}
+    return Context(RUN_ID, node_id, node_config, RecordDict() if state is None else state, dict(run_config))
+
+
+# ---- records and messages as plain values
+
+
+def plain_records(records: RecordDict, store: Callable[[bytes], Any] = _same) -> PlainRecords:
+    """Take records apart; ``store`` says what stands for the bytes of an array (by default the bytes themselves)."""
+    plain: PlainRecords = []
+    for name, record in records.items():
+        if isinstance(record, ArrayRecord):
+            arrays = {key: (a.dtype, tuple(a.shape), a.stype, store(a.data)) for key, a in record.items()}
+            plain.append((name, 0, arrays))
+        else:
+            items = {key: list(value) if isinstance(value, list) else value for key, value in record.items()}
+            plain.append((name, 1 if isinstance(record, MetricRecord) else 2, items))
+    return plain
+
+
+def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same) -> RecordDict:
+    """Put records together again; ``load`` undoes ``store``."""
+    records = RecordDict()
+    for name, kind, items in plain:
+        record = _RECORDS[kind]()
+        if kind == 0:
+            record.__dict__["_data"] = {key: _array(item, load) for key, item in items.items()}
+        else:
+            record.__dict__["_data"] = {k: list(v) if isinstance(v, list) else v for k, v in items.items()}
+        records.__dict__["_data"][name] = record
+    return records
+
+
+def _array(item: tuple[str, tuple[int, ...], str, Any], load: Callable[[Any], bytes]) -> Array:
+    dtype, shape, stype, data = item
+    array = Array.__new__(Array)
+    array.__dict__.update(dtype=dtype, shape=shape, stype=stype, data=load(data))
+    return array
+
+
+def copy_records(records: RecordDict) -> RecordDict:
+    """New records which share the bytes of the arrays and nothing that can be changed."""
+    return records_from_plain(plain_records(records))
+
+
+def plain_message(message: Message, store: Callable[[bytes], Any] = _same) -> PlainMessage:
+    """Take a message apart, see `plain_records`."""
+    content = plain_records(message.content, store) if message.has_content() else None
+    error = (message.error.code, message.error.reason) if message.has_error() else None
+    return dict(message.metadata.__dict__), content, error
+
+
+def message_from_plain(plain: PlainMessage, load: Callable[[Any], bytes] = _same) -> Message:
+    """Put a message together again, see `records_from_plain`."""
+    metadata, content, error = plain
+    return _message(metadata, None if content is None else records_from_plain(content, load), error)
+
+
+def array_bytes(message: Message) -> Iterator[bytes]:
+    """The bytes of each array in a message."""
+    for record in message.content.values() if message.has_content() else ():
+        if isinstance(record, ArrayRecord):
+            yield from (array.data for array in record.values())
+
+
+def _message(metadata: dict[str, Any], content: RecordDict | None, error: tuple[int, str | None] | None) -> Message:
+    head, message = Metadata.__new__(Metadata), Message.__new__(Message)
+    head.__dict__.update(metadata)
+    message.__dict__.update(_metadata=head, _content=content, _error=None if error is None else Error(*error))
+    return message
+
+
+def copy_message(message: Message) -> Message:
+    """A copy that shares only the bytes of the arrays."""
+    return message_from_plain(plain_message(message))
+
+
+def with_new_id(message: Message) -> Message:
+    """The same message, given an id of its own as a SuperLink would."""
+    message.metadata.__dict__["_message_id"] = uuid4().hex
+    return message
+
+
+def instruction(content: RecordDict, message_type: str, node_id: int, group_id: str, ttl: float | None) -> Message:
+    """A message from the server to a client, in a process that has no Flower identity too."""
+    metadata = Metadata(
+        run_id=RUN_ID,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=node_id,
+        reply_to_message_id="",
+        group_id=group_id,
+        created_at=time.time(),
+        ttl=DEFAULT_TTL if ttl is None else ttl,
+        message_type=message_type,
+        src_task_id=TASK_ID,
+    )
+    metadata.delivered_at = ""
+    return _message(metadata.__dict__, content, None)
+
+
+# ---- running a client
+
+
+def run_client(
+    client_app: ClientApp, message: Message, context: Context, store: Callable[[bytes], Any] = _same
+) -> PlainMessage:
+    """Hand a message to the client; its reply as a plain value, an error reply when the client raises.
+
+    The reason of the error is ``ClassName: message`` on its first line, then the traceback. A client that calls
+    ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
+    """
+    try:
+        reply = client_app(message, context)
+        if not isinstance(reply, Message):
+            raise TypeError(f"the ClientApp returned {type(reply).__name__}, a Message is needed")
+        if reply.metadata.reply_to_message_id != message.metadata.message_id:
+            raise ValueError("the ClientApp returned a Message that does not answer the one it was given")
+        return plain_message(reply, store)
+    except (Exception, SystemExit) as error:
+        return plain_message(error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _reason(error)))
+
+
+def _reason(error: BaseException) -> str:
+    lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+    return f"{type(error).__name__}: {error}\n{''.join(lines)}"
+
+
+def error_reply(message: Message, code: int, reason: str) -> Message:
+    """The reply to a message whose client failed; ``code`` is one of Flower's ``ErrorCode``."""
+    return Message(Error(code, reason), reply_to=message)

@@ -1,0 +1,175 @@
+"""A Flower Grid written once, in terms of one thing: run these messages' clients and yield the replies."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedkd.errors import InputError
+from fedkd.grids.flower import (
+    client_context,
+    copy_message,
+    copy_records,
+    error_reply,
+    instruction,
+    new_run,
+    with_new_id,
+)
+
+
+class JobGrid(Grid):
+    """A grid of simulated nodes 0 to N-1, of which node ``i`` has ``{"partition-id": i, "num-partitions": N}``.
+
+    A subclass says where clients run: it implements `run_jobs`, takes a client's Context (or its state) from `context`,
+    and leaves the new state there. Between `open` and `close` a grid is bound to one app; after that it may be opened
+    again. Messages and replies are copies: they share the bytes of arrays, which nobody can change, and nothing else.
+    Replies come in the order of their messages, whoever was first, so that sums over them do not depend on timing.
+    """
+
+    keeps_contexts: ClassVar[bool] = True
+    """Whether a client is handed the very same Context object as long as its process lives."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # Flower's compatibility mode pushes and pulls from many threads
+        self._client_app: ClientApp | None = None
+        self._nodes = 0
+        self._run_config: dict[str, Any] = {}
+        self._run = new_run(self._run_config)
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._contexts: dict[int, Context] = {}
+        self._pushed: dict[str, Message] = {}
+        self._replies: dict[str, Message] = {}
+
+    @abstractmethod
+    def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
+        """Run the client of each message; yield the replies, as copies, in any order.
+
+        Messages to one node run in their order. No client is begun after ``deadline`` (on the clock of
+        ``time.monotonic``); what did not answer by then is left out. What a client raises becomes an error reply.
+        """
+
+    # ---- what the grid is bound to
+
+    def open(self, client_app: ClientApp, num_supernodes: int, run_config: Mapping[str, Any] | None = None) -> Self:
+        """Bind the grid to an app: ``with grid.open(...):``. Raises InputError on a count of nodes below 1."""
+        if num_supernodes < 1:
+            raise InputError(f"num_supernodes is {num_supernodes}: a grid needs at least 1 node")
+        if self._client_app is not None:
+            raise InputError(f"this {type(self).__name__} runs another app already: close it, or make a second one")
+        self._client_app, self._nodes, self._run_config = client_app, num_supernodes, dict(run_config or {})
+        self._run = new_run(self._run_config)
+        return self
+
+    def close(self) -> None:
+        """Unbind the grid and forget all clients."""
+        self._client_app = None
+        self._forget_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def client_app(self) -> ClientApp:
+        """The app of the clients. Raises RuntimeError when the grid is not open."""
+        if self._client_app is None:
+            raise RuntimeError(f"this {type(self).__name__} is closed: pass it to run_app, or open it")
+        return self._client_app
+
+    # ---- memories of clients
+
+    def context(self, node_id: int) -> Context:
+        """The Context of a client, made when first asked for; its ``state`` is the truth about that client's memory."""
+        if node_id not in self._contexts:
+            self._contexts[node_id] = client_context(node_id, self._nodes, self._run_config)
+        return self._contexts[node_id]
+
+    def states(self) -> dict[int, RecordDict]:
+        """A copy of every client state that is not empty, by node id: what a checkpoint needs."""
+        return {
+            node: copy_records(self._contexts[node].state)
+            for node in sorted(self._contexts)
+            if self._contexts[node].state
+        }
+
+    def restore(self, states: Mapping[int, RecordDict]) -> None:
+        """Go back to these client states, with a new Context for everyone; clients that are not named start afresh."""
+        self._contexts = {
+            node: client_context(node, self._nodes, self._run_config, copy_records(state))
+            for node, state in states.items()
+        }
+
+    # ---- Flower's Grid
+
+    def set_run(self, run: Run) -> None:
+        """Replace the description of the run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The description of the run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to one node."""
+        return instruction(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """0 to N-1."""
+        return list(range(self._nodes))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages; their clients run at the next `pull_messages`. Returns the messages' ids."""
+        accepted = [with_new_id(copy_message(message)) for message in messages]
+        ids = [message.metadata.message_id for message in accepted]
+        with self._lock:
+            self._pushed.update(zip(ids, accepted, strict=True))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Run all that was pushed; return the replies to these messages, each once."""
+        with self._lock:
+            pushed, self._pushed = list(self._pushed.values()), {}
+            self._replies.update(self._answer(pushed, None))
+            return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Run the messages' clients; the replies that came within ``timeout`` seconds, in the order of the messages."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        accepted = [with_new_id(copy_message(message)) for message in messages]
+        with self._lock:
+            replies = self._answer(accepted, deadline)
+        ids = (message.metadata.message_id for message in accepted)
+        return [replies[name] for name in ids if name in replies]
+
+    def _answer(self, messages: Sequence[Message], deadline: float | None) -> dict[str, Message]:
+        """Replies by the id of their message."""
+        replies: dict[str, Message] = {}
+        deliverable = []
+        for message in messages:
+            if 0 <= (node := message.metadata.dst_node_id) < self._nodes:
+                deliverable.append(message)
+            else:
+                reason = f"node {node} does not exist: the nodes are 0 to {self._nodes - 1}"
+                reply = error_reply(message, ErrorCode.NODE_UNAVAILABLE, reason)
+                replies[message.metadata.message_id] = with_new_id(reply)
+        for reply in self.run_jobs(deliverable, deadline) if deliverable else ():
+            if deadline is None or time.monotonic() <= deadline:
+                replies[reply.metadata.reply_to_message_id] = with_new_id(reply)
+        return replies

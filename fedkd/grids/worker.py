@@ -1,0 +1,126 @@
+"""The far end of a RayGrid: a process that keeps Contexts and runs clients; and what travels to it and back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedkd.grids.flower import (
+    PlainMessage,
+    PlainRecords,
+    array_bytes,
+    client_context,
+    message_from_plain,
+    plain_records,
+    records_from_plain,
+    run_client,
+)
+
+LARGE = 4096  # bytes from which an array travels as a buffer of its own, which Ray does not copy into a pickle
+
+
+@dataclass(frozen=True)
+class Task:
+    """Messages to one node, taken apart."""
+
+    node_id: int
+    state: PlainRecords | None  # None: go on with the Context that the worker has
+    messages: list[PlainMessage]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a task."""
+
+    replies: list[PlainMessage]
+    state: PlainRecords | None  # None: as it was
+    seconds: float
+
+
+def is_large(data: bytes) -> bool:
+    """Whether an array travels as a buffer."""
+    return len(data) >= LARGE
+
+
+def to_buffer(data: bytes) -> Any:
+    """The bytes of an array as they travel: a numpy array when large."""
+    return np.frombuffer(data, dtype=np.uint8) if is_large(data) else data
+
+
+def from_buffer(data: Any) -> bytes:
+    """Undo `to_buffer`."""
+    return data if isinstance(data, bytes) else data.tobytes()
+
+
+class Shared:
+    """The large arrays that several messages hold. They travel once to each worker; messages name their position."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        large = [data for message in messages for data in array_bytes(message) if is_large(data)]
+        counts = Counter(id(data) for data in large)
+        arrays = {id(data): data for data in large if counts[id(data)] > 1}
+        self.buffers = [to_buffer(data) for data in arrays.values()]
+        self._positions = {identity: position for position, identity in enumerate(arrays)}
+        self._messages = messages  # they keep the arrays alive, else another array could get the same id
+
+    def store(self, data: bytes) -> Any:
+        """What stands for an array in a message that travels."""
+        position = self._positions.get(id(data))
+        return to_buffer(data) if position is None else position
+
+
+class ClientWorker:
+    """One process of the pool."""
+
+    def __init__(self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any]) -> None:
+        self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
+        self._contexts: dict[int, Context] = {}
+        self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it
+        self._shared: list[bytes] = []
+
+    def ready(self) -> list[Answer]:
+        """Answers, with nothing, once the process is up and the app is loaded."""
+        return []
+
+    def share(self, buffers: Sequence[Any]) -> None:
+        """Take the arrays of a `Shared`: messages of the tasks to come hold one bytes object each."""
+        self._shared = [from_buffer(data) for data in buffers]
+
+    def run(self, tasks: Sequence[Task], gone: Sequence[int], deadline: float | None) -> list[Answer]:
+        """Run tasks in their order, none begun after ``deadline`` (``time.time``); forget nodes that moved away."""
+        for node in gone:
+            self._contexts.pop(node, None)
+            self._reported.pop(node, None)
+        return [self._run_task(task, deadline) for task in tasks]
+
+    def _run_task(self, task: Task, deadline: float | None) -> Answer:
+        context = self._context(task)
+        begun, replies = time.perf_counter(), []
+        for plain in task.messages:
+            if deadline is not None and time.time() >= deadline:
+                break
+            message = message_from_plain(plain, self._load)
+            replies.append(run_client(self._client_app, message, context, to_buffer))
+        seconds = time.perf_counter() - begun
+        state = plain_records(context.state)
+        if state == self._reported[task.node_id]:
+            return Answer(replies, None, seconds)
+        self._reported[task.node_id] = state
+        return Answer(replies, plain_records(context.state, to_buffer), seconds)
+
+    def _context(self, task: Task) -> Context:
+        if task.state is not None:
+            state = records_from_plain(task.state, from_buffer)
+            self._contexts[task.node_id] = client_context(task.node_id, self._nodes, self._run_config, state)
+            self._reported[task.node_id] = plain_records(state)
+        return self._contexts[task.node_id]
+
+    def _load(self, data: Any) -> bytes:
+        return self._shared[data] if isinstance(data, int) else from_buffer(data)

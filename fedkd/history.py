@@ -1,0 +1,51 @@
+"""History: what a run returns. One dict a round, one dict a client and round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "fedkd.history"
+#: Keys that differ between two runs of the same experiment: all others are equal to the last bit.
+TIMES = ("seconds",)
+
+
+@dataclass(frozen=True)
+class History:
+    """The rows of ``metrics.jsonl`` and ``clients.jsonl``."""
+
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    clients: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, state: RecordDict) -> None:
+        """Put the rows into a Context's state, as JSON text: Flower drops what a ServerApp's main returns."""
+        state[RECORD] = ConfigRecord({"metrics": json.dumps(self.metrics), "clients": json.dumps(self.clients)})
+
+    @classmethod
+    def read(cls, state: RecordDict) -> History:
+        """The rows that ``write`` put into a Context's state."""
+        record = state[RECORD]
+        return cls(json.loads(str(record["metrics"])), json.loads(str(record["clients"])))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a round, one column a metric."""
+        import pandas as pd
+
+        return pd.DataFrame(self.metrics)
+
+    def summary(self, metric: str = "accuracy") -> dict[str, float]:
+        """The last, the best and the mean of the last five values of a metric after training began; empty if it has none.
+
+        "Best" is chosen on the test set: optimistic.
+        """
+        values = [row[metric] for row in self.metrics if row["round"] > 0 and row.get(metric) is not None]
+        if not values:
+            return {}
+        tail = values[-5:]
+        return {"last": values[-1], "best": max(values), "mean_last_five": sum(tail) / len(tail)}

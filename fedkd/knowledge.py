@@ -1,0 +1,84 @@
+"""Knowledge: what clients and the server tell each other. Tensors with a name and a meaning, a few facts, a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: What a tensor means. Aggregation never mixes two spaces: the mean of logits is not the mean of probabilities.
+SPACES = ("weights", "logits", "probabilities", "labels", "embedding", "counts", "coded")
+
+
+@dataclass(frozen=True, eq=False)
+class Knowledge:
+    """One message between a client and the server, engine and network aside.
+
+    Attributes:
+        tensors: name -> tensor, any dtype and shape. Detached here, so a Knowledge cannot carry a graph.
+        spaces: name -> one of ``SPACES``, for every tensor.
+        header: facts that travel beside the tensors (architecture, public-set hash, class ids as text ...).
+        weight: how much the sender counts in a weighted mean, e.g. its number of training samples.
+        metrics: numbers to report, never to compute with (losses by part).
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    spaces: Mapping[str, str] = field(default_factory=dict)
+    header: Mapping[str, str | int | float] = field(default_factory=dict)
+    weight: float = 1.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tensors.keys() != self.spaces.keys():
+            odd = sorted(self.tensors.keys() ^ self.spaces.keys())[:3]
+            raise ValueError(f"every tensor needs one space: {odd} stand in only one of tensors and spaces")
+        if unknown := set(self.spaces.values()) - set(SPACES):
+            raise ValueError(f"unknown space {sorted(unknown)[0]!r}: use one of {', '.join(SPACES)}")
+        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        object.__setattr__(self, "tensors", MappingProxyType(tensors))
+        for name in ("spaces", "header", "metrics"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @classmethod
+    def of(cls, space: str, tensors: Mapping[str, Tensor], **rest: Any) -> Knowledge:
+        """Knowledge whose tensors all lie in one space: ``Knowledge.of("weights", net.state_dict(), weight=64)``."""
+        return cls(tensors, dict.fromkeys(tensors, space), **rest)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the tensors' elements, as papers count them: no names, no headers."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def with_header(self, **facts: str | int | float) -> Knowledge:
+        """The same Knowledge with these facts added to its header."""
+        return replace(self, header={**self.header, **facts})
+
+    def with_metrics(self, **numbers: float) -> Knowledge:
+        """The same Knowledge with these numbers added to its metrics."""
+        return replace(self, metrics={**self.metrics, **numbers})
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What one tensor of an upload must be: shape, dtype and space."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    space: str
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the elements of such a tensor."""
+        return int(torch.Size(self.shape).numel()) * self.dtype.itemsize
+
+
+def schema_of(knowledge: Knowledge) -> dict[str, TensorSpec]:
+    """The schema that this very Knowledge fulfils: name -> TensorSpec."""
+    return {
+        name: TensorSpec(tuple(tensor.shape), tensor.dtype, knowledge.spaces[name])
+        for name, tensor in knowledge.tensors.items()
+    }

@@ -1,0 +1,127 @@
+"""From what was typed to runs: which experiments, into which directories, from the start or from a checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedkd.errors import InputError
+
+if TYPE_CHECKING:
+    from fedkd.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run to make: what, where, and whether it goes on from a checkpoint."""
+
+    experiment: Experiment
+    out: Path
+    resume: bool = False
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, str]:
+    """``["data.alpha=0.1"]`` -> ``{"data.alpha": "0.1"}``. Raises InputError for text without an equals sign."""
+    pairs = [change.partition("=") for change in changes]
+    if bad := next((key for key, equals, _ in pairs if not equals or not key.strip()), None):
+        raise InputError(f"--set {bad}: write KEY=VALUE, e.g. --set data.alpha=0.1")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as typed, each once: ``"0-2,7"`` -> ``[0, 1, 2, 7]``. Raises InputError for anything else."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and (not last.isdigit() or int(last) < int(first))):
+            raise InputError(f"--seeds {text}: write a range or a list, e.g. --seeds 0-2 or --seeds 0,3,7")
+        seeds |= dict.fromkeys(range(int(first), int(last or first) + 1))
+    return list(seeds)
+
+
+def refuse_together(reason: str, options: Mapping[str, object]) -> None:
+    """Raise InputError if any of these options was given."""
+    if given := next((name for name, value in options.items() if value not in (None, [])), None):
+        raise InputError(f"{reason}: leave {given} away")
+
+
+def planned(
+    file: Path, overrides: Mapping[str, str], seeds: Sequence[int | None], out: Path | None, *, several: bool
+) -> list[Launch]:
+    """The runs to make. All are checked before the first starts, so bad input leaves nothing half done."""
+    from fedkd.experiment import Experiment
+    from fedkd.runs.directory import refuse_if_taken
+
+    launches = []
+    for seed in seeds:
+        own = overrides if seed is None else {**overrides, "seed": str(seed)}
+        experiment = Experiment.from_toml(file, own)
+        place = out / f"seed-{seed}" if out and several else out or default_place(file, experiment)
+        if several and (place / "experiment.toml").exists():
+            launches.append(Launch(experiment, place, resume=True))
+            refuse_other_experiment(launches[-1])
+        else:
+            refuse_if_taken(place)
+            launches.append(Launch(experiment, place))
+    return launches
+
+
+def default_place(file: Path, experiment: Experiment) -> Path:
+    """runs/FILE-STRATEGY-sSEED; the strategy's name once, where the file is named after it too."""
+    from fedkd.registry import name_of
+
+    strategy = name_of(type(experiment.strategy)).rpartition(":")[2]
+    stem = file.stem if strategy in file.stem else f"{file.stem}-{strategy}"
+    return Path("runs") / f"{stem}-s{experiment.seed}"
+
+
+def resumed(path: Path) -> Launch:
+    """The run in ``path``, to be gone on with. Raises InputError where there is none, or nothing is left to do."""
+    from fedkd.experiment import Experiment
+    from fedkd.runs.recorded import RecordedRun
+
+    if RecordedRun.read(path).finished:
+        raise InputError(f"{path} has all its rounds: nothing to resume; see {path / 'report.html'}")
+    return Launch(Experiment.from_toml(path / "experiment.toml"), path, resume=True)
+
+
+def refuse_other_experiment(launch: Launch) -> None:
+    """Raise InputError if the directory holds a run of another experiment than the one asked for."""
+    from fedkd.config_text import flatten
+    from fedkd.runs.recorded import RecordedRun
+
+    asked, there = flatten(tomllib.loads(launch.experiment.to_toml())), RecordedRun.read(launch.out).experiment
+    for key in asked.keys() | there.keys():
+        if not key.startswith("engine.") and asked.get(key) != there.get(key):
+            was = f"{key} is {there.get(key)!r} there and {asked.get(key)!r} here"
+            raise InputError(f"{launch.out} holds a run of another experiment ({was}): give another directory with --out")
+
+
+def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool) -> None:
+    """Make one run and show it. A run that stops before its first checkpoint leaves no directory behind."""
+    from fedkd.console import display
+    from fedkd.runs.recorded import RecordedRun
+
+    if launch.resume and RecordedRun.read(launch.out).finished:
+        if not (quiet or as_json):
+            print(f"{launch.out}: all rounds done, skipped")
+        return
+    from fedkd.runs.directory import discard_unstarted
+    from fedkd.simulation import simulate
+
+    title = f"{launch.out}  ({'going on' if launch.resume else 'new run'}, Ctrl-C stops it)"
+    try:
+        with display(title, launch.experiment.rounds, as_json=as_json, quiet=quiet) as on_round:
+            simulate(launch.experiment, engine, out=launch.out, resume=launch.resume, on_round=on_round)
+    except BaseException as error:
+        nothing_kept = not launch.resume and discard_unstarted(launch.out)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        resume = f"go on with: fedkd run --resume {shlex.quote(str(launch.out))}"
+        print(f"stopped; {'nothing was kept' if nothing_kept else resume}", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,29 @@
+"""What every architecture is: a map from images to features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """A network from images to features, without heads. Subclass it, set ``out_features``, write ``forward``.
+
+    >>> class Pixels(Encoder):
+    ...     def __init__(self, shape):
+    ...         super().__init__()
+    ...         self.out_features = shape[0] * shape[1] * shape[2]
+    ...
+    ...     def forward(self, images):
+    ...         return images.flatten(1)
+    >>> Pixels((1, 8, 8)).out_features
+    64
+    """
+
+    out_features: int
+    """D, the width of a feature."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of images (B, C, H, W)."""

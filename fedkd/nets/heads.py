@@ -1,0 +1,33 @@
+"""Heads: small networks on top of an encoder's features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+EMBEDDING = 256
+"""Width of the projection and the prediction head: FedX, arXiv 2207.09158."""
+
+
+def classifier(in_features: int, classes: int) -> nn.Module:
+    """Logits of features: (B, D) -> (B, classes)."""
+    return nn.Linear(in_features, classes)
+
+
+def projection(in_features: int, classes: int) -> nn.Module:
+    """What a contrastive loss sees of features: (B, D) -> (B, 256), two layers without BatchNorm."""
+    return nn.Sequential(nn.Linear(in_features, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+
+
+def prediction(in_features: int, classes: int) -> nn.Module:
+    """What predicts another net's projection from one's own projection: (B, 256) -> (B, 256)."""
+    return nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+
+
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {
+    "classifier": classifier,
+    "projection": projection,
+    "prediction": prediction,
+}
+"""Name -> factory(width of the encoder's features, number of classes)."""

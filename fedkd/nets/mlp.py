@@ -1,0 +1,33 @@
+"""A multi-layer perceptron."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.nets.encoder import Encoder
+from fedkd.nets.options import check_tuple
+
+
+class MLP(Encoder):
+    """Fully connected layers, each with a ReLU; the last one's output is the feature.
+
+    The default is the "2NN" of FedAvg, arXiv 1602.05629. Without hidden layers the feature is the image itself, and
+    a classifier on it is softmax regression.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, hidden: tuple[int, ...] = (200, 200)) -> None:
+        super().__init__()
+        check_tuple("mlp", "hidden", hidden)
+        widths = (math.prod(shape), *hidden)
+        self.layers = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
+        self.out_features = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of images (B, C, H, W)."""
+        x = images.flatten(1)  # (B, C*H*W)
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x

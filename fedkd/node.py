@@ -1,0 +1,205 @@
+"""Node: what the client half and the server half of an algorithm have in common: nets, optimisers, random streams, memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.data import Federation, Samples
+from fedkd.errors import InputError
+from fedkd.experiment import Experiment, Functions
+from fedkd.memory import Memory
+from fedkd.nets import Net, build_net
+from fedkd.randomness import derive, generator, seeded
+from fedkd.train import Split, Work, make_optimizer
+
+#: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
+POOL_SIZE = 4
+_POOL: dict[tuple[Any, ...], list[Net]] = {}
+_SHARED: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+
+
+class Node(ABC):
+    """One place where work is done, for one call: a client in one exchange, or the server in a run."""
+
+    def __init__(
+        self, experiment: Experiment, functions: Functions, federation: Federation, memory: Memory, device: torch.device
+    ) -> None:
+        self.experiment = experiment
+        self.memory = memory
+        self.device = device
+        self.round = 0
+        self.exchange = 0
+        self.federation = federation
+        self._functions = functions
+        self._nets: dict[str, tuple[tuple[Any, ...], Net, bool]] = {}
+        self._optimizers: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Who this is, in words, for messages and random streams."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The name of this node's main net."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, C."""
+        return len(self.federation.source.classes)
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """A fresh generator, a function of (seed, round, exchange, this node, purpose)."""
+        return generator(self.experiment.seed, self.round, self.exchange, self.name, purpose)
+
+    def net(
+        self,
+        name: str = "main",
+        *,
+        architecture: str | None = None,
+        init: Literal["own", "shared"] = "shared",
+        heads: tuple[str, ...] = ("classifier",),
+        keep: bool = False,
+    ) -> Net:
+        """A net, built or as last kept under ``name``.
+
+        Args:
+            name: nets of one node are told apart by it.
+            architecture: a name of the zoo; default, this node's own.
+            init: initial weights equal at all nodes (``shared``) or drawn for this node alone (``own``).
+            heads: the heads it carries, names of ``fedkd.nets.HEADS``.
+            keep: whether its weights go to memory when the call ends. What is not kept is gone.
+        """
+        if name in self._nets:
+            return self._nets[name][1]
+        kind = (architecture or self.architecture, heads)
+        net = self._take(kind)
+        if not (kept := self.memory.under(f"net/{name}/")):
+            kept = self._initial(kind, net, () if init == "shared" else (self.name, name))
+        load(net, kept)
+        net.requires_grad_(True)
+        self._nets[name] = (self._key(kind), net, keep)
+        return net
+
+    def optimizer(self, name: str, net: nn.Module, **overrides: Any) -> torch.optim.Optimizer:
+        """An optimiser that keeps its state in memory under ``name``; ``overrides`` replace the [train] settings."""
+        if name not in self._optimizers:
+            optimizer = make_optimizer(net, self.work(), **overrides)
+            _restore(optimizer, self.memory.under(f"optimizer/{name}/"))
+            self._optimizers[name] = (net, optimizer)
+        optimizer = self._optimizers[name][1]
+        for group in optimizer.param_groups:
+            group["lr"] = overrides.get("lr", self.work().lr)
+        return optimizer
+
+    def work(self) -> Work:
+        """How training is done here and now."""
+        experiment = self.experiment
+        where = f"{self.name}, round {self.round}"
+        return Work(experiment.train, experiment.lr(max(1, self.round)), self.device, experiment.data.views, where)
+
+    @property
+    def public(self) -> Split:
+        """The public set, the same at all nodes. ``public_order`` gives this round's common order."""
+        if self.federation.public is None:
+            raise InputError("data.public: this needs a public set: set data.public to its size")
+        return self.split(self.federation.public)
+
+    @property
+    def validation(self) -> Split:
+        """The labelled validation set that is held out for the server."""
+        if self.federation.validation is None:
+            raise InputError("data.validation: this needs a validation set: set data.validation to its size")
+        return self.split(self.federation.validation)
+
+    def public_order(self) -> Tensor:
+        """This round's order of the public samples, equal everywhere: no indices travel. (P,) int64."""
+        return self.federation.public_order(self.experiment.seed, self.round)
+
+    def split(self, samples: Samples) -> Split:
+        """Samples bound to this node's settings, device and random streams."""
+        return Split(samples, self.work(), self.rng)
+
+    def flush(self) -> None:
+        """Write what is to be kept to memory."""
+        for name, (_, net, keep) in self._nets.items():
+            if keep:
+                self.memory.store(f"net/{name}/", net.state_dict())
+        for name, (_, optimizer) in self._optimizers.items():
+            self.memory.store(f"optimizer/{name}/", _state(optimizer))
+
+    def release(self, *, kept: bool = True) -> None:
+        """Give nets back to the pool, whose next taker overwrites every tensor; with ``kept=False`` only the passing ones."""
+        for name, (key, net, keep) in list(self._nets.items()):
+            if kept or not keep:
+                del self._nets[name]
+                if len(free := _POOL.setdefault(key, [])) < POOL_SIZE:
+                    free.append(net)
+        if kept:
+            self._optimizers.clear()
+
+    def _key(self, kind: tuple[Any, ...]) -> tuple[Any, ...]:
+        architecture = kind[0]
+        options = repr(self.experiment.net_options.get(architecture, {}))
+        shape = tuple(self.federation.source.train_images.shape[1:])
+        return (*kind, self._functions.nets.get(architecture), options, shape, self.classes, str(self.device))
+
+    def _take(self, kind: tuple[Any, ...]) -> Net:
+        free = _POOL.get(self._key(kind))
+        return free.pop() if free else self._build(kind)
+
+    def _build(self, kind: tuple[Any, ...]) -> Net:
+        architecture, heads = kind
+        factory: str | Callable[..., nn.Module] = self._functions.nets.get(architecture, architecture)
+        shape = tuple(self.federation.source.train_images.shape[1:])
+        options = self.experiment.net_options.get(architecture, {})
+        net = build_net(factory, shape=shape, classes=self.classes, heads=heads, options=options)  # type: ignore[arg-type]
+        return net.to(self.device, memory_format=torch.channels_last)
+
+    def _initial(self, kind: tuple[Any, ...], net: Net, owner: tuple[str, ...]) -> Mapping[str, Tensor]:
+        """Initial weights: for this owner alone, or for all (kept by the process, as every client of a round asks)."""
+        # Not of the heads: methods with other heads on the same encoder start from the same encoder.
+        seed = derive(self.experiment.seed, "init", kind[0], *owner)
+        key = (seed, *self._key(kind))
+        if key in _SHARED:
+            return _SHARED[key]
+        with seeded(seed):
+            weights = {name: tensor.cpu() for name, tensor in self._build(kind).state_dict().items()}
+        if not owner:
+            while len(_SHARED) >= 8:
+                _SHARED.pop(next(iter(_SHARED)))
+            _SHARED[key] = weights
+        return weights
+
+
+@torch.no_grad()
+def load(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite every parameter and buffer of a net. Raises ValueError naming what is missing or has another shape."""
+    own = net.state_dict(keep_vars=True)
+    if own.keys() != weights.keys():
+        odd = sorted(own.keys() ^ weights.keys())[:3]
+        raise ValueError(f"these weights are not the net's: {', '.join(odd)} missing or unexpected, of {len(own)} tensors")
+    for name, tensor in own.items():
+        if tensor.shape != weights[name].shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the weights {tuple(weights[name].shape)}")
+        tensor.copy_(weights[name])
+
+
+def _state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {(i, key): value for i, p in enumerate(parameters) for key, value in optimizer.state.get(p, {}).items()}
+    return {f"{i}/{key}": value for (i, key), value in state.items() if isinstance(value, Tensor)}
+
+
+def _restore(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in kept.items():
+        i, _, key = name.partition("/")
+        target = parameters[int(i)]
+        optimizer.state[target][key] = value.clone().to(target.device) if key != "step" else value.clone()

@@ -1,0 +1,92 @@
+"""A run on disk: rows as they come, a checkpoint a round, and going on from the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedkd.experiment import Experiment, Functions
+from fedkd.grids.jobs import JobGrid
+from fedkd.history import History
+from fedkd.memory import Memory
+from fedkd.records import from_records, to_records
+from fedkd.rounds import Run
+from fedkd.runs.directory import RunDirectory
+from fedkd.runs.files import read_lines
+
+
+def run_recorded(
+    experiment: Experiment,
+    grid: Grid,
+    *,
+    functions: Functions,
+    out: str = "",
+    resume: bool = False,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+) -> History:
+    """Run an experiment on a grid; with ``out``, into that directory; with ``resume``, from its last checkpoint on."""
+    if not out:
+        return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
+    if resume:
+        directory = RunDirectory.resume(out)
+    else:
+        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
+
+    def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
+        directory.append(row, clients)
+        directory.save_checkpoint(row["round"], parts_of(run), {})
+        if on_round:
+            on_round(row)
+
+    run = Run(experiment, grid, functions=functions, on_round=record)
+    if resume:
+        restore(run, directory)
+    new = run.execute()
+    directory.finish(final_nets(run))
+    if not resume:
+        return new
+    return History(*(read_lines(Path(out) / name) for name in ("metrics.jsonl", "clients.jsonl")))
+
+
+def parts_of(run: Run) -> dict[str, RecordDict]:
+    """All that the next round rests on: broadcasts, server memory, client memories, the codecs' bases."""
+    run.server.flush()
+    memory = RecordDict()
+    run.server.memory.write(memory)
+    parts = {"server": memory, "broadcast": to_records(run.common), **run.courier.save()}
+    parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.personal.items()}
+    if isinstance(run.courier.grid, JobGrid):
+        parts |= {f"client/{node}": state for node, state in run.courier.grid.states().items()}
+    return parts
+
+
+def restore(run: Run, directory: RunDirectory) -> None:
+    """Put a run where its directory's last checkpoint left it."""
+    checkpoint = directory.load_checkpoint()
+    run.done = checkpoint.round
+    run.server.memory = Memory.read(checkpoint.parts["server"])
+    run.common = from_records(checkpoint.parts["broadcast"])
+    by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}
+    run.personal = {c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")}
+    run.courier.restore(checkpoint.parts)
+    if isinstance(run.courier.grid, JobGrid):
+        states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
+        run.courier.grid.restore(states)
+
+
+def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
+    """The nets at the end by name: the global one where one is broadcast, those that clients and server keep."""
+    weights = {name: t for name, t in run.common.tensors.items() if run.common.spaces[name] == "weights"}
+    nets = {"global": weights} if weights else {}
+    memories = {"server": run.server.memory}
+    if isinstance(run.courier.grid, JobGrid):
+        memories |= {f"client-{node}": Memory.read(state) for node, state in run.courier.grid.states().items()}
+    for owner, memory in memories.items():
+        for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
+            nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")
+    return nets

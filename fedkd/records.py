@@ -1,0 +1,158 @@
+"""Knowledge <-> Flower's records: the only place that knows how tensors lie on the wire.
+
+Each Flower array costs 128 bytes of header, so all tensors of one dtype travel as one flat array, with a manifest beside it.
+NumPy has no bfloat16: those bits travel as int16, and the manifest says what they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedkd.knowledge import Knowledge
+
+TENSORS, MANIFEST, METRICS = "fedkd.tensors", "fedkd.manifest", "fedkd.metrics"
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+}
+#: The dtype in which the bits of a torch dtype lie in the array; all others lie as themselves.
+_CARRIER = {torch.bfloat16: torch.int16}
+
+
+class RecordError(ValueError):
+    """Records that are no Knowledge: the message says why in one line."""
+
+
+def to_records(knowledge: Knowledge) -> RecordDict:
+    """Pack Knowledge into records. Values, shapes and dtypes come back exactly from ``from_records``."""
+    groups: dict[str, list[Tensor]] = {}
+    tensors = knowledge.tensors
+    for tensor in tensors.values():
+        groups.setdefault(_dtype_name(tensor), []).append(tensor)
+    arrays = ArrayRecord({dtype: _pack(tensors) for dtype, tensors in groups.items()})
+    manifest: dict[str, str | int | float] = {
+        # One text, a line a tensor: Flower would check each element of a list.
+        "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
+        "weight": float(knowledge.weight),
+        **{f"header.{key}": value for key, value in knowledge.header.items()},
+    }
+    metrics = MetricRecord({key: float(value) for key, value in knowledge.metrics.items()})
+    return RecordDict({TENSORS: arrays, MANIFEST: ConfigRecord(manifest), METRICS: metrics})
+
+
+def from_records(records: RecordDict, *, max_bytes: int | None = None, memo: Unpacked | None = None) -> Knowledge:
+    """Unpack records; the size is bounded before anything is allocated.
+
+    Args:
+        records: what ``to_records`` made, here or at the other end of a network.
+        max_bytes: refuse arrays that are larger in sum.
+        memo: share the unpacked tensors of equal array bytes among the calls of one process.
+
+    Raises:
+        RecordError: the records are not Knowledge, contradict themselves, or are too large.
+    """
+    arrays, manifest = records.get(TENSORS), records.get(MANIFEST)
+    if not isinstance(arrays, ArrayRecord) or not isinstance(manifest, ConfigRecord):
+        raise RecordError(f"the message carries no knowledge: it lacks {TENSORS!r} or {MANIFEST!r}")
+    size = sum(len(array.data) for array in arrays.values())
+    if max_bytes is not None and size > max_bytes:
+        raise RecordError(f"the message holds {size} bytes of arrays, more than the {max_bytes} allowed")
+    try:
+        tensors = memo.unpack(arrays, manifest) if memo else _unpack(arrays, manifest)
+        spaces = {name: space for name, _, _, space in _lines(manifest)}
+        weight = float(manifest["weight"])  # type: ignore[arg-type]
+        header = {key[7:]: value for key, value in manifest.items() if key.startswith("header.")}
+        metrics = records.get(METRICS, MetricRecord())
+        return Knowledge(tensors, spaces, header, weight, dict(metrics))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, EOFError) as error:
+        raise RecordError(f"the message is not valid knowledge: {error}") from None
+
+
+def wire_bytes(records: RecordDict) -> int:
+    """Bytes of these records as Flower counts them: arrays with their headers, configs and metrics with their keys."""
+    return sum(
+        _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes() for record in records.values()
+    )
+
+
+def _config_bytes(record: ConfigRecord) -> int:
+    """As Flower's ``count_bytes``, which refuses empty text and empty lists."""
+    values = [(key, v) for key, value in record.items() for v in (value if isinstance(value, list) else [value])]
+    sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for _, v in values)
+    return sum(map(len, record)) + sum(sizes)
+
+
+class Unpacked:
+    """Remembers the tensors of the last few messages by the identity of their bytes: decode once a process and exchange."""
+
+    def __init__(self, size: int = 4) -> None:
+        self._size = size
+        self._kept: dict[tuple[int, ...], tuple[list[bytes], dict[str, Tensor]]] = {}
+
+    def unpack(self, arrays: ArrayRecord, manifest: ConfigRecord) -> dict[str, Tensor]:
+        """The tensors of this message, shared with every earlier call on the same bytes."""
+        data = [array.data for array in arrays.values()]
+        key = (hash(manifest["tensors"]), *map(id, data))
+        if key not in self._kept:
+            tensors = _unpack(arrays, manifest)
+            while len(self._kept) >= self._size:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = (data, tensors)  # holding the bytes keeps their ids from being given again
+        return self._kept[key][1]
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{_dtype_name(tensor)}\t{','.join(map(str, tensor.shape))}"
+
+
+def _lines(manifest: ConfigRecord) -> list[tuple[str, str, tuple[int, ...], str]]:
+    """Name, dtype, shape and space of each tensor announced."""
+    parts = [line.split("\t") for line in str(manifest["tensors"]).split("\n") if line]
+    return [(n, dtype, tuple(map(int, filter(None, shape.split(",")))), space) for n, dtype, shape, space in parts]
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise TypeError(f"tensors of dtype {name} cannot travel: use one of {', '.join(_DTYPES)}")
+    return name
+
+
+def _pack(tensors: list[Tensor]) -> Array:
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()  # (sum of elements,)
+    return Array(flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy())
+
+
+def _unpack(arrays: Mapping[str, Array], manifest: ConfigRecord) -> dict[str, Tensor]:
+    lines = _lines(manifest)
+    if len({name for name, *_ in lines}) != len(lines) or any(side < 0 for _, _, size, _ in lines for side in size):
+        raise ValueError("its manifest contradicts itself")
+    tensors: dict[str, Tensor] = {}
+    for dtype, array in arrays.items():
+        flat = _flat(array, _DTYPES[dtype])
+        mine = [(name, size) for name, kind, size, _ in lines if kind == dtype]
+        ends = list(accumulate(math.prod(size) for _, size in mine))
+        if not ends or ends[-1] != flat.numel():
+            raise ValueError(f"its {dtype} array has {flat.numel()} elements, the manifest says {ends[-1:] or 0}")
+        for (name, size), start, end in zip(mine, [0, *ends], ends, strict=False):
+            tensors[name] = flat[start:end].view(size)
+    return {name: tensors[name] for name, *_ in lines}
+
+
+def _flat(array: Array, dtype: torch.dtype) -> Tensor:
+    """The array as a flat tensor of its own memory, so that writing to it reaches no other receiver."""
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = array.numpy()
+    carrier = _CARRIER.get(dtype, dtype)
+    if str(values.dtype) != str(carrier).removeprefix("torch.") or values.ndim != 1:
+        raise ValueError(f"an array of dtype {values.dtype} and shape {values.shape} stands where {dtype} was announced")
+    return torch.from_numpy(values.copy()).view(dtype)

@@ -1,0 +1,90 @@
+"""Names -> strategies: the one Strategy subclass in strategies/<name>.py, an entry point, or "my_module:MyStrategy"."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedkd.errors import InputError, did_you_mean
+from fedkd.strategy import Strategy
+from fedkd.user_code import import_object
+
+ENTRY_POINTS = "fedkd.strategies"
+#: Keys of a run-config that are the app's own and no part of the experiment.
+APP_KEYS = ("out", "resume")
+
+
+def names() -> tuple[str, ...]:
+    """The names of all strategies, shipped and from entry points, sorted."""
+    import fedkd.strategies
+
+    shipped = {module.name for module in pkgutil.iter_modules(fedkd.strategies.__path__) if not module.name.startswith("_")}
+    return tuple(sorted(shipped | set(importlib.metadata.entry_points(group=ENTRY_POINTS).names)))
+
+
+def strategies() -> dict[str, type[Strategy]]:
+    """Every strategy by name."""
+    return {name: load(name) for name in names()}
+
+
+def load(name: str) -> type[Strategy]:
+    """The strategy class of this name. Raises InputError where there is none."""
+    if ":" in name:
+        return _checked(name, import_object(name))
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
+        return _checked(name, point.load())
+    if name not in names():
+        raise InputError(f"strategy.name: unknown strategy {name!r}: {did_you_mean(name, names())}")
+    module = importlib.import_module(f"fedkd.strategies.{name}")
+    own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
+    return _checked(name, *(value for value in own if issubclass(value, Strategy)))
+
+
+def build(table: Mapping[str, Any]) -> Strategy:
+    """A strategy from its table: its name and its own fields."""
+    return build_class(load(str(table.get("name", "fedavg"))), {k: v for k, v in table.items() if k != "name"})
+
+
+def build_class(cls: type[Strategy], table: Mapping[str, Any]) -> Strategy:
+    """A strategy of this class from the values of its fields. Raises InputError naming the first bad one."""
+    known = [field.name for field in fields(cls)]
+    for key in table:
+        if key not in known:
+            raise InputError(f"unknown key 'strategy.{key}': {did_you_mean(key, known)}")
+    try:
+        return TypeAdapter(cls).validate_python(table)
+    except ValidationError as error:
+        finding = error.errors(include_url=False)[0]
+        key = ".".join(map(str, finding["loc"]))
+        raise InputError(f"strategy.{key}: {finding['msg'].lower()}, got {finding['input']!r}") from None
+
+
+def describe(strategy: Strategy) -> dict[str, Any]:
+    """The table of a strategy: its name and its fields, the inverse of ``build``."""
+    values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
+    return {"name": name_of(type(strategy)), **values}
+
+
+def name_of(cls: type[Strategy]) -> str:
+    """The name under which ``load`` finds this class."""
+    if cls.__module__.startswith("fedkd.strategies."):
+        return cls.__module__.rpartition(".")[2]
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return next((point.name for point in points if point.value == f"{cls.__module__}:{cls.__qualname__}"), _path(cls))
+
+
+def _path(cls: type[Strategy]) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _checked(name: str, *found: Any) -> type[Strategy]:
+    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], Strategy)):
+        raise InputError(f"strategy.name: {name!r} must hold exactly one Strategy subclass, it holds {len(found)}")
+    return found[0]

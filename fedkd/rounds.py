@@ -1,0 +1,291 @@
+"""The run: one mutable object beside the frozen strategy. It owns the server, the broadcasts and the loop over rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from fedkd.evaluate import evaluate_global, worst_tenth
+from fedkd.exchange import EVALUATE, PERSIST, TRAIN, Courier, Received, Traffic
+from fedkd.experiment import Experiment, Functions, device_of
+from fedkd.history import History
+from fedkd.knowledge import Knowledge
+from fedkd.memory import Memory
+from fedkd.randomness import derive, generator, seeded, torch_threads
+from fedkd.records import from_records, wire_bytes
+from fedkd.server import Server
+
+_CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
+OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
+
+
+class Run:
+    """One run of an experiment on a grid. ``done`` rounds lie behind it: more than none after ``restore``."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        grid: Grid,
+        *,
+        functions: Functions | None = None,
+        initial_arrays: ArrayRecord | None = None,
+        on_round: OnRound | None = None,
+    ) -> None:
+        self.experiment, self.strategy = experiment, experiment.strategy
+        self.courier = Courier(grid, experiment.uplink, experiment.data.clients, experiment.timeout)
+        federation, device = experiment.federation(), device_of(experiment)
+        self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
+        self.done = -1
+        self.common, self.personal = Knowledge(), dict[int, Knowledge]()
+        self._initial_arrays, self._on_round = initial_arrays, on_round
+        self._cohort: list[int] = []
+        self._exchanges = 1
+        self._row: dict[str, Any] = {}
+        self._clients: dict[int, dict[str, Any]] = {}
+        self._traffic = {"down": Traffic(), "evaluation": Traffic()}
+
+    def execute(self) -> History:
+        """Run all rounds that are left. Row 0 is the state before training."""
+        history, token = History(), _CURRENT.set(self)
+        try:
+            self.courier.join()
+            for round in range(self.done + 1, self.experiment.rounds + 1):
+                self._begin(round)
+                if round == 0:
+                    self._start()
+                else:
+                    self._train(round)
+                if self._evaluates(round):
+                    self._evaluate(round)
+                self.done = round
+                row, clients = self._finish_row()
+                history.metrics.append(row)
+                history.clients.extend(clients)
+                if self._on_round:
+                    self._on_round(row, clients)
+        finally:
+            _CURRENT.reset(token)
+            self.server.release()
+        return history
+
+    # Training
+
+    def instructions(self, round: int, exchange: int) -> list[Message]:
+        """The messages of one exchange. The cohort is drawn at the round's first."""
+        if exchange == 0:
+            self._cohort = draw_cohort(self.experiment, round)
+            self._clients = {client: {"client": client, "status": "ok"} for client in self._cohort}
+        broadcasts = {client: self.personal.get(client, self.common) for client in self._cohort}
+        last = exchange == self._exchanges - 1
+        facts = {"round": round, "exchange": exchange, "persist": int(last or not self.courier.keeps_contexts)}
+        return self.courier.instruct(TRAIN, broadcasts, facts, self._traffic["down"])
+
+    def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Uploads in; the server's half; the next broadcast stands ready. A round without uploads keeps the last one."""
+        with torch_threads(self.experiment.engine.num_cpus):  # the same for the server: these are many small tensors
+            return self._absorb(round, replies, exchange)
+
+    def _absorb(self, round: int, replies: Iterable[Message], exchange: int) -> tuple[ArrayRecord, MetricRecord]:
+        schema = self.strategy.upload_schema(self.server)
+        received = self.courier.uploads(replies, self._cohort, schema, round=round, exchange=exchange)
+        self._book(received)
+        self._cohort = list(received.uploads)
+        self.server.exchange = exchange
+        if received.uploads:
+            with seeded(derive(self.experiment.seed, round, exchange, "server", "torch")):
+                answer = self.strategy.server_update(self.server, received.uploads)
+            if isinstance(answer, Knowledge):
+                self.common, self.personal = answer, {}
+            else:
+                self.personal |= answer
+        self.server.release(kept=False)
+        self._row |= mean_metrics(received.uploads)
+        numbers = {key: float(value) for key, value in self._row.items() if key.startswith("loss")}
+        return self.arrays(), MetricRecord(numbers)
+
+    def arrays(self) -> ArrayRecord:
+        """The tensors of the common broadcast, as Flower has them."""
+        return ArrayRecord({name: tensor.float() for name, tensor in self.common.tensors.items()})
+
+    def _begin(self, round: int) -> None:
+        self._began, self._row, self._clients = time.perf_counter(), {"round": round}, {}
+        self._traffic = {"down": Traffic(), "evaluation": Traffic()}
+        self.server.round, self.server.exchange = round, 0
+
+    def _start(self) -> None:
+        with seeded(derive(self.experiment.seed, 0, "server", "torch")):
+            self.common = self.strategy.first_broadcast(self.server)
+        if self._initial_arrays:
+            self.common = Knowledge.of("weights", self._initial_arrays.to_torch_state_dict())
+        self.server.release(kept=False)
+
+    def _train(self, round: int) -> None:
+        self._exchanges = self.strategy.exchanges_per_round(self.experiment)
+        everyone: list[int] = []
+        for exchange in range(self._exchanges):
+            messages = self.instructions(round, exchange)
+            everyone = everyone or list(self._cohort)
+            replies = self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout)
+            self.absorb(round, replies, exchange)
+            if not self._cohort:
+                break
+        left = sorted(set(everyone) - set(self._cohort))
+        if left and self._exchanges > 1:  # who left in mid-round still holds its memory live: have it written
+            facts = {"round": round, "exchange": 0, "persist": 1}
+            farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, Traffic())
+            list(self.courier.grid.send_and_receive(farewells, timeout=self.experiment.timeout))
+
+    def _book(self, received: Received) -> None:
+        for client, traffic in received.traffic.items():
+            row = self._clients[client]
+            row["bytes_up"] = row.get("bytes_up", 0) + traffic.raw
+            row["coded_bytes_up"] = row.get("coded_bytes_up", 0) + traffic.coded
+            row["wire_bytes_up"] = row.get("wire_bytes_up", 0) + traffic.wire
+        for client, upload in received.uploads.items():
+            self._clients[client] |= {"weight": upload.weight, **upload.metrics}
+        for client, reason in received.failed.items():
+            self._clients[client] |= {"status": "failed", "reason": reason}
+        for client in received.late:
+            self._clients[client] |= {"status": "late", "reason": f"no reply within {self.experiment.timeout:g} s"}
+
+    # Evaluation
+
+    def evaluation_instructions(self, round: int) -> list[Message]:
+        """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe."""
+        self.server.round = round
+        with seeded(derive(self.experiment.seed, round, "server", "evaluate")):
+            predictors = self.strategy.predictors(self.server, self.common)
+            found = evaluate_global(predictors, self.server)
+        self.server.release(kept=False)
+        self._row |= found.row
+        probes = {f"probe/{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
+        with_probes: dict[int, Knowledge] = {}
+
+        def evaluated(knowledge: Knowledge) -> Knowledge:
+            return with_probes.setdefault(id(knowledge), add_tensors(knowledge, probes))
+
+        asked = draw_evaluated(self.experiment)
+        broadcasts = {client: evaluated(self.personal.get(client, self.common)) for client in asked}
+        facts = {"round": round, "exchange": 0, "global": int(not predictors)}
+        return self.courier.instruct(EVALUATE, broadcasts, facts, self._traffic["evaluation"])
+
+    def absorb_evaluation(self, round: int, replies: Iterable[Message]) -> MetricRecord:
+        """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global."""
+        contents, received = self.courier.receive(replies, draw_evaluated(self.experiment))
+        own, everyone = [], []
+        for client, records in contents.items():
+            metrics = from_records(records).metrics
+            self._traffic["evaluation"].wire += wire_bytes(records)
+            scores = {split: headline(metrics, split) for split in ("own", "global")}
+            if scores["own"] is not None:
+                own.append(scores["own"])
+                self._clients.setdefault(client, {"client": client})["accuracy"] = scores["own"]
+            if scores["global"] is not None:
+                everyone.append(scores["global"])
+        if own:
+            self._row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
+        if everyone:
+            self._row["accuracy"] = sum(everyone) / len(everyone)
+        if received.failed:
+            self._row["evaluation_failures"] = {str(client): first_line(why) for client, why in received.failed.items()}
+        return MetricRecord({key: float(self._row[key]) for key in ("accuracy", "client_accuracy") if key in self._row})
+
+    def _evaluates(self, round: int) -> bool:
+        return round % self.experiment.evaluate_every == 0 or round == self.experiment.rounds
+
+    def _evaluate(self, round: int) -> None:
+        messages = self.evaluation_instructions(round)
+        replies = self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout) if messages else []
+        self.absorb_evaluation(round, replies)
+
+    def _finish_row(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        down = self._traffic["down"]
+        clients = [{"round": self._row["round"], **self._clients[client]} for client in sorted(self._clients)]
+        count = {status: sum(row.get("status") == status for row in clients) for status in ("ok", "late", "failed")}
+        up = {key: sum(row.get(key, 0) for row in clients) for key in ("bytes_up", "coded_bytes_up", "wire_bytes_up")}
+        row = {
+            **self._row,
+            **up,
+            "bytes_down": down.raw,
+            "wire_bytes_down": down.wire,
+            "evaluation_bytes": self._traffic["evaluation"].wire,
+            **{f"clients_{status}": number for status, number in count.items()},
+        }
+        if reasons := {str(row["client"]): first_line(row["reason"]) for row in clients if "reason" in row}:
+            row["failures"] = reasons
+        row["seconds"] = time.perf_counter() - self._began
+        return row, clients
+
+
+def current_run(strategy: object) -> Run:
+    """The run that ``Strategy.start`` opened. Raises RuntimeError outside of one."""
+    run = _CURRENT.get(None)
+    if run is None or run.strategy is not strategy:
+        raise RuntimeError("Flower's hooks of a fedkd strategy work only inside its start(): call strategy.start(grid, ...)")
+    return run
+
+
+def draw_cohort(experiment: Experiment, round: int) -> list[int]:
+    """The participants of a round: a seeded draw, in order of client id."""
+    clients = experiment.data.clients
+    number = max(1, round_half_up(experiment.participation * clients))
+    if number == clients:
+        return list(range(clients))
+    order = torch.randperm(clients, generator=generator(experiment.seed, round, "cohort"))
+    return sorted(order[:number].tolist())
+
+
+def draw_evaluated(experiment: Experiment) -> list[int]:
+    """The clients that are evaluated on their own splits: the same ones every round."""
+    order = torch.randperm(experiment.data.clients, generator=generator(experiment.seed, "evaluated"))
+    return sorted(order[: experiment.evaluate_clients].tolist())
+
+
+def round_half_up(value: float) -> int:
+    """Round to the nearest whole number, halves up."""
+    return int(value + 0.5)
+
+
+def mean_metrics(uploads: Mapping[int, Knowledge]) -> dict[str, float]:
+    """The weighted mean of what clients report, by name; their seconds are their own business."""
+    totals: dict[str, tuple[float, float]] = {}
+    for upload in uploads.values():
+        for key, value in upload.metrics.items():
+            before = totals.get(key, (0.0, 0.0))
+            totals[key] = (before[0] + upload.weight * value, before[1] + upload.weight)
+    return {key: total / weight for key, (total, weight) in totals.items() if key != "seconds"}
+
+
+def add_tensors(knowledge: Knowledge, tensors: Mapping[str, torch.Tensor]) -> Knowledge:
+    """Knowledge with more tensors of weights beside its own."""
+    spaces = {**knowledge.spaces, **dict.fromkeys(tensors, "weights")}
+    return Knowledge({**knowledge.tensors, **tensors}, spaces, knowledge.header)
+
+
+def headline(metrics: Mapping[str, float], split: str) -> float | None:
+    """The accuracy of the first predictor that answered for this split, if any did."""
+    correct = [value for key, value in metrics.items() if key.endswith(f"/{split}/correct")]
+    samples = [value for key, value in metrics.items() if key.endswith(f"/{split}/samples")]
+    return correct[0] / samples[0] if samples and samples[0] else None
+
+
+def first_line(reason: str) -> str:
+    """The first line of a reason; the whole of it stands in clients.jsonl."""
+    return reason.splitlines()[0] if reason else "no reason given"
+
+
+def flower_result(run: Run, history: History) -> Result:
+    """A run's History as Flower's Result."""
+    result = Result(arrays=run.arrays())
+    for row in history.metrics:
+        numbers = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "round"}
+        target = result.train_metrics_clientapp if row["round"] else result.evaluate_metrics_serverapp
+        target[row["round"]] = MetricRecord(numbers)
+    return result

@@ -1,0 +1,84 @@
+"""From logged rows to the lines of a figure: mean and band over seeds, cumulative bytes and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedkd.errors import InputError
+from fedkd.runs.recorded import RecordedRun, Seeds
+from fedkd.runs.statistics import mean_interval
+
+NAMES = {
+    "accuracy": "test accuracy",
+    "probe_accuracy": "linear-probe accuracy",
+    "knn_accuracy": "kNN accuracy",
+    "client_accuracy": "mean client accuracy",
+    "worst_tenth_accuracy": "mean accuracy of the worst tenth of clients",
+    "server_accuracy": "server accuracy",
+    "ensemble_accuracy": "ensemble accuracy",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One line: R measured rounds, averaged over the seeds. All arrays are (R,)."""
+
+    label: str
+    seeds: int
+    rounds: NDArray[np.float64]
+    uploaded: NDArray[np.float64]  # bytes sent by all clients since the start; NaN before the first, for a log axis
+    seconds: NDArray[np.float64]  # since the start
+    mean: NDArray[np.float64]
+    half_width: NDArray[np.float64]  # of the 95 % interval; NaN for one seed
+
+
+def curve(seeds: Seeds, metric: str) -> Curve:
+    """The metric over the rounds in which every seed measured it; bytes and seconds are means over the seeds."""
+    measured = [{row["round"] for row in run.rows if row.get(metric) is not None} for run in seeds.runs]
+    rounds = sorted(set.intersection(*measured))
+    values = np.array([_at(run, metric, rounds) for run in seeds.runs])  # (S, R)
+    mean, half_width = mean_interval(values)
+    uploaded = np.mean([_sum_until(run, "bytes_up", rounds) for run in seeds.runs], axis=0)
+    seconds = np.mean([_sum_until(run, "seconds", rounds) for run in seeds.runs], axis=0)
+    uploaded = np.where(uploaded > 0, uploaded, np.nan)
+    return Curve(seeds.label, len(seeds.runs), np.array(rounds, float), uploaded, seconds, mean, half_width)
+
+
+def check_measured(runs: Sequence[RecordedRun], metric: str) -> None:
+    """Raise InputError if none of the runs ever measured the metric."""
+    if not any(row.get(metric) is not None for run in runs for row in run.rows):
+        known = sorted({key for run in runs for row in run.rows for key in row if key.endswith("accuracy")})
+        raise InputError(f"no run has the metric {metric!r}: they have {', '.join(known) or 'no accuracy at all'}")
+
+
+def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:
+    """What the figure's vertical axis shows: the headline metric is named after the one it was taken from."""
+    if metric != "accuracy":
+        return NAMES.get(metric, metric.replace("_", " "))
+    names = {headline(run) for group in groups for run in group.runs if run.rows}
+    return names.pop() if len(names) == 1 else NAMES["accuracy"]
+
+
+def headline(run: RecordedRun) -> str:
+    """How the run's headline accuracy was measured: by linear probe where it is the probe's, else by the net itself."""
+    measured = [row for row in run.rows if row.get("accuracy") is not None]
+    probed = measured and all(row.get("probe_accuracy") == row["accuracy"] for row in measured)
+    return NAMES["probe_accuracy" if probed else "accuracy"]
+
+
+def _at(run: RecordedRun, metric: str, rounds: Sequence[int]) -> list[float]:
+    by_round = {row["round"]: row for row in run.rows}
+    return [by_round[round][metric] for round in rounds]
+
+
+def _sum_until(run: RecordedRun, key: str, rounds: Sequence[int]) -> list[float]:
+    """The key's sum over all rows up to each of the rounds."""
+    total, until = 0.0, {}
+    for row in run.rows:
+        total += row.get(key) or 0.0
+        until[row["round"]] = total
+    return [until[round] for round in rounds]

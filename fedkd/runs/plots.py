@@ -1,0 +1,157 @@
+"""The figures of a run. Drawn without pyplot, so no state of matplotlib's outlives a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedkd.errors import InputError
+from fedkd.runs.curves import Curve, accuracy_name, curve
+from fedkd.runs.recorded import RecordedRun, group_seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+# Okabe and Ito's palette: told apart with any colour vision. Styles and markers tell the lines apart in grey as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # glyphs travel with the file
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "fedkd",  # the same figure gives the same file
+}
+
+
+def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = "accuracy") -> list[Path]:
+    """Draw accuracy against rounds, uploaded bytes and seconds as .png and .svg (and .pdf if asked); gives the files.
+
+    Seeds of one experiment become their mean with a 95 % Student-t band. Raises InputError for another file type.
+    """
+    path = Path(path)
+    formats = list(dict.fromkeys([path.suffix or ".png", ".png", ".svg"]))
+    if formats[0] not in (".png", ".svg", ".pdf"):
+        raise InputError(f"cannot write a figure as {path.name}: use .png, .svg or .pdf")
+    groups = group_seeds(runs)
+    curves = [curve(group, metric) for group in groups]
+    with _figure(width=11.0, height=3.7) as figure:
+        axes = figure.subplots(1, 3, sharey=True)
+        for index, line in enumerate(curves):
+            style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+            style |= {"marker": MARKERS[index % len(MARKERS)], "markevery": max(1, line.mean.size // 8)}
+            for axis, x in zip(axes, (line.rounds, line.uploaded, line.seconds), strict=True):
+                _draw(axis, x, line, style)
+        _label_axes(axes, curves, accuracy_name(groups, metric))
+        if len(curves) > 1 or curves[0].seeds > 1:
+            lines, labels = axes[0].get_legend_handles_labels()
+            figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        return _save(figure, path, formats)
+
+
+def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
+    """Draw who holds what: a heat map of counts, classes by clients, with each client's total above it.
+
+    ``table`` is (clients, classes) of counts. The counts stand in the cells as long as they can be read there.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    counts = np.asarray(table.tolist(), dtype=np.int64).T  # (classes, clients)
+    rows, clients = counts.shape
+    width, height = float(np.clip(0.5 * clients + 2.5, 6, 13)), float(np.clip(0.32 * rows + 2.2, 3.5, 10))
+    with _figure(width, height) as figure:
+        grid = figure.add_gridspec(2, 2, height_ratios=(1, max(3.0, rows / 3)), width_ratios=(60, 1))
+        cells = figure.add_subplot(grid[1, 0])
+        totals = figure.add_subplot(grid[0, 0], sharex=cells)
+        image = cells.imshow(counts, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
+        if clients <= 20 and rows <= 30:
+            _write_counts(cells, counts)
+        cells.set_xlabel("client")
+        cells.set_ylabel("class")
+        cells.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
+        if rows <= 30:
+            cells.set_yticks(range(rows), list(classes))
+        cells.spines[:].set_visible(False)
+        if clients <= 100:
+            totals.bar(range(clients), counts.sum(axis=0), color="#6baed6", width=0.85)
+        else:  # one outline: thousands of bars take seconds to draw
+            totals.stairs(counts.sum(axis=0), np.arange(clients + 1) - 0.5, fill=True, color="#6baed6")
+        totals.set_ylabel("samples")
+        totals.tick_params(labelbottom=False)
+        totals.set_title(f"{counts.sum():,} samples of {rows} classes at {clients:,} clients", loc="left")
+        figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label="samples")
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _draw(axis: Axes, x: NDArray[np.float64], line: Curve, style: dict[str, Any]) -> None:
+    label = line.label if line.seeds == 1 else f"{line.label} (mean of {line.seeds} seeds, 95 % band)"
+    axis.plot(x, line.mean, label=label, linewidth=1.6, markersize=4, **style)
+    if line.seeds > 1:
+        low, high = line.mean - line.half_width, line.mean + line.half_width
+        axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, PercentFormatter
+
+    by_round, by_bytes, by_time = axes
+    by_round.set_ylabel(name)
+    by_round.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    by_round.set_xlabel("round")
+    by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_bytes.set_xlabel("uploaded by all clients, cumulative (bytes, log scale)")
+    if any(np.isfinite(line.uploaded).any() for line in curves):
+        by_bytes.set_xscale("log")
+        by_bytes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B", sep=" "))
+    else:
+        by_bytes.set_xticks([])
+    silent = [line.label for line in curves if not np.isfinite(line.uploaded).any()]
+    if silent:
+        by_bytes.set_title(f"no uploads: {', '.join(silent)}", loc="right", color="#555555", fontsize=8)
+    by_time.set_xlabel("time (s)")
+    for axis in axes:
+        axis.grid(color="#dddddd", linewidth=0.6)
+
+
+def _write_counts(axis: Axes, counts: NDArray[np.int64]) -> None:
+    for (row, client), count in np.ndenumerate(counts):
+        colour = "white" if count > 0.6 * counts.max() else "#222222" if count else "#aaaaaa"
+        axis.text(client, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure of so many inches in fedkd's style."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    no_dates: dict[str, dict[str, Any]] = {
+        ".png": {"Software": None},
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None},
+    }
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: the same in every format
+    files = [path.with_suffix(suffix) for suffix in suffixes]
+    for file in files:
+        figure.savefig(file, dpi=150, metadata=no_dates[file.suffix])
+    return files

@@ -1,0 +1,99 @@
+"""Reading run directories back, and telling which runs are seeds of one experiment."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedkd.config_text import flatten
+from fedkd.errors import InputError
+from fedkd.runs.files import read_lines
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run directory says: the experiment's keys, flat and dotted, and one row a round."""
+
+    path: Path
+    experiment: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> RecordedRun:
+        """Read a run directory. Raises InputError when it is none."""
+        path = Path(path)
+        description = path / "experiment.toml"
+        if not description.is_file():
+            raise InputError(f"{path} holds no run (it has no experiment.toml)")
+        return cls(path, flatten(tomllib.loads(description.read_text())), read_lines(path / "metrics.jsonl"))
+
+    @cached_property
+    def clients(self) -> list[dict[str, Any]]:
+        """The rows of ``clients.jsonl``: client x round."""
+        return read_lines(self.path / "clients.jsonl")
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.experiment["strategy.name"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.experiment.get("seed", 0))
+
+    @property
+    def rounds_done(self) -> int:
+        """How many rounds are logged, row 0 (before training) not counted; -1 when even that is missing."""
+        return int(self.rows[-1]["round"]) if self.rows else -1
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are logged and the report, which is written last, is there."""
+        return self.rounds_done >= int(self.experiment["rounds"]) and (self.path / "report.html").exists()
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs of one experiment that differ in nothing but the seed, and the name they share in a figure."""
+
+    label: str
+    runs: tuple[RecordedRun, ...]
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
+    """The runs at the given paths: each is a run's directory, or a directory of run directories (seeds, say)."""
+    runs = []
+    for path in map(Path, paths):
+        if (path / "experiment.toml").is_file():
+            runs.append(RecordedRun.read(path))
+        elif inside := sorted(file.parent for file in path.glob("*/experiment.toml")):
+            runs += [RecordedRun.read(folder) for folder in inside]
+        else:
+            raise InputError(f"{path} is no run and holds none: give directories that `fedkd run` wrote")
+    return runs
+
+
+def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:
+    """Put seeds of one experiment together, in the order given; labels name the strategy and the keys that differ."""
+    groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = {}
+    for run in runs:
+        identity = tuple(sorted((key, repr(value)) for key, value in run.experiment.items() if key != "seed"))
+        members = groups.setdefault(identity, [])
+        if all(run.path.resolve() != other.path.resolve() for other in members):
+            members.append(run)
+    firsts = [members[0] for members in groups.values()]
+    return [Seeds(_label(members[0], firsts), tuple(members)) for members in groups.values()]
+
+
+def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
+    """The strategy's name, and in brackets the keys that tell it from the other runs of the same strategy."""
+    rivals = [other for other in others if other.strategy == run.strategy]
+    keys = dict.fromkeys(key for other in rivals for key in other.experiment if key != "seed")
+    differing = [key for key in keys if len({repr(other.experiment.get(key)) for other in rivals}) > 1]
+    named = [f"{key.rpartition('.')[2]} {run.experiment[key]}" for key in differing if key in run.experiment]
+    return f"{run.strategy} ({', '.join(named)})" if named else run.strategy

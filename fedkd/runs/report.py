@@ -1,0 +1,141 @@
+"""report.html: one self-contained page that says what was run, how it was measured and what came out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedkd.runs.curves import headline
+from fedkd.runs.files import write_atomically
+from fedkd.runs.recorded import RecordedRun
+from fedkd.runs.statistics import duration, size, summary
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "client_accuracy": "client accuracy",
+    "worst_tenth_accuracy": "worst tenth",
+    "probe_accuracy": "linear probe",
+    "knn_accuracy": "kNN",
+    "server_accuracy": "server",
+    "ensemble_accuracy": "ensemble",
+    "loss": "loss",
+    "bytes_up": "up",
+    "bytes_down": "down",
+    "seconds": "time",
+    "clients_ok": "ok",
+    "clients_late": "late",
+    "clients_failed": "failed",
+}
+"""The columns of the table of rounds: metrics key -> heading. A column no round has is left out."""
+
+
+def write_report(run: RecordedRun, path: str | Path) -> None:
+    """Write the page for a finished (or stopped) run whose figures lie in its directory."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(loader=PackageLoader("fedkd.runs", ""), autoescape=True, undefined=StrictUndefined)
+    environment = json.loads((run.path / "env.json").read_text())
+    page = templates.get_template("report.html").render(
+        run=run,
+        title=f"{run.strategy} on {run.experiment.get('data.source', 'data')}, seed {run.seed}",
+        summary=summary(run.rows),
+        protocol=protocol(run),
+        totals={
+            "uploaded": size(sum(row.get("bytes_up") or 0 for row in run.rows)),
+            "downloaded": size(sum(row.get("bytes_down") or 0 for row in run.rows)),
+            "time": duration(sum(row.get("seconds") or 0 for row in run.rows)),
+        },
+        columns=list(columns(run)),
+        headings=COLUMNS,
+        cell=cell,
+        convergence=_inline_svg(run.path / "convergence.svg"),
+        partition=base64.b64encode((run.path / "partition.png").read_bytes()).decode(),
+        failures=list(failures(run)),
+        environment=dict(_flat(environment)),
+    )
+    write_atomically(Path(path), page)
+
+
+def columns(run: RecordedRun) -> Iterator[str]:
+    """The keys to show: those some round has, without one that only repeats the headline accuracy."""
+    for key in COLUMNS:
+        present = any(row.get(key) is not None for row in run.rows)
+        repeats = key != "accuracy" and all(row.get(key) == row.get("accuracy") for row in run.rows)
+        if present and not repeats:
+            yield key
+
+
+def protocol(run: RecordedRun) -> list[tuple[str, str]]:
+    """How the numbers came about, as (term, description) pairs."""
+    experiment = run.experiment
+    every = int(experiment.get("evaluate_every", 1))
+    clients = experiment.get("data.clients", "?")
+    share = float(experiment.get("participation", 1.0))
+    split = float(experiment.get("data.client_test", 0.0))
+    probed = any("probe_accuracy" in row for row in run.rows)
+    probe = [("Linear probe", "a linear classifier fitted to the frozen net's features of the clients' train images")]
+    return [
+        ("Accuracy", f"{headline(run)} on the global test set, measured {_every(every)}"),
+        *(probe if probed else []),
+        ("Last", "after the last round: the number to quote"),
+        ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
+        ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),
+        ("Worst tenth", "the same mean over the tenth of clients with the lowest accuracy"),
+        ("Clients", f"{clients}, of which {share:.0%} take part in a round"),
+        ("Bytes", "raw tensor bytes of training exchanges, summed over clients; evaluation is counted apart"),
+        ("Seed", f"{run.seed}; one run is one draw: compare methods over several seeds"),
+    ]
+
+
+def cell(key: str, value: object) -> str:
+    """One entry of the table of rounds.
+
+    >>> cell("accuracy", 0.5), cell("bytes_up", 1500), cell("loss", None)
+    ('50.0 %', '1.5 kB', '')
+    """
+    if not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
+    if key.endswith("accuracy"):
+        return f"{100 * value:.1f} %"
+    if key.startswith("bytes"):
+        return size(value)
+    if key == "seconds":
+        return duration(value)
+    return f"{value:.4g}"
+
+
+def failures(run: RecordedRun) -> Iterator[tuple[int, Any, str]]:
+    """(round, client, reason) of every client that gave no usable reply."""
+    for row in run.clients:
+        if row.get("status", "ok") != "ok":
+            yield row["round"], row["client"], str(row.get("reason") or row["status"])
+    for measured in run.rows:
+        for client, reason in (measured.get("evaluation_failures") or {}).items():
+            yield measured["round"], client, f"evaluation: {reason}"
+
+
+def _every(rounds: int) -> str:
+    return "every round" if rounds == 1 else f"every {rounds} rounds"
+
+
+def _inline_svg(path: Path) -> Markup:
+    """The drawing without the XML prologue, which has no place inside HTML."""
+    from markupsafe import Markup
+
+    text = path.read_text()
+    return Markup(text[text.index("<svg") :])
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield prefix + key, "none" if value in (None, []) else size(value) if key == "memory" else text

@@ -1,0 +1,89 @@
+"""Numbers over rounds and over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run's accuracy in three readings: the last, the best (chosen on the test set) and the mean of the last five."""
+
+    last: float
+    last_round: int
+    best: float
+    best_round: int
+    mean_last_five: float
+
+
+def summary(rows: Sequence[Mapping[str, Any]], metric: str = "accuracy") -> Summary | None:
+    """Summarise the metric over the rounds in which it was measured; None when it never was.
+
+    >>> summary([{"round": 0, "accuracy": 0.5}, {"round": 1, "accuracy": 0.75}, {"round": 2}]).last_round
+    1
+    """
+    measured = [(row["round"], row[metric]) for row in rows if row.get(metric) is not None]
+    if not measured:
+        return None
+    last_round, last = measured[-1]
+    best_round, best = max(measured, key=lambda pair: (pair[1], -pair[0]))  # the first of equals
+    last_five = [value for _, value in measured[-5:]]
+    return Summary(last, last_round, best, best_round, sum(last_five) / len(last_five))
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over the first axis (S samples) and half the width of its Student-t interval; NaN for a single sample.
+
+    >>> mean, half = mean_interval([1.0, 2.0, 3.0])
+    >>> round(float(mean), 3), round(float(half), 3)  # t(0.975, 2) = 4.303, times 1 / sqrt(3)
+    (2.0, 2.484)
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    samples = np.asarray(values, dtype=np.float64)  # (S, ...)
+    mean = samples.mean(axis=0)
+    count = len(samples)
+    if count < 2:
+        return mean, np.full_like(mean, np.nan)
+    quantile = stdtrit(count - 1, (1 + level) / 2)
+    return mean, quantile * samples.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Fractions, one for each seed, as a reader wants them.
+
+    >>> percent([0.5]), percent([0.5, 0.52, 0.51])
+    ('50.0 %', '51.0 ± 2.5 %')
+    """
+    mean, half = mean_interval(values)
+    return f"{100 * mean:.1f} %" if np.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f} %"
+
+
+def size(count: float) -> str:
+    """A count of bytes in decimal units.
+
+    >>> size(0), size(999), size(46_028_704)
+    ('0 B', '999 B', '46.0 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 999.5:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}" if count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the two units that matter.
+
+    >>> duration(3.21), duration(75), duration(3900)
+    ('3.2 s', '1 min 15 s', '1 h 05 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,146 @@
+"""Strategy: one file is one algorithm, both halves. It IS a Flower strategy; Flower's hooks are written here, once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from fedkd.errors import InputError
+from fedkd.knowledge import Knowledge, TensorSpec, schema_of
+
+if TYPE_CHECKING:
+    from fedkd.client import Client
+    from fedkd.evaluate import Predictor
+    from fedkd.experiment import Experiment
+    from fedkd.node import Node
+    from fedkd.rounds import Run
+    from fedkd.server import Server
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy cannot do without. ``check`` says in one line what an experiment lacks."""
+
+    labels: bool = False
+    public: bool = False
+    validation: bool = False
+    equal_nets: bool = False
+    server_net: bool = False
+
+    def check(self, name: str, experiment: Experiment) -> None:
+        """Raise InputError if the experiment does not give what is needed."""
+        data = experiment.data
+        lacks = {
+            "labels: set data.labelled above 0": self.labels and data.labelled == 0,
+            "a public set: set data.public to its size": self.public and not (data.public or data.public_source),
+            "a labelled validation set: set data.validation to its size": self.validation and not data.validation,
+            "the same net at all clients: name one in nets": self.equal_nets and len(experiment.architectures) > 1,
+            "a server net: set server_net": self.server_net and not experiment.server_net and not experiment.nets,
+        }
+        if lack := next((text for text, missing in lacks.items() if missing), ""):
+            raise InputError(f"strategy: {name} needs {lack}")
+
+    def __str__(self) -> str:
+        return ", ".join(name.replace("_", " ") for name, needed in vars(self).items() if needed) or "nothing"
+
+
+@dataclass(frozen=True)
+class Strategy(FlowerStrategy):
+    """An algorithm: the paper's client box and server box. Subclasses are final, frozen dataclasses of hyperparameters.
+
+    What two strategies share becomes a function, never a method here.
+    """
+
+    paper: ClassVar[str]  # authors, title, venue, number
+    sends: ClassVar[str]  # what travels, in words
+    needs: ClassVar[Needs] = Needs()
+
+    @abstractmethod
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """One exchange at one client: what the server said -> what this client answers."""
+
+    @abstractmethod
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
+        """Uploads by client id, in order -> the next broadcast, one for all or one per client id."""
+
+    @abstractmethod
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        """What is evaluated at a client or at the server, by name; the first is the headline. Empty: nothing here."""
+
+    def first_broadcast(self, server: Server) -> Knowledge:
+        """What clients get before round 1. Default: nothing."""
+        return Knowledge()
+
+    def exchanges_per_round(self, experiment: Experiment) -> int:
+        """How many down/up trips a round has. Default: one."""
+        return 1
+
+    def upload_schema(self, server: Server) -> Mapping[str, TensorSpec]:
+        """What every upload must hold. Default: the tensors of the first broadcast."""
+        return schema_of(self.first_broadcast(server))
+
+    # Flower's side. Its hooks are given no server, so the run that `start` opens stands beside the frozen strategy.
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run rounds on any Flower grid, from a ServerApp of your own.
+
+        ``train_config`` holds the experiment's flat keys (``context.run_config``); ``num_rounds`` and ``timeout`` replace its
+        own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
+        ``evaluate_fn`` gets the arrays of the broadcast each round.
+        """
+        from fedkd.experiment import Experiment
+        from fedkd.rounds import Run, flower_result
+
+        flat = {key: value for key, value in (train_config or {}).items() if not isinstance(value, bytes | list)}
+        experiment = Experiment.from_flat(flat).replace(strategy=self, rounds=num_rounds, timeout=timeout)
+        run = Run(experiment, grid, initial_arrays=initial_arrays, on_round=lambda row, _: evaluate(row["round"]))
+        scores: dict[int, MetricRecord] = {}
+
+        def evaluate(round: int) -> None:
+            found = evaluate_fn(round, run.arrays()) if evaluate_fn else None
+            scores.update({round: found} if found is not None else {})
+
+        result = flower_result(run, run.execute())
+        result.evaluate_metrics_serverapp.update(scores)
+        return result
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Flower's hook: the messages of a round's first exchange. Only inside ``start``."""
+        return self._run.instructions(server_round, exchange=0)
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean metrics out. Only inside ``start``."""
+        return self._run.absorb(server_round, replies, exchange=0)
+
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Flower's hook: the evaluation messages of a round. Only inside ``start``."""
+        return self._run.evaluation_instructions(server_round)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Flower's hook: the clients' accuracies. Only inside ``start``."""
+        return self._run.absorb_evaluation(server_round, replies)
+
+    def summary(self) -> None:
+        """Flower's hook: nothing to log; the run directory holds the experiment."""
+
+    @property
+    def _run(self) -> Run:
+        from fedkd.rounds import current_run
+
+        return current_run(self)

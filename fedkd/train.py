@@ -1,0 +1,195 @@
+"""The one training loop, and what it runs over. No algorithm: the loss is an argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.data import Samples, augment, normalise
+from fedkd.errors import TrainingError
+from fedkd.randomness import derive
+
+if TYPE_CHECKING:
+    from fedkd.experiment import Training
+
+#: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
+Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]
+Rng = Callable[[str], torch.Generator]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How training is done here and now: settings, this round's learning rate, device, and who it is, for messages."""
+
+    settings: Training
+    lr: float
+    device: torch.device
+    views: str
+    where: str
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where asked for; fp32 otherwise."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+
+class Batch:
+    """Some samples of a split. Pixels are made when asked for, so a loss pays only for what it uses."""
+
+    def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int) -> None:
+        self._raw, self._labels, self.ids = samples.take(positions)  # (B, C, H, W) uint8, (B,), (B,)
+        self._samples, self._work, self._seed = samples, work, seed
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images themselves, normalised, on the device. (B, C, H, W) float32."""
+        return self._place(normalise(self._raw.to(self._work.device), *self._moments))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels on the device, -1 where one may not be used. (B,) int64."""
+        return self._labels.to(self._work.device)
+
+    def view(self, number: int) -> Tensor:
+        """Random view ``number`` of the images, by the experiment's preset. (B, C, H, W) float32; equal on each call."""
+        mean, std = self._moments
+        raw = self._raw.to(self._work.device)
+        view = augment(raw, self._work.views, seed=derive(self._seed, "view", number), mean=mean, std=std)
+        return self._place(view)
+
+    @property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return self._samples.mean.to(self._work.device), self._samples.std.to(self._work.device)
+
+    def _place(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples bound to settings, a device and random streams: what ``fit`` trains on."""
+
+    samples: Samples
+    work: Work
+    rng: Rng
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def labelled(self) -> Split:
+        """Only the samples whose labels may be used."""
+        return Split(self.samples.labelled(), self.work, self.rng)
+
+    def batches(self, *, epochs: int, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
+        """Shuffled batches, ``epochs`` times over. The last of an epoch may be smaller; none has one sample if avoidable."""
+        for _ in range(epochs):
+            order = torch.randperm(len(self), generator=rng)  # (n,)
+            parts = list(order.split(batch_size))
+            if len(parts) > 1 and len(parts[-1]) == 1:  # batch statistics of one sample say nothing
+                parts[-2:] = [torch.cat(parts[-2:])]
+            for positions in parts:
+                seed = int(torch.randint(2**62, (), generator=rng))
+                yield Batch(self.samples, positions, self.work, seed)
+
+    def stream(self, purpose: str, batch_size: int | None = None) -> Iterator[Batch]:
+        """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream."""
+        rng, size = self.rng(purpose), min(batch_size or self.work.settings.batch_size, len(self))
+        while True:
+            yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
+
+
+def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
+    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
+    settings, parameters = work.settings, [p for p in net.parameters() if p.requires_grad]
+    arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
+        arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    cls = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
+    return cls(parameters, **(arguments | overrides))
+
+
+def fit(
+    net: nn.Module,
+    data: Split,
+    loss: Loss,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """Train ``net`` (which may be a ModuleDict) on ``data``. The only training loop.
+
+    Args:
+        net: what is trained; it is put in train mode.
+        data: samples with their settings and random streams.
+        loss: parts of the loss of a batch, by name; their sum is descended.
+        optimizer: default, a fresh one of the settings.
+        epochs: default, the settings'.
+        batch_size: default, the settings'.
+        after_step: called after each step, e.g. to move an average of the weights.
+
+    Returns:
+        the sample-weighted mean of each part, and of their sum as ``loss``.
+
+    Raises:
+        TrainingError: naming who, the round, the epoch and the batch of the first loss that is not finite.
+    """
+    settings = data.work.settings
+    if len(data) == 0:
+        raise TrainingError(f"{data.work.where}: there are no samples to train on")
+    optimizer = optimizer or make_optimizer(net, data.work)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    logged: list[Tensor] = []
+    sizes: list[int] = []
+    net.train()
+    batches = data.batches(
+        epochs=epochs or settings.epochs, batch_size=batch_size or settings.batch_size, rng=data.rng("batches")
+    )
+    for batch in batches:
+        with data.work.autocast():
+            parts = loss(net, batch)
+        optimizer.zero_grad(set_to_none=True)
+        total = sum(parts.values(), start=torch.zeros((), device=data.work.device))
+        total.backward()
+        if settings.clip:
+            nn.utils.clip_grad_norm_(trained, settings.clip)
+        optimizer.step()
+        if after_step:
+            after_step()
+        logged.append(torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()]))
+        sizes.append(len(batch))
+    return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or settings.epochs)
+
+
+def _summary(names: list[str], logged: Tensor, sizes: Tensor, data: Split, epochs: int) -> dict[str, float]:
+    """Means over samples. One look at the device for the whole fit, not one a step."""
+    logged = logged.cpu().double()  # (steps, parts)
+    finite = logged.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        step, steps = int(finite.int().argmin()), math.ceil(len(sizes) / epochs)
+        values = ", ".join(f"{name} {value:g}" for name, value in zip(names, logged[step].tolist(), strict=True))
+        raise TrainingError(
+            f"{data.work.where}, epoch {step // steps + 1}, batch {step % steps + 1}: the loss is not finite ({values}); "
+            "lower train.lr or set train.clip"
+        )
+    weights = sizes.double() / sizes.sum()
+    return dict(zip(names, (weights @ logged).tolist(), strict=True))
+
+
+@torch.inference_mode()
+def predict(function: Callable[[Tensor], Tensor], samples: Samples, work: Work, *, batch_size: int = 512) -> Tensor:
+    """``function`` of every sample's un-augmented image, in order. (M, ...) float32 on the CPU. Put nets in eval mode first."""
+    outputs = []
+    for positions in torch.arange(len(samples)).split(batch_size):
+        with work.autocast():
+            outputs.append(function(Batch(samples, positions, work, 0).images).float().cpu())
+    return torch.cat(outputs) if outputs else torch.empty(0)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedkd.data import Federation, Source
+from fedkd.errors import InputError
+
+Federate = Callable[..., Federation]
+
+
+def ids(*views: object) -> list[int]:
+    return [row for view in views for row in view.indices.tolist()]  # type: ignore[attr-defined]
+
+
+def test_every_image_is_in_exactly_one_place(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 4, public=6, validation=4)
+    assert federation.public is not None
+    assert federation.validation is not None
+    clients = [view(k) for k in range(4) for view in (federation.client_train, federation.client_test)]
+    assert sorted(ids(federation.public, federation.validation, *clients)) == list(range(40))
+    assert len(federation.public) == 6
+    assert len(federation.validation) == 4
+    assert sorted(ids(*clients[0::2])) == ids(federation.train), "train is all clients' training samples"
+    assert federation.partition_table().sum(1).tolist() == [8, 8, 7, 7]
+    assert len(federation.test) == 8
+
+
+def test_a_sample_is_the_image_and_label_of_its_id(toy: Source, federate: Federate) -> None:
+    samples = federate(toy, 4).client_train(2)
+    images, labels, rows = samples.take(torch.tensor([1, 0]))
+    assert rows.tolist() == samples.indices[[1, 0]].tolist()
+    assert images[:, 0, 0, 0].tolist() == rows.tolist(), "image i of the toy set is filled with i"
+    assert labels.tolist() == [row % 4 for row in rows.tolist()]
+    assert samples.images is toy.train_images, "pixels are shared"
+    assert ids(samples.subset(torch.tensor([2]))) == [samples.indices[2].item()]
+
+
+def test_a_seed_decides_everything(toy: Source, federate: Federate) -> None:
+    def everything(seed: int) -> list[int]:
+        federation = federate(toy, 4, public=6, seed=seed)
+        views = [view(k) for k in range(4) for view in (federation.client_train, federation.client_test)]
+        return ids(federation.public, *views)
+
+    assert everything(0) == everything(0) != everything(1)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.1, 1), (0.5, 5), (0.99, 9)])
+def test_each_client_keeps_its_share_for_test_and_at_least_one_for_train(
+    toy: Source, federate: Federate, share: float, count: int
+) -> None:
+    assert len(federate(toy, 4, client_test=share).client_test(0)) == count
+
+
+def test_a_client_with_one_image_trains_on_it(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 40, client_test=0.5)
+    assert (len(federation.client_train(7)), len(federation.client_test(7))) == (1, 0)
+
+
+def test_shared_clients_see_all_and_train_on_nobodys_test_samples(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 3, "shared", client_test=0.25)
+    assert ids(federation.client_train(0)) == ids(federation.client_train(2))
+    assert len(federation.client_train(1)) == 30
+    assert not set(ids(federation.client_train(0))) & set(ids(federation.client_test(1)))
+    assert federation.partition_table().tolist() == [[10, 10, 10, 10]] * 3
+    assert len(federation.train) == 30
+    assert len(federate(toy, 100, "shared").client_train(99)) == 32, "more clients than images is no trouble here"
+
+
+def test_public_labels_are_hidden_unless_asked_for(toy: Source, federate: Federate) -> None:
+    hidden = federate(toy, 4, public=6).public
+    shown = federate(toy, 4, public=6, public_labels=True).public
+    assert hidden is not None
+    assert shown is not None
+    assert ids(hidden) == ids(shown)
+    everyone = torch.arange(6)
+    assert hidden.take(everyone)[1].tolist() == [-1] * 6
+    assert shown.take(everyone)[1].tolist() == [row % 4 for row in ids(shown)]
+    assert hidden.label_counts().tolist() == [0, 0, 0, 0]
+
+
+def test_part_of_the_labels(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 4, client_test=0.2, labelled=0.5)  # 8 train samples a client
+    samples = federation.client_train(1)
+    known = samples.labelled()
+    assert (len(samples), len(known), samples.label_counts().sum().item()) == (8, 4, 4)
+    assert known.take(torch.arange(4))[1].tolist() == [row % 4 for row in ids(known)]
+    assert len(federation.train.labelled()) == 16
+    assert federation.client_test(1).labelled() is not None
+    assert len(federation.client_test(1).labelled()) == 2, "tests keep their labels"
+    complete = federate(toy, 4).client_train(1)
+    assert complete.labelled() is complete
+
+
+def test_train_limit_comes_first(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 2, train_limit=10, public=4, validation=2, client_test=0.0)
+    assert (len(federation.client_train(0)), len(federation.client_train(1))) == (2, 2)
+    assert len(federate(toy, 2, train_limit=1000, client_test=0.0).train) == 40
+
+
+def test_public_order_depends_on_content_seed_and_round(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 4, public=8)
+    order = federation.public_order(0, 1)
+    assert sorted(order.tolist()) == list(range(8))
+    renamed = federate(replace(toy, name="elsewhere"), 4, public=8)
+    assert torch.equal(renamed.public_order(0, 1), order)
+    assert not torch.equal(federation.public_order(0, 2), order)
+    assert not torch.equal(federation.public_order(1, 1), order)
+    darker = federate(replace(toy, train_images=toy.train_images + 1), 4, public=8)
+    assert not torch.equal(darker.public_order(0, 1), order)
+    with pytest.raises(InputError, match="no public set"):
+        federate(toy, 4).public_order(0, 1)
+
+
+def test_a_public_set_from_another_source(toy: Source, federate: Federate) -> None:
+    other = replace(toy, name="other", train_images=toy.train_images + 200)
+    federation = federate(toy, 4, public=5, public_source=other, public_labels=True)
+    assert federation.public is not None
+    assert (federation.public.take(torch.arange(5))[0] >= 200).all()
+    assert federation.partition_table().sum() == 40, "nothing is held out of the clients' own images"
+    assert torch.equal(federation.public.mean, toy.mean), "one normalisation for all"
+
+
+def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None:
+    other = replace(toy, name="other", train_images=toy.train_images + 200)
+    with pytest.raises(InputError, match=r"public = 41, but .* has 40"):
+        federate(toy, 4, public=41, public_source=other)
+    with pytest.raises(InputError, match="say how many"):
+        federate(toy, 4, public=0, public_source=other)
+    small = replace(other, train_images=other.train_images[..., :2], test_images=other.test_images[..., :2])
+    with pytest.raises(InputError, match=r"its images are \(1, 4, 2\) .* those of 'toy' \(1, 4, 4\)"):
+        federate(toy, 4, public=5, public_source=small)
+    with pytest.raises(InputError, match="its classes are not those of 'toy'"):
+        federate(toy, 4, public=5, public_labels=True, public_source=replace(other, classes=("p", "q", "r", "s")))
+
+
+def test_a_public_source_that_holds_a_test_or_train_image_is_refused(toy: Source, federate: Federate) -> None:
+    with pytest.raises(InputError, match="5 of its 5 public images are also train or test images"):
+        federate(toy, 4, public=5, public_source=toy)
+    one_alike = toy.train_images + 200
+    one_alike[3] = toy.test_images[0]
+    with pytest.raises(InputError, match="1 of its 40 public images"):
+        federate(toy, 4, public=40, public_source=replace(toy, name="other", train_images=one_alike))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clients": 41}, r"data\.clients = 41, but there are only 40"),
+        ({"clients": 35, "public": 6}, r"data\.clients = 35, but there are only 34"),
+        ({"clients": 0}, r"data\.clients = 0: must be at least 1"),
+        ({"public": 40}, r"data\.public = 40 .* leave no training image"),
+        ({"public": -1}, r"data\.public = -1: must not be negative"),
+        ({"train_limit": 5, "validation": 5}, r"data\.validation = 5 leave no training image"),
+        ({"client_test": 1.0}, r"data\.client_test = 1\.0"),
+        ({"labelled": 1.5}, r"data\.labelled = 1\.5"),
+    ],
+)
+def test_impossible_wishes_are_refused_at_once(
+    toy: Source, federate: Federate, changes: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        federate(toy, **({"clients": 4} | changes))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedkd.data import Federation, Source
+from fedkd.data.partition import check_partition, make_partition, partition_names
+from fedkd.errors import InputError
+
+LABELS = torch.arange(200) % 10  # twenty images of each of ten classes
+
+FITTING: dict[str, dict[str, Any]] = {  # arguments for five clients of LABELS
+    "continuous": {"strictness": 0.5},
+    "dirichlet": {"alpha": 1.0, "min_partition_size": 2, "self_balancing": True},
+    "distribution": {
+        "distribution_array": [[1.0] * 1] * 10,
+        "num_unique_labels_per_partition": 2,
+        "preassigned_num_samples_per_label": 1,
+    },
+    "exponential": {},
+    "iid": {},
+    "inner_dirichlet": {"partition_sizes": (40, 40, 40, 40, 40), "alpha": 0.5},
+    "linear": {},
+    "pathological": {"num_classes_per_partition": 2, "class_assignment_mode": "deterministic"},
+    "shard": {"num_shards_per_partition": 2},
+    "size": {"partition_sizes": (10, 20, 30, 40, 100)},
+    "square": {},
+}
+
+
+def test_every_partitioner_of_flwr_datasets_has_a_name() -> None:
+    assert {*FITTING, "grouped_natural_id", "natural_id", "shared"} <= set(partition_names())
+    assert not {"", "vertical_even", "id_to_size_fnc"} & set(partition_names())
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_parts_are_disjoint_and_follow_the_seed(name: str) -> None:
+    def deal(seed: int) -> list[list[int]]:
+        parts = make_partition(name, FITTING[name], clients=5, seed=seed)(LABELS, None)
+        return [part.tolist() for part in parts]
+
+    parts = deal(0)
+    rows = [row for part in parts for row in part]
+    assert len(parts) == 5
+    assert len(set(rows)) == len(rows), "no image at two clients"
+    assert set(rows) <= set(range(200))
+    assert deal(0) == parts
+    assert deal(1) != parts
+
+
+def test_iid_parts_are_even() -> None:
+    parts = make_partition("iid", {}, clients=3, seed=0)(torch.zeros(10, dtype=torch.int64), None)
+    assert [len(part) for part in parts] == [4, 3, 3]
+
+
+def test_deterministic_pathological_parts_have_the_classes_that_flwr_datasets_promises() -> None:
+    parts = make_partition("pathological", FITTING["pathological"], clients=10, seed=0)(LABELS, None)
+    assert [LABELS[part].unique().tolist() for part in parts[:3]] == [[0, 1], [1, 2], [2, 3]]
+
+
+def test_shards_are_cut_from_images_sorted_by_label() -> None:
+    parts = make_partition("shard", {"num_shards_per_partition": 1}, clients=10, seed=0)(LABELS, None)
+    assert sorted(LABELS[part].unique().tolist() for part in parts) == [[label] for label in range(10)]
+
+
+def test_sizes_are_as_asked() -> None:
+    parts = make_partition("size", FITTING["size"], clients=5, seed=0)(LABELS, None)
+    assert [len(part) for part in parts] == [10, 20, 30, 40, 100]
+
+
+def test_natural_owners_keep_their_images(toy: Source, federate: Callable[..., Federation]) -> None:
+    federation = federate(toy, 5, "natural_id", client_test=0.0)
+    for client in range(5):
+        assert federation.client_train(client).indices.sort().values.tolist() == list(range(client * 8, client * 8 + 8))
+    pairs = federate(toy, 3, "grouped_natural_id", arguments={"group_size": 2}, client_test=0.0)
+    assert sorted(len(pairs.client_train(client)) for client in range(3)) == [8, 16, 16]
+
+
+def test_natural_partitions_say_what_they_need(toy: Source, federate: Callable[..., Federation]) -> None:
+    with pytest.raises(InputError, match=r"makes 5 parts: set data\.clients = 5, not 3"):
+        federate(toy, 3, "natural_id").client_train(0)
+    for name, arguments in (("natural_id", {}), ("grouped_natural_id", {"group_size": 2})):
+        with pytest.raises(InputError, match=r"needs data\.natural_column"):
+            make_partition(name, arguments, clients=3, seed=0)(LABELS, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("dirchlet", {}, "unknown data.partition 'dirchlet': did you mean 'dirichlet'"),
+        ("dirichlet", {"alpah": 0.5}, "unknown key .* 'alpah': did you mean 'alpha'"),
+        ("dirichlet", {"alpha": 0.5, "seed": 3}, "unknown key .* 'seed'"),
+        ("dirichlet", {}, r"'dirichlet' needs data\.alpha"),
+        ("iid", {"alpha": 0.5}, "unknown key in .data. with partition 'iid': 'alpha'"),
+    ],
+)
+def test_bad_names_and_arguments(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_partition(name, arguments)
+
+
+def test_an_unknown_argument_may_be_another_key_misspelt() -> None:
+    with pytest.raises(InputError, match="'clinets': did you mean 'clients'"):
+        check_partition("iid", {"clinets": 3}, known=("clients", "public"))
+
+
+@pytest.mark.parametrize("value", [-1.0, 0, "much"])
+def test_bad_values_are_refused_before_the_draw(value: object) -> None:
+    with pytest.raises(InputError, match="data.partition 'dirichlet', 5 clients: "):
+        make_partition("dirichlet", {"alpha": value}, clients=5, seed=0)
+
+
+def test_a_draw_that_cannot_serve_every_client_names_the_cure() -> None:
+    deal = make_partition("dirichlet", {"alpha": 0.01, "min_partition_size": 20}, clients=10, seed=0)
+    with pytest.raises(
+        InputError, match=r"10 clients 20 of 200 images; raise alpha, .*self_balancing = true"
+    ) as caught:
+        deal(LABELS, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_client_without_images_is_refused(toy: Source, federate: Callable[..., Federation]) -> None:
+    empty = federate(toy, 20, "dirichlet", arguments={"alpha": 0.01, "min_partition_size": 0})
+    with pytest.raises(InputError, match="of 20 without any of the 40 images"):
+        empty.partition_table()
+
+
+def test_the_plain_partitions_do_not_import_flwr_datasets() -> None:
+    code = (
+        "import sys; from fedkd.data import build_federation, load_source; from fedkd.data.partition import *\n"
+        "for name in ('iid', 'shared'): make_partition(name, {}, clients=2, seed=0)\n"
+        "print([name for name in ('flwr_datasets', 'datasets', 'kornia', 'sklearn') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_ten_thousand_clients(federate: Callable[..., Federation]) -> None:
+    labels = torch.arange(60_000) % 10
+    pixels = torch.zeros(60_000, 1, 1, 1, dtype=torch.uint8)
+    source = Source("blank", pixels, labels, pixels[:10], labels[:10], tuple("0123456789"))
+    for name, arguments in (("iid", {}), ("shard", {"num_shards_per_partition": 2}), ("shared", {})):
+        federation = federate(source, 10_000, name, arguments=arguments)
+        assert federation.partition_table().shape == (10_000, 10)
+        assert len(federation.client_train(9_999)) == {"iid": 5, "shard": 5, "shared": 48_000}[name]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedkd.data import Source, load_source, normalise
+from fedkd.data.idx import DEBIAN_FASHION_MNIST, has_idx_files
+from fedkd.data.source import channel_moments, hold_out
+from fedkd.errors import InputError
+
+
+def write_idx(path: Path, values: torch.Tensor) -> None:
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, values.dim())) + sizes + values.to(torch.uint8).numpy().tobytes()))
+
+
+def write_idx_folder(folder: Path) -> Path:
+    for split, count in (("train", 6), ("t10k", 2)):
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", torch.arange(count * 4).view(count, 2, 2))
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", torch.arange(count))
+    return folder
+
+
+def test_digits_are_scaled_to_bytes_and_cut_alike_every_time() -> None:
+    digits = load_source("digits")
+    assert digits.train_images.shape == (1438, 1, 8, 8)
+    assert digits.test_images.shape == (359, 1, 8, 8)
+    assert digits.train_images.unique().tolist() == [round(level * 255 / 16) for level in range(17)]
+    assert digits.classes == tuple("0123456789")
+    assert load_source("digits", path="") is digits, "loaded once per process"
+
+
+def test_the_cut_without_a_test_split_covers_everything_once() -> None:
+    train, test = hold_out(10, 0.2)
+    assert (len(train), len(test)) == (8, 2)
+    assert torch.cat([train, test]).sort().values.tolist() == list(range(10))
+
+
+def test_idx_files_from_a_path(tmp_path: Path) -> None:
+    source = load_source("fashion_mnist", path=str(write_idx_folder(tmp_path)))
+    assert source.train_images.shape == (6, 1, 2, 2)
+    assert source.train_images[1].flatten().tolist() == [4, 5, 6, 7]
+    assert source.test_labels.tolist() == [0, 1]
+    assert source.classes[9] == "Ankle boot"
+
+
+def test_broken_idx_files_are_named(tmp_path: Path) -> None:
+    write_idx_folder(tmp_path)
+    images = tmp_path / "t10k-images-idx3-ubyte.gz"
+    images.write_bytes(gzip.compress(gzip.decompress(images.read_bytes())[:-1]))
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte\.gz.* cut short"):
+        load_source("fashion_mnist", path=str(tmp_path))
+    images.write_text("no gzip")
+    with pytest.raises(InputError, match="cannot read"):
+        load_source("fashion_mnist", path=str(tmp_path))
+    images.unlink()
+    with pytest.raises(InputError, match="lacks t10k-images-idx3-ubyte"):
+        load_source("fashion_mnist", path=str(tmp_path))
+
+
+@pytest.mark.skipif(not has_idx_files(DEBIAN_FASHION_MNIST), reason="needs Debian's dataset-fashion-mnist")
+def test_fashion_mnist_of_debian() -> None:
+    source = load_source("fashion_mnist")
+    assert source.train_images.shape == (60_000, 1, 28, 28)
+    assert torch.bincount(source.test_labels).tolist() == [1000] * 10
+    assert (round(source.mean.item(), 4), round(source.std.item(), 4)) == (0.2860, 0.3530)
+
+
+def test_channel_moments_by_hand() -> None:
+    # the first channel is half 0, half 255; the second is constant
+    images = torch.tensor([[0, 255], [51, 51]], dtype=torch.uint8).view(1, 2, 1, 2)
+    mean, std = channel_moments(images)
+    torch.testing.assert_close(mean, torch.tensor([0.5, 0.2]))
+    torch.testing.assert_close(std, torch.tensor([0.5, 1.0]))
+    assert normalise(images, mean, std).flatten().tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-6)
+    assert normalise(images, mean, std, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_the_content_hash_follows_the_content_alone(toy: Source) -> None:
+    other = toy.train_images.clone()
+    other[3, 0, 0, 0] += 1
+    assert replace(toy, name="another name").content_hash == toy.content_hash
+    assert replace(toy, train_images=other).content_hash != toy.content_hash
+
+
+def test_a_source_checks_itself(toy: Source) -> None:
+    with pytest.raises(InputError, match=r"labels run from 0 to 3, must lie in 0\.\.1"):
+        replace(toy, classes=("a", "b"))
+    with pytest.raises(InputError, match="must be uint8"):
+        replace(toy, train_images=toy.train_images.float())
+    with pytest.raises(InputError, match="train images are .* but test images"):
+        replace(toy, test_images=toy.test_images[..., :2])
+    with pytest.raises(InputError, match="4 channels"):
+        replace(toy, train_images=toy.train_images.expand(-1, 4, -1, -1))
+
+
+def test_bad_names_and_paths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown data.source 'cifar1': did you mean 'cifar10'"):
+        load_source("cifar1")
+    with pytest.raises(InputError, match="does not exist"):
+        load_source("cifar10", path=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="does not exist"):
+        load_source("./nowhere")
+    with pytest.raises(InputError, match=r"leave data\.path"):
+        load_source("digits", path=str(tmp_path))
+
+
+def test_an_unreachable_hub_is_one_clear_line() -> None:
+    code = "from fedkd.data import load_source\nload_source('nobody/nothing')"
+    environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "InputError: cannot load 'nobody/nothing' from the Hugging Face hub" in done.stderr
+    assert "or set data.path to a local copy" in done.stderr.strip().splitlines()[-1]

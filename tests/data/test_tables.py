@@ -1,0 +1,187 @@
+"""Data sets in files: parquet, saved by Hugging Face's library, folders of images. No network is needed or used."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from fedkd.data import load_source
+from fedkd.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*unused: Any) -> None:
+        raise AssertionError("a local data set must not touch the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def png(value: int, *, mode: str = "L", size: int = 4) -> bytes:
+    """A one-coloured PNG."""
+    shape = (size, size) if mode == "L" else (size, size, 3)
+    file = io.BytesIO()
+    Image.fromarray(np.full(shape, value, np.uint8), mode=None).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_parquet(path: Path, images: list[bytes], features: dict[str, Any] | None = None, **columns: Any) -> None:
+    """Images as {bytes, path} in a column ``img``, as Hugging Face stores them, and other columns."""
+    encoded = [{"bytes": image, "path": None} for image in images]
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    table = pyarrow.table({"img": pyarrow.array(encoded, kind), **columns})
+    if features:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, path)
+
+
+LABELLED = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2), png(3)], LABELLED, label=[0, 1, 1])
+    write_parquet(tmp_path / "test.parquet", [png(9)], LABELLED, label=[1])
+    source = load_source("cifar10", path=str(tmp_path))
+    assert source.train_images.shape == (3, 1, 4, 4)
+    assert source.train_images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([0, 1, 1], [1])
+    assert source.classes == ("cat", "dog")
+
+
+def test_shards_and_splits_as_on_the_hub(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_parquet(tmp_path / f"data/train-0000{shard}-of-00002.parquet", [png(shard)], label=[shard])
+    write_parquet(tmp_path / "data/validation-00000-of-00001.parquet", [png(7)], label=[0])
+    source = load_source(str(tmp_path))
+    assert source.train_images[:, 0, 0, 0].tolist() == [0, 1]
+    assert source.test_images[:, 0, 0, 0].tolist() == [7], "validation stands in for a missing test split"
+
+
+def test_one_file_is_cut_80_to_20_and_owners_go_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "all.parquet"
+    write_parquet(file, [png(i) for i in range(10)], label=list(range(10)), writer=[f"w{i // 5}" for i in range(10)])
+    source = load_source(str(file), label_column="label", natural_column="writer")
+    assert (len(source.train_labels), len(source.test_labels)) == (8, 2)
+    assert source.groups is not None
+    assert source.groups.tolist() == [label // 5 for label in source.train_labels.tolist()]
+
+
+def test_text_labels_are_numbered_in_sorted_order(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2), png(3)], kind=["dog", "ant", "dog"])
+    write_parquet(tmp_path / "test.parquet", [png(4)], kind=["cat"])
+    source = load_source(str(tmp_path))
+    assert source.classes == ("ant", "cat", "dog")
+    assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([2, 0, 2], [1])
+
+
+def test_grey_becomes_colour_where_another_image_has_it(tmp_path: Path) -> None:
+    images = [png(5), png(6, mode="RGB"), *(png(7) for _ in range(8))]
+    write_parquet(tmp_path / "train.parquet", images, label=[0] * 10)
+    assert load_source(str(tmp_path)).train_images.shape == (8, 3, 4, 4)
+
+
+def test_folders_of_images(tmp_path: Path) -> None:
+    for split, kind, value in (("train", "ant", 1), ("train", "bee", 2), ("test", "bee", 3)):
+        folder = tmp_path / split / kind
+        folder.mkdir(parents=True)
+        (folder / "one.png").write_bytes(png(value))
+    source = load_source(str(tmp_path))
+    assert source.classes == ("ant", "bee")
+    assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([0, 1], [1])
+    (tmp_path / "test/bee/readme.txt").write_text("not an image")
+    with pytest.raises(InputError, match=r"readme\.txt.*not an image"):
+        load_source(str(tmp_path), image_column="image")
+
+
+def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["x", "y"]))
+    parts = {
+        split: datasets.Dataset.from_dict(
+            {"image": [{"bytes": png(value), "path": None}], "label": [value % 2]}, features=features
+        )
+        for split, value in (("train", 1), ("test", 4))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    source = load_source(str(tmp_path / "saved"))
+    assert source.classes == ("x", "y")
+    assert source.train_images.unique().tolist() == [1]
+    assert source.test_labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_column": "image"}, r"unknown data\.image_column.*did you mean 'img'"),
+        ({"image_column": "label"}, r"'label' \(int64\) does not fit data\.image_column"),
+        ({"label_column": "img"}, r"does not fit data\.label_column"),
+        ({"natural_column": "user"}, r"unknown data\.natural_column"),
+    ],
+)
+def test_wrong_columns(tmp_path: Path, options: dict[str, str], message: str) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1)] * 5, label=[0] * 5)
+    with pytest.raises(InputError, match=message):
+        load_source(str(tmp_path), **options)
+
+
+def test_two_possible_label_columns_must_be_told_apart(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1)] * 5, fine=[0, 1, 2, 3, 4], coarse=[0, 0, 1, 1, 1])
+    with pytest.raises(
+        InputError, match=r"cannot tell the label column among img, fine, coarse; set data\.label_column"
+    ):
+        load_source(str(tmp_path))
+    assert len(load_source(str(tmp_path), label_column="coarse").classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([png(1), b"no image"], r"row 1: not an image"),
+        ([png(1), png(1)[:40]], r"row 1: not an image"),
+        ([png(1), png(1, size=5)], r"row 1: the image is 5x5 but the first is 4x4; resize"),
+    ],
+)
+def test_images_that_do_not_fit(tmp_path: Path, images: list[bytes], message: str) -> None:
+    write_parquet(tmp_path / "train.parquet", images, label=[0, 1])
+    with pytest.raises(InputError, match=message):
+        load_source(str(tmp_path))
+
+
+def test_missing_labels_and_hidden_labels_are_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], LABELLED, label=[0, None])
+    with pytest.raises(InputError, match="some values of column 'label' are missing"):
+        load_source(str(tmp_path))
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], LABELLED, label=[0, 1])
+    write_parquet(tmp_path / "test.parquet", [png(1)], LABELLED, label=[-1])
+    with pytest.raises(InputError, match="test split: labels run from -1"):
+        load_source(str(tmp_path))
+
+
+def test_paths_that_hold_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no images"):
+        load_source(str(tmp_path))
+    (tmp_path / "train.parquet").write_text("not parquet")
+    with pytest.raises(InputError, match=r"no readable parquet file"):
+        load_source(str(tmp_path))
+
+
+def test_a_written_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0] * 5)
+    shown = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
+    assert torch.equal(load_source(str(tmp_path)).train_images[0], shown)

@@ -1,0 +1,169 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid, ServerApp
+
+from fedkd.errors import InputError
+from fedkd.grids import JobGrid, RayGrid, run_app
+from tests.grids.apps import answer, answers, ask, probe_client, with_grid
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_clients_stay_at_their_actor_and_find_their_context_there() -> None:
+    def body(grid: JobGrid) -> None:
+        content = RecordDict({"arrays": ArrayRecord([np.zeros(5000)])})
+        first, second = (ask(grid, "where", [0, 1, 2, 3], content, group="1") for _ in range(2))
+        assert answers(first, "process") == answers(second, "process")
+        assert answers(first, "context") == answers(second, "context")
+        assert answers(second, "visits") == [2, 2, 2, 2]
+        assert len(set(answers(first, "process"))) == 2 and os.getpid() not in answers(first, "process")
+        where = set(zip(answers(first, "process"), answers(first, "array"), strict=True))
+        assert len(where) == 2  # the broadcast exists once in each actor
+
+    with_grid(RayGrid(actors=2), 4, body)
+
+
+def kill_content(folder: Path, times: int) -> RecordDict:
+    return RecordDict({"config": ConfigRecord({"files": str(folder), "times": times})})
+
+
+def test_the_clients_of_a_killed_actor_are_tried_again(tmp_path: Path) -> None:
+    def body(grid: JobGrid) -> None:
+        ask(grid, "count", [0, 1, 2, 3], group="1")
+        replies = ask(grid, "kill", [0, 1, 2, 3], kill_content(tmp_path, times=1), group="2")
+        assert answers(replies, "calls") == [2, 2, 2, 2]  # from the last state that came back
+        assert answers(ask(grid, "count", [0, 1, 2, 3], group="3"), "calls") == [3, 3, 3, 3]
+
+    with_grid(RayGrid(actors=1), 4, body)
+
+
+def test_a_client_that_kills_its_actor_twice_is_an_error_and_the_others_are_not(tmp_path: Path) -> None:
+    def body(grid: JobGrid) -> None:
+        zero, one, two, three = ask(grid, "kill", [0, 1, 2, 3], kill_content(tmp_path, times=2), group="1")
+        assert answers([zero, two, three], "calls") == [1, 1, 1]
+        assert one.error.code == ErrorCode.CLIENT_APP_CRASHED
+        assert one.error.reason.startswith("WorkerDied: the worker died while it ran client 1, twice (exit: Worker ")
+        assert len(one.error.reason.splitlines()) == 1
+        assert answers(ask(grid, "count", [1], group="2"), "calls") == [1]
+
+    with_grid(RayGrid(actors=2), 4, body)
+
+
+def test_a_late_client_does_not_hold_up_the_others_of_the_next_round(tmp_path: Path) -> None:
+    def body(grid: JobGrid) -> None:
+        ask(grid, "count", [0, 1, 2, 3], group="1")
+        content = RecordDict({"config": ConfigRecord({"file": str(tmp_path / "go")})})
+        assert 1 not in answers(ask(grid, "wait", [0, 1, 2, 3], content, group="2", timeout=1.0), "node")
+        assert answers(ask(grid, "count", [0, 2, 3], group="3"), "node") == [0, 2, 3]
+        (tmp_path / "go").touch()
+        assert answers(ask(grid, "count", [1], group="3"), "calls") == [3]
+
+    with_grid(RayGrid(actors=2), 4, body)
+
+
+def test_two_actors_share_a_gpu() -> None:
+    def body(grid: JobGrid) -> None:
+        replies = ask(grid, "where", [0, 1])
+        assert len(set(answers(replies, "process"))) == 2
+        assert answers(replies, "gpu") == ["0", "0"]
+
+    with_grid(RayGrid(actors=2, num_gpus=0.5), 2, body)
+
+
+@pytest.mark.gpu
+def test_two_actors_compute_on_one_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        total = torch.full((10,), context.node_id, device="cuda").sum().item()
+        return answer(message, process=os.getpid(), total=total, devices=torch.cuda.device_count())
+
+    with RayGrid(actors=2, num_gpus=0.5).open(app, 2) as grid:
+        replies = list(grid.send_and_receive([grid.create_message(RecordDict(), "query", i, "") for i in range(2)]))
+    assert len(set(answers(replies, "process"))) == 2
+    assert (answers(replies, "total"), answers(replies, "devices")) == ([0, 10], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        (lambda: RayGrid(num_gpus=1), "2 actors with num_gpus = 1 do not fit: the Ray cluster has 1 GPUs"),
+        (lambda: RayGrid(num_gpus=0.6), "2 actors with num_gpus = 0.6 do not fit"),
+        (lambda: RayGrid(actors=5), "5 actors with num_cpus = 1 do not fit: the Ray cluster has 4 CPUs"),
+        (lambda: RayGrid(actors=0), "actors must be at least 1"),
+    ],
+)
+def test_resources_that_do_not_exist(grid: Callable[[], RayGrid], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        run_app(ServerApp(), probe_client(), 2, grid=grid())
+
+
+def test_an_app_that_cannot_travel() -> None:
+    app, lock = ClientApp(), threading.Lock()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        with lock:
+            return Message(RecordDict(), reply_to=message)
+
+    with pytest.raises(InputError, match=r"cannot travel to Ray .*lock"):
+        run_app(ServerApp(), app, 2, grid=RayGrid())
+
+
+class NeedsThisProcess(ClientApp):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return __import__, ("a_module_that_workers_do_not_have",)
+
+
+def test_an_app_that_workers_cannot_load_ends_the_run() -> None:
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        ask(grid, "count", [0])
+
+    with pytest.raises(RuntimeError, match=r"could not start: ModuleNotFoundError: .*a_module_that_workers"):
+        run_app(server, NeedsThisProcess(), 2, grid=RayGrid())
+
+
+OWN_RAY = """
+import os, signal, sys
+from flwr.app import Context
+from flwr.serverapp import ServerApp
+from fedkd.grids import RayGrid
+from tests.grids.apps import answer, answers, ask, probe_client, with_grid
+
+before = dict(os.environ), signal.getsignal(signal.SIGTERM)
+
+def body(grid):
+    assert answers(ask(grid, "count", [0, 1, 2]), "calls") == [1, 1, 1]
+    raise KeyboardInterrupt
+
+try:
+    with_grid(RayGrid(actors=3), 3, body)
+except KeyboardInterrupt:
+    import ray
+    assert not ray.is_initialized()
+    assert before == (dict(os.environ), signal.getsignal(signal.SIGTERM))
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_is_quiet_and_is_stopped() -> None:
+    done = subprocess.run([sys.executable, "-c", OWN_RAY], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
