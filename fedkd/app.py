@@ -16,12 +16,13 @@ from fedkd import codecs
 from fedkd.client import Client
 from fedkd.evaluate import Classifier, Embedder, Predictor, score_classifier
 from fedkd.exchange import INSTRUCTION
-from fedkd.experiment import FUNCTION, Experiment, Functions, device_of
+from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.knowledge import Knowledge
 from fedkd.memory import Memory
 from fedkd.probe import Probe
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import Unpacked, from_records, to_records
+from fedkd.run_config import FUNCTION
 from fedkd.strategy import Strategy
 
 #: At most so many clients keep live nets in one process; the longest unused is written to its Context first.

@@ -64,7 +64,7 @@ def chain(names: Sequence[str]) -> tuple[Codec, ...]:
     """The codecs of these names, in order of encoding."""
     for name in names:
         if name not in CODECS:
-            raise InputError(f"unknown codec {name!r} in uplink: {did_you_mean(name, CODECS)}")
+            raise InputError(f"uplink: unknown codec {name!r}: {did_you_mean(name, CODECS)}")
     return tuple(CODECS[name] for name in names)
 
 

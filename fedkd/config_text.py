@@ -61,11 +61,21 @@ def line_of(text: str, key: str) -> int:
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             section = header[1].replace('"', "")
+            if section == key:
+                return number
         elif assigned := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
             full = f"{section}.{assigned[1]}" if section else assigned[1]
             if full == key or (key.startswith(f"{full}.") and re.search(rf"\b{re.escape(parts[-1])}\b", line)):
                 return number
     return 0
+
+
+def line_of_error(text: str, message: str) -> int:
+    """The line of the key that an error's message begins with, or of what it quotes under that key; 0 if none is found."""
+    key = re.match(r"(?:unknown (?:key )?)?'?([\w.:-]*\w)", message)
+    below = re.findall(r"'([\w-]+)'", message)
+    places = [*(f"{key[1]}.{name}" for name in below), key[1]] if key else []
+    return next((line for place in places if (line := line_of(text, place))), 0)
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
@@ -90,10 +100,10 @@ def _sections(tables: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[\w-]+", name) else json.dumps(name)
+    return name if re.fullmatch(r"[\w-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else repr(value)

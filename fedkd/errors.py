@@ -13,11 +13,20 @@ class TrainingError(RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The cure for a mistyped name: the nearest known one, and all of them.
+    """The cure for a mistyped name: the nearest known one, or all of them where none is near.
 
-    >>> did_you_mean("resnet", ["mlp", "cnn", "resnet18"])
-    "did you mean 'resnet18'? Known: cnn, mlp, resnet18"
+    >>> did_you_mean("resnet", ["mlp", "cnn", "resnet18"]), did_you_mean("vit", ["mlp", "cnn"])
+    ("did you mean 'resnet18'?", 'known are cnn, mlp')
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names) or 'none'}"
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, cure: str = "") -> InputError:
+    """The error for a name that is none of the known ones.
+
+    >>> print(unknown("data.partition", "dirchlet", ["iid", "dirichlet"]))
+    unknown data.partition 'dirchlet': did you mean 'dirichlet'?
+    """
+    return InputError(f"unknown {what} {name!r}: {did_you_mean(name, known)}{cure}")

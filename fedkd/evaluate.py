@@ -99,13 +99,3 @@ def _probe(predictor: Embedder, node: Node) -> tuple[Score, Score, Probe]:
     probe = linear_probe(fitted, labels, classes=classes, generator=rng)
     neighbours = weighted_knn(fitted, labels, asked, classes=classes, neighbours=min(200, len(labels)))
     return score(probe.logits(asked).argmax(1), truth, classes), score(neighbours, truth, classes), probe
-
-
-def worst_tenth(accuracies: list[float]) -> float:
-    """The mean of the lowest tenth of accuracies, of at least one.
-
-    >>> worst_tenth([0.9, 0.2, 0.8])
-    0.2
-    """
-    lowest = sorted(accuracies)[: max(1, math.ceil(len(accuracies) / 10))]
-    return sum(lowest) / len(lowest)

@@ -83,7 +83,10 @@ class Courier:
         claims = {r.metadata.src_node_id: int(r.content[INSTRUCTION]["partition-id"]) for r in replies if r.has_content()}  # type: ignore[arg-type]
         if all(claims.get(node, -1) < 0 for node in nodes):
             claims = {node: client for client, node in enumerate(nodes)}
-        self._node_of = {client: node for node, client in sorted(claims.items(), reverse=True) if client >= 0}
+        self._node_of = {}
+        for node, client in claims.items():
+            if client >= 0 and self._node_of.setdefault(client, node) != node:
+                raise InputError(f"node config: two nodes have partition-id {client}: give each node its own")
         if missing := sorted(set(range(self._clients)) - self._node_of.keys()):
             raise InputError(f"node config: no node has partition-id {missing[0]}: start one node for each client")
 

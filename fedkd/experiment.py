@@ -6,28 +6,24 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fedkd import registry
-from fedkd.config_text import flatten, line_of, parse_value, to_toml, unflatten
+from fedkd.config_text import flatten, line_of_error, parse_value, to_toml, unflatten
 from fedkd.errors import InputError, did_you_mean
 from fedkd.randomness import generator
-from fedkd.schedule import rate_at
+from fedkd.run_config import APP_KEYS, FUNCTION, read_nets, tables_of
+from fedkd.settings import FROZEN, Data, Engine, Training
 from fedkd.strategy import Strategy
-from fedkd.user_code import import_object
+from fedkd.user_code import import_object, path_of
 
 if TYPE_CHECKING:
     from fedkd.data import Federation, Source
-
-_FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-#: What stands in flat config for a function given from Python; the app that was built with the function puts it back.
-FUNCTION = "<function>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,80 +38,6 @@ class Functions:
 _NO_FUNCTIONS = Functions()
 
 
-class Training(BaseModel):
-    """Local training, the same words for every strategy."""
-
-    model_config = _FROZEN
-    epochs: int = Field(1, ge=1)
-    batch_size: int = Field(64, ge=1)
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(1e-5, ge=0)
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    warm_up: int = Field(0, ge=0)
-    clip: float = Field(0.0, ge=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def lr_at(self, round: int, rounds: int) -> float:
-        """The learning rate of a round, counted from 1, of ``rounds``."""
-        return self.lr * rate_at(self.schedule, round, rounds, self.warm_up, self.milestones, self.gamma)
-
-
-class Data(BaseModel):
-    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
-
-    model_config = _FROZEN | ConfigDict(extra="allow")
-    source: str | Callable[[], Any] = "digits"
-    path: str = ""
-    image_column: str = ""
-    label_column: str = ""
-    natural_column: str = ""
-    clients: int = Field(10, ge=1)
-    partition: str = "dirichlet"
-    client_test: float = Field(0.2, ge=0, lt=1)
-    public: int = Field(0, ge=0)
-    public_labels: bool = False
-    public_source: str = ""
-    validation: int = Field(0, ge=0)
-    labelled: float = Field(1.0, ge=0, le=1)
-    train_limit: int = Field(0, ge=0)
-    views: str = "fedx"
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The partition's own arguments."""
-        given = dict(self.model_extra or {})
-        return given or ({"alpha": 0.5} if self.partition == "dirichlet" else {})
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        from fedkd.data.partition import make_partition
-        from fedkd.data.views import PRESETS
-
-        for key in self.arguments:
-            if near := get_close_matches(key, type(self).model_fields, n=1, cutoff=0.8):
-                raise InputError(f"unknown key 'data.{key}': did you mean {near[0]!r}?")
-        make_partition(self.partition, self.arguments, clients=self.clients, seed=0)  # checks names and values
-        if self.views not in PRESETS:
-            raise InputError(f"unknown views {self.views!r}: {did_you_mean(self.views, PRESETS)}")
-        return self
-
-
-class Engine(BaseModel):
-    """Where the clients run."""
-
-    model_config = _FROZEN
-    name: Literal["in-process", "ray"] = "in-process"
-    actors: int = Field(2, ge=1)
-    num_cpus: int = Field(1, ge=1)
-    num_gpus: float = Field(0.0, ge=0)
-    address: str = ""
-
-
 class Experiment(BaseModel):
     """A whole run in one frozen value. Its keys are those of the experiment file.
 
@@ -126,7 +48,7 @@ class Experiment(BaseModel):
         InputError: one line that names the key, what is wrong and the cure.
     """
 
-    model_config = _FROZEN
+    model_config = FROZEN
     strategy: Strategy = Field(default_factory=lambda: registry.load("fedavg")())
     rounds: int = Field(20, ge=1)
     seed: int = 0
@@ -159,34 +81,19 @@ class Experiment(BaseModel):
     @field_validator("nets", mode="before")
     @classmethod
     def _split_nets(cls, given: object) -> object:
-        if isinstance(given, str) and ":" in given and given.rsplit(":", 1)[1].replace(".", "", 1).isdigit():
-            given = {name: float(share) for name, share in (pair.split(":") for pair in given.split(","))}
-        if isinstance(given, Mapping):
-            if abs(sum(given.values()) - 1) > 1e-6:
-                raise InputError(f"nets: the shares sum to {sum(given.values()):g}: make them sum to 1")
-            return dict(given)
-        return given
+        return read_nets(given)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         from fedkd.codecs import chain
-        from fedkd.nets.options import net_options
-        from fedkd.nets.zoo import ZOO, find_user_net
+        from fedkd.nets.build import check_net
 
         chain(self.uplink)
-        for key, names in {
-            "nets": self.architectures,
-            "server_net": [self.server_net],
-            "shared_net": [self.shared_net],
-        }.items():
-            for name in names:
-                if name not in ("", FUNCTION, *ZOO) and ":" not in name:
-                    with _under(key):
-                        find_user_net(name)
-        for name, options in self.net_options.items():
-            if name in ZOO:
-                with _under(f"net_options.{name}"):
-                    net_options(name, ZOO[name], options, given=1)
+        keys = {**dict.fromkeys(self.architectures, "nets"), self.server_net: "server_net", self.shared_net: "shared_net"}
+        for name, key in keys.items() | {(name, f"net_options.{name}") for name in self.net_options}:
+            if name not in ("", FUNCTION) and ":" not in name:
+                with _under(key):
+                    check_net(name, self.net_options.get(name, {}))
         self.strategy.needs.check(type(self.strategy).__name__, self)
         return self
 
@@ -229,11 +136,11 @@ class Experiment(BaseModel):
         try:
             return cls(**unflatten(flat, into=tables))
         except InputError as error:
-            line = line_of(text, str(error).split(":")[0].removeprefix("unknown key ").strip("'\""))
+            line = line_of_error(text, str(error))
             raise InputError(f"{error} ({Path(path).name}:{line})" if line else f"{error} ({Path(path).name})") from None
 
     def to_tables(self) -> dict[str, Any]:
-        """Nested plain tables, as the experiment file has them; functions become ``"<function>"``."""
+        """Nested plain tables, as the experiment file has them; functions become ``"my_module:name"`` or ``"<function>"``."""
         tables: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -241,7 +148,7 @@ class Experiment(BaseModel):
         tables["strategy"] = registry.describe(self.strategy)
         tables["nets"] = FUNCTION if callable(self.nets) else self.nets
         if callable(self.data.source):
-            tables["data"]["source"] = FUNCTION
+            tables["data"]["source"] = path_of(self.data.source) or FUNCTION
         return tables
 
     def to_toml(self) -> str:
@@ -271,24 +178,16 @@ class Experiment(BaseModel):
 
         A config names no code: where it says ``my_module:net``, the function must come in ``functions``.
         """
-        items = tuple(sorted((key, value) for key, value in flat.items() if key not in registry.APP_KEYS))
+        items = tuple(sorted((key, value) for key, value in flat.items() if key not in APP_KEYS))
         return _from_flat(items, functions or _NO_FUNCTIONS)
 
 
 @lru_cache(maxsize=8)
 def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], functions: Functions) -> Experiment:
-    lists = {"train.milestones": int, "uplink": str}
-    tables = unflatten({k: tuple(map(lists[k], filter(None, str(v).split(",")))) if k in lists else v for k, v in items})
-    table = dict(tables.get("strategy", {}))
-    if functions.strategy is not None or ":" in str(table.get("name", "")):
-        if functions.strategy is None:
-            raise InputError(f"strategy.name: a config may not name code: pass strategy= to the app for {table['name']!r}")
-        table.pop("name", None)
-        tables["strategy"] = registry.build_class(functions.strategy, table)
-    if functions.data is not None:
-        tables.setdefault("data", {})["source"] = functions.data
-    for section in (tables.get("data", {}), *tables.get("net_options", {}).values()):
-        section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
+    tables = tables_of(dict(items), functions)
+    if functions.strategy is not None:
+        fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
+        tables["strategy"] = registry.build_class(functions.strategy, fields)
     return Experiment(**tables)
 
 
@@ -317,7 +216,8 @@ def _federation(data: Data, seed: int) -> Federation:
     from fedkd.data import build_federation, load_source
 
     columns = {name: getattr(data, name) for name in ("image_column", "label_column", "natural_column")}
-    source: Source = load_source(data.source, path=data.path, **columns) if isinstance(data.source, str) else data.source()
+    function = import_object(data.source) if isinstance(data.source, str) and ":" in data.source else data.source
+    source: Source = function() if callable(function) else load_source(function, path=data.path, **columns)
     public_source = load_source(data.public_source) if data.public_source else None
     same = ("clients", "partition", "client_test", "public", "public_labels", "validation", "labelled", "train_limit")
     settings = {name: getattr(data, name) for name in same}

@@ -57,6 +57,11 @@ class Knowledge:
         """The same Knowledge with these facts added to its header."""
         return replace(self, header={**self.header, **facts})
 
+    def with_tensors(self, space: str, tensors: Mapping[str, Tensor]) -> Knowledge:
+        """The same Knowledge with these tensors beside its own."""
+        spaces = {**self.spaces, **dict.fromkeys(tensors, space)}
+        return replace(self, tensors={**self.tensors, **tensors}, spaces=spaces)
+
     def with_metrics(self, **numbers: float) -> Knowledge:
         """The same Knowledge with these numbers added to its metrics."""
         return replace(self, metrics={**self.metrics, **numbers})

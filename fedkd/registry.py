@@ -17,8 +17,6 @@ from fedkd.strategy import Strategy
 from fedkd.user_code import import_object
 
 ENTRY_POINTS = "fedkd.strategies"
-#: Keys of a run-config that are the app's own and no part of the experiment.
-APP_KEYS = ("out", "resume")
 
 
 def names() -> tuple[str, ...]:

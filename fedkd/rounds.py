@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from fedkd.evaluate import evaluate_global, worst_tenth
+from fedkd.evaluate import evaluate_global
 from fedkd.exchange import EVALUATE, PERSIST, TRAIN, Courier, Received, Traffic
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.history import History
 from fedkd.knowledge import Knowledge
 from fedkd.memory import Memory
-from fedkd.randomness import derive, generator, seeded, torch_threads
+from fedkd.participation import draw_cohort, draw_evaluated
+from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import from_records, wire_bytes
+from fedkd.row import first_line, headline, mean_metrics, worst_tenth
 from fedkd.server import Server
 
 _CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
@@ -169,7 +170,7 @@ class Run:
         with_probes: dict[int, Knowledge] = {}
 
         def evaluated(knowledge: Knowledge) -> Knowledge:
-            return with_probes.setdefault(id(knowledge), add_tensors(knowledge, probes))
+            return with_probes.setdefault(id(knowledge), knowledge.with_tensors("weights", probes))
 
         asked = draw_evaluated(self.experiment)
         broadcasts = {client: evaluated(self.personal.get(client, self.common)) for client in asked}
@@ -230,55 +231,6 @@ def current_run(strategy: object) -> Run:
     if run is None or run.strategy is not strategy:
         raise RuntimeError("Flower's hooks of a fedkd strategy work only inside its start(): call strategy.start(grid, ...)")
     return run
-
-
-def draw_cohort(experiment: Experiment, round: int) -> list[int]:
-    """The participants of a round: a seeded draw, in order of client id."""
-    clients = experiment.data.clients
-    number = max(1, round_half_up(experiment.participation * clients))
-    if number == clients:
-        return list(range(clients))
-    order = torch.randperm(clients, generator=generator(experiment.seed, round, "cohort"))
-    return sorted(order[:number].tolist())
-
-
-def draw_evaluated(experiment: Experiment) -> list[int]:
-    """The clients that are evaluated on their own splits: the same ones every round."""
-    order = torch.randperm(experiment.data.clients, generator=generator(experiment.seed, "evaluated"))
-    return sorted(order[: experiment.evaluate_clients].tolist())
-
-
-def round_half_up(value: float) -> int:
-    """Round to the nearest whole number, halves up."""
-    return int(value + 0.5)
-
-
-def mean_metrics(uploads: Mapping[int, Knowledge]) -> dict[str, float]:
-    """The weighted mean of what clients report, by name; their seconds are their own business."""
-    totals: dict[str, tuple[float, float]] = {}
-    for upload in uploads.values():
-        for key, value in upload.metrics.items():
-            before = totals.get(key, (0.0, 0.0))
-            totals[key] = (before[0] + upload.weight * value, before[1] + upload.weight)
-    return {key: total / weight for key, (total, weight) in totals.items() if key != "seconds"}
-
-
-def add_tensors(knowledge: Knowledge, tensors: Mapping[str, torch.Tensor]) -> Knowledge:
-    """Knowledge with more tensors of weights beside its own."""
-    spaces = {**knowledge.spaces, **dict.fromkeys(tensors, "weights")}
-    return Knowledge({**knowledge.tensors, **tensors}, spaces, knowledge.header)
-
-
-def headline(metrics: Mapping[str, float], split: str) -> float | None:
-    """The accuracy of the first predictor that answered for this split, if any did."""
-    correct = [value for key, value in metrics.items() if key.endswith(f"/{split}/correct")]
-    samples = [value for key, value in metrics.items() if key.endswith(f"/{split}/samples")]
-    return correct[0] / samples[0] if samples and samples[0] else None
-
-
-def first_line(reason: str) -> str:
-    """The first line of a reason; the whole of it stands in clients.jsonl."""
-    return reason.splitlines()[0] if reason else "no reason given"
 
 
 def flower_result(run: Run, history: History) -> Result:

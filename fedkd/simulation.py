@@ -38,7 +38,7 @@ def simulate(
     functions = experiment.functions()
     given = {"nets": functions.nets, "data": functions.data, "strategy": functions.strategy}
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
-    experiment.federation()
+    Experiment.from_flat(config, functions).federation()
     context = run_app(
         server_app(**given, on_round=on_round),
         client_app(**given),

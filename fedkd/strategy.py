@@ -104,11 +104,16 @@ class Strategy(FlowerStrategy):
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
         ``evaluate_fn`` gets the arrays of the broadcast each round.
         """
-        from fedkd.experiment import Experiment
+        from fedkd.config_text import flatten
+        from fedkd.experiment import Experiment, Functions
+        from fedkd.registry import describe
         from fedkd.rounds import Run, flower_result
 
         flat = {key: value for key, value in (train_config or {}).items() if not isinstance(value, bytes | list)}
-        experiment = Experiment.from_flat(flat).replace(strategy=self, rounds=num_rounds, timeout=timeout)
+        flat |= flatten({"strategy": describe(self)})
+        experiment = Experiment.from_flat(flat, Functions(strategy=type(self))).replace(
+            strategy=self, rounds=num_rounds, timeout=timeout
+        )
         run = Run(experiment, grid, initial_arrays=initial_arrays, on_round=lambda row, _: evaluate(row["round"]))
         scores: dict[int, MetricRecord] = {}
 

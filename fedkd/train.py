@@ -159,13 +159,13 @@ def fit(
             parts = loss(net, batch)
         optimizer.zero_grad(set_to_none=True)
         total = sum(parts.values(), start=torch.zeros((), device=data.work.device))
+        logged.append(torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()]))
         total.backward()
         if settings.clip:
             nn.utils.clip_grad_norm_(trained, settings.clip)
         optimizer.step()
         if after_step:
             after_step()
-        logged.append(torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()]))
         sizes.append(len(batch))
     return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or settings.epochs)
 

@@ -34,6 +34,14 @@ def import_object(path: str) -> Any:
     return vars(module)[name]
 
 
+def path_of(value: Any) -> str:
+    """The ``"my_module:name"`` under which ``import_object`` finds this very function or class; empty where it would not."""
+    module = getattr(value, "__module__", "")
+    name = getattr(value, "__qualname__", "")
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return f"{module}:{name}" if found is value and module != "__main__" else ""
+
+
 @contextmanager
 def _current_directory_first() -> Iterator[None]:
     directory = os.getcwd()

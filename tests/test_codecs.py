@@ -72,5 +72,5 @@ def test_a_delta_chain_survives_a_lost_and_a_rejected_upload(monkeypatch: pytest
 
 
 def test_an_unknown_codec_is_named() -> None:
-    with pytest.raises(InputError, match="unknown codec 'flaot16' in uplink: did you mean 'float16'"):
+    with pytest.raises(InputError, match="uplink: unknown codec 'flaot16': did you mean 'float16'"):
         experiment(uplink=["flaot16"])

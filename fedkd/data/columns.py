@@ -12,9 +12,8 @@ from torch import Tensor
 
 from fedkd.data.decode import decode_images
 from fedkd.data.source import Source, hold_out
-from fedkd.data.suggest import unknown
 from fedkd.data.tables import Table
-from fedkd.errors import InputError
+from fedkd.errors import InputError, unknown
 
 MARKS = {  # of each option: Hugging Face's type, and the usual names
     "image_column": ("Image", ("image", "img")),

@@ -35,9 +35,7 @@ def partitioners() -> dict[str, Any]:
 
 def parameters(name: str) -> tuple[set[str], set[str]]:
     """The names of the required and of the optional arguments, but for those that are filled in."""
-    free = {
-        key: value for key, value in inspect.signature(partitioners()[name]).parameters.items() if key not in FILLED_IN
-    }
+    free = {key: value for key, value in inspect.signature(partitioners()[name]).parameters.items() if key not in FILLED_IN}
     required = {key for key, parameter in free.items() if parameter.default is parameter.empty}
     return required, free.keys() - required
 

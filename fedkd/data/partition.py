@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd.data.suggest import unknown
-from fedkd.errors import InputError
+from fedkd.errors import InputError, did_you_mean, unknown
 from fedkd.randomness import generator
 
 Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), groups (N,) or None -> each client's rows
@@ -19,8 +18,8 @@ def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, see
     """A function that deals out images. Making it checks the name and the arguments, calling it draws.
 
     Args:
-        name: ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner of flwr-datasets in snake
-            case: ``dirichlet`` is its ``DirichletPartitioner``.
+        name: ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner of
+            flwr-datasets in snake case: ``dirichlet`` is its ``DirichletPartitioner``.
         arguments: the partitioner's arguments, but for the number of partitions, the column and the seed.
         clients: how many.
         seed: the run's.
@@ -46,7 +45,8 @@ def check_partition(name: str, arguments: Mapping[str, Any], *, known: Iterable[
     """
     required, optional = _parameters(name)
     for argument in sorted(set(arguments) - required - optional):
-        raise unknown(f"key in [data] with partition {name!r}:", argument, required | optional | {*known})
+        near = did_you_mean(argument, required | optional | {*known})
+        raise InputError(f"unknown key 'data.{argument}' with partition {name!r}: {near}")
     for argument in sorted(required - set(arguments)):
         raise InputError(f"data.partition {name!r} needs data.{argument}")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedkd.data.suggest import unknown
-from fedkd.errors import InputError
+from fedkd.errors import InputError, unknown
 from fedkd.randomness import generator
 
 

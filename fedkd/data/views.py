@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.data.samples import standardise
-from fedkd.data.suggest import unknown
+from fedkd.errors import unknown
 from fedkd.randomness import generator, seeded
 
 

@@ -19,8 +19,9 @@ from flwr.app.constants import DEFAULT_TTL
 from flwr.app.metadata import Metadata
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.supercore.run import Run
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.common.constant import ErrorCode as ErrorCode  # for the other grid files: Flower's private paths stand here only
+from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID = 1

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Self
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedkd.errors import InputError
 from fedkd.grids.flower import (
+    ErrorCode,
+    Run,
     client_context,
     copy_message,
     copy_records,
@@ -100,17 +100,12 @@ class JobGrid(Grid):
 
     def states(self) -> dict[int, RecordDict]:
         """A copy of every client state that is not empty, by node id: what a checkpoint needs."""
-        return {
-            node: copy_records(self._contexts[node].state)
-            for node in sorted(self._contexts)
-            if self._contexts[node].state
-        }
+        return {node: copy_records(self._contexts[node].state) for node in sorted(self._contexts) if self._contexts[node].state}
 
     def restore(self, states: Mapping[int, RecordDict]) -> None:
         """Go back to these client states, with a new Context for everyone; clients that are not named start afresh."""
         self._contexts = {
-            node: client_context(node, self._nodes, self._run_config, copy_records(state))
-            for node, state in states.items()
+            node: client_context(node, self._nodes, self._run_config, copy_records(state)) for node, state in states.items()
         }
 
     # ---- Flower's Grid

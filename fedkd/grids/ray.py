@@ -13,12 +13,11 @@ from typing import Any, Self, final
 import ray
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from ray.exceptions import RayActorError
 
 from fedkd.errors import InputError
 from fedkd.grids.cluster import connected
-from fedkd.grids.flower import error_reply, message_from_plain, plain_message, plain_records, records_from_plain
+from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid
 from fedkd.grids.schedule import CHUNK_SECONDS, Schedule, calls_ahead, chunk_size
 from fedkd.grids.worker import Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
@@ -233,9 +232,7 @@ def _travelling(client_app: ClientApp) -> Any:
         return ray.put(client_app)
     except TypeError as error:
         what = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(
-            f"the ClientApp cannot travel to Ray ({what}): make that object in the client's function"
-        ) from None
+        raise InputError(f"the ClientApp cannot travel to Ray ({what}): make that object in the client's function") from None
 
 
 def _exit_of(death: RayActorError) -> str:

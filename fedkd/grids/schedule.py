@@ -9,9 +9,7 @@ from math import ceil
 CHUNK_SECONDS = 0.25  # a call to a worker costs some milliseconds: about 1 % of this
 
 
-def assign(
-    costs: Mapping[int, float], workers: int, fixed: Mapping[int, int], present: Mapping[int, int]
-) -> list[list[int]]:
+def assign(costs: Mapping[int, float], workers: int, fixed: Mapping[int, int], present: Mapping[int, int]) -> list[list[int]]:
     """Queues of nodes, one per worker, longest first.
 
     Nodes without a home go, the longest first, to the worker with the least to do (longest-processing-time scheduling,

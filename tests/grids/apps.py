@@ -122,9 +122,7 @@ def probe_client() -> ClientApp:
         first = message.content["arrays"]["0"].data if "arrays" in message.content else b""
         context.__dict__.setdefault("visits", []).append(message.metadata.group_id)
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        return answer(
-            message, process=os.getpid(), array=id(first), context=id(context), visits=len(context.visits), gpu=gpu
-        )
+        return answer(message, process=os.getpid(), array=id(first), context=id(context), visits=len(context.visits), gpu=gpu)
 
     @app.query("kill")
     def kill(message: Message, context: Context) -> Message:

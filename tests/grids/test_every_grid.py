@@ -40,9 +40,7 @@ def test_run_app_returns_the_servers_context(make_grid: MakeGrid) -> None:
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        context.state["found"] = ConfigRecord(
-            {"rounds": context.run_config["rounds"], "nodes": list(grid.get_node_ids())}
-        )
+        context.state["found"] = ConfigRecord({"rounds": context.run_config["rounds"], "nodes": list(grid.get_node_ids())})
 
     context = run_app(server, probe_client(), 3, {"rounds": 5}, make_grid())
     assert context.state["found"] == {"rounds": 5, "nodes": [0, 1, 2]}

@@ -44,9 +44,7 @@ def trained(arguments: dict[str, Any]) -> list[Tensor]:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_is_a_finite_scalar_of_at_least_float32_with_finite_gradients(
-    loss: Callable[..., Tensor], dtype: torch.dtype
-) -> None:
+def test_is_a_finite_scalar_of_at_least_float32_with_finite_gradients(loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
     arguments = example(loss, dtype)
     value = loss(**arguments)
     assert value.shape == ()

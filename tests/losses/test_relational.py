@@ -13,9 +13,7 @@ from fedkd.losses import relational_loss
 DIVERGENCES = ["reverse_kl", "jsd"]
 
 
-def naive(
-    a: Tensor, b: Tensor, anchors: Tensor, *, temperature: float, target_temperature: float, divergence: str
-) -> Tensor:
+def naive(a: Tensor, b: Tensor, anchors: Tensor, *, temperature: float, target_temperature: float, divergence: str) -> Tensor:
     """The definition, sample by sample."""
 
     def relation(x: Tensor, t: float) -> Tensor:
@@ -125,9 +123,7 @@ def test_detached_reverse_kl_descends_the_mean_of_p_minus_m(inputs: list[Tensor]
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_is_finite_at_temperature_0_005(
-    inputs: list[Tensor], divergence: str, dtype: torch.dtype, scale: float
-) -> None:
+def test_is_finite_at_temperature_0_005(inputs: list[Tensor], divergence: str, dtype: torch.dtype, scale: float) -> None:
     a, b, anchors = (tensor.detach().mul(scale).to(dtype).requires_grad_() for tensor in inputs)
     options = {"temperature": 0.005, "target_temperature": 0.005, "divergence": divergence}
     loss = relational_loss(a, b, anchors, **options)

@@ -102,13 +102,13 @@ def test_a_name_in_a_module_of_the_current_directory() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("user_net:nett", {}, "net 'user_net:nett': it has no 'nett': did you mean 'net'?"),
+        ("user_net:nett", {}, "cannot load 'user_net:nett': the module has no 'nett': did you mean 'net'?"),
         ("user_net:size", {}, "net 'user_net:size' is a int: not a function (shape, classes) -> module"),
-        ("user_net:net", {"widht": 3}, "net 'user_net:net' has no option 'widht': did you mean 'width'? Known: width"),
-        ("user_nett:net", {}, "net 'user_nett:net': no module 'user_nett' in"),
-        ("user_net.py:net", {}, "net 'user_net.py:net': no module 'user_net.py' in"),
-        (":net", {}, "net ':net': write \"my_module:net\""),
-        ("user_net:", {}, "net 'user_net:': write \"my_module:net\""),
+        ("user_net:net", {"widht": 3}, "net 'user_net:net' has no option 'widht': did you mean 'width'?"),
+        ("user_nett:net", {}, "cannot load 'user_nett:net': no module 'user_nett' here or among the installed ones"),
+        ("user_net.py:net", {}, "cannot load 'user_net.py:net': no module 'user_net.py' here"),
+        (":net", {}, "cannot load ':net': write \"my_module:name\", a module and a name in it"),
+        ("user_net:", {}, "cannot load 'user_net:': write \"my_module:name\", a module and a name in it"),
     ],
 )
 def test_bad_names_are_one_line_that_names_the_cure(name: str, options: dict[str, object], message: str) -> None:

@@ -148,11 +148,8 @@ def test_resnet18_trains_in_bfloat16(norm: str) -> None:
     ("name", "options", "message"),
     [
         ("resnet", {}, "net 'resnet' is unknown: did you mean 'resnet18'?"),
-        (
-            "cnn",
-            {"chanels": [8]},
-            "net 'cnn' has no option 'chanels': did you mean 'channels'? Known: channels, hidden",
-        ),
+        ("cnn", {"chanels": [8]}, "net 'cnn' has no option 'chanels': did you mean 'channels'?"),
+        ("cnn", {"depth": 8}, "net 'cnn' has no option 'depth': known are channels, hidden, kernel, padding"),
         ("cnn", {"channels": 8}, "net 'cnn': channels must be a list of integers, not 8"),
         ("cnn", {"channels": [8, 0]}, "each of channels must be an integer of at least 1, not 0"),
         ("cnn", {"kernel": "3"}, "kernel must be an integer of at least 1, not '3'"),

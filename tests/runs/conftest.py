@@ -21,9 +21,7 @@ def description(strategy: str, seed: int, rounds: int, **data: object) -> str:
 def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
     """Makes a run directory under ``tmp_path`` with the given rows; ``finish`` writes figures and report too."""
     table = torch.tensor([[3, 0, 1], [2, 2, 2]])
-    federation: Any = SimpleNamespace(
-        partition_table=lambda: table, source=SimpleNamespace(classes=("ant", "<bee>", "cat"))
-    )
+    federation: Any = SimpleNamespace(partition_table=lambda: table, source=SimpleNamespace(classes=("ant", "<bee>", "cat")))
 
     def make(
         name: str = "run",

@@ -82,9 +82,7 @@ def test_numbers_that_are_not_finite_survive(tmp_path: Path) -> None:
 @given(
     values=st.dictionaries(
         st.text(),
-        st.one_of(
-            st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(), st.lists(st.binary())
-        ),
+        st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(), st.lists(st.binary())),
     )
 )
 def test_any_config_comes_back(tmp_path_factory: pytest.TempPathFactory, values: dict[str, bytes]) -> None:

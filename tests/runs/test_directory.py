@@ -36,9 +36,7 @@ def test_lines_are_strict_json_whatever_the_numbers(make_run: MakeRun) -> None:
     run = make_run()
     row = {"round": 1, "loss": math.nan, "accuracy": np.float32(0.5), "seconds": torch.tensor(2.0), "n": np.int64(3)}
     run.append(row, [{"client": 7, "status": "ok", "loss": math.inf}])
-    assert (run.path / "metrics.jsonl").read_text() == (
-        '{"round": 1, "loss": null, "accuracy": 0.5, "seconds": 2.0, "n": 3}\n'
-    )
+    assert (run.path / "metrics.jsonl").read_text() == ('{"round": 1, "loss": null, "accuracy": 0.5, "seconds": 2.0, "n": 3}\n')
     assert read_lines(run.path / "clients.jsonl") == [{"round": 1, "client": 7, "status": "ok", "loss": None}]
 
 

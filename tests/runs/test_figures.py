@@ -18,10 +18,7 @@ from fedkd.runs.recorded import RecordedRun
 
 
 def test_convergence_draws_png_and_svg_with_three_panels(tmp_path: Path, make_run: MakeRun) -> None:
-    runs = [
-        RecordedRun.read(make_run(f"s{seed}", seed=seed, rows=rows_of(0.1, 0.2, 0.2 + seed / 9)).path)
-        for seed in (0, 1)
-    ]
+    runs = [RecordedRun.read(make_run(f"s{seed}", seed=seed, rows=rows_of(0.1, 0.2, 0.2 + seed / 9)).path) for seed in (0, 1)]
     runs.append(RecordedRun.read(make_run("local", strategy="local", rows=rows_of(0.1, 0.2), up=0).path))
     png, svg = convergence(runs, tmp_path / "figure.png")
     with Image.open(png) as image:
@@ -81,9 +78,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(make_run: MakeRun) -> No
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "script" not in page.tags and reason in page.text  # shown as text
     assert "evaluation: OSError: disk" in page.text
-    assert (
-        "80.0 %" in page.text and "90.0 %" in page.text and "60.0 %" in page.text
-    )  # last, best, mean of the last five
+    assert "80.0 %" in page.text and "90.0 %" in page.text and "60.0 %" in page.text  # last, best, mean of the last five
     assert {"svg", "img", "table"} <= set(page.tags)
 
 

@@ -1,0 +1,40 @@
+"""What a row of metrics is made of: pure reductions over what clients report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from fedkd.knowledge import Knowledge
+
+
+def mean_metrics(uploads: Mapping[int, Knowledge]) -> dict[str, float]:
+    """The weighted mean of what clients report, by name; their seconds are their own business."""
+    totals: dict[str, tuple[float, float]] = {}
+    for upload in uploads.values():
+        for key, value in upload.metrics.items():
+            before = totals.get(key, (0.0, 0.0))
+            totals[key] = (before[0] + upload.weight * value, before[1] + upload.weight)
+    return {key: total / weight for key, (total, weight) in totals.items() if key != "seconds"}
+
+
+def headline(metrics: Mapping[str, float], split: str) -> float | None:
+    """The accuracy of the first predictor that answered for this split, if any did."""
+    correct = [value for key, value in metrics.items() if key.endswith(f"/{split}/correct")]
+    samples = [value for key, value in metrics.items() if key.endswith(f"/{split}/samples")]
+    return correct[0] / samples[0] if samples and samples[0] else None
+
+
+def first_line(reason: str) -> str:
+    """The first line of a reason; the whole of it stands in clients.jsonl."""
+    return reason.splitlines()[0] if reason else "no reason given"
+
+
+def worst_tenth(accuracies: list[float]) -> float:
+    """The mean of the lowest tenth of accuracies, of at least one.
+
+    >>> worst_tenth([0.9, 0.2, 0.8])
+    0.2
+    """
+    lowest = sorted(accuracies)[: max(1, math.ceil(len(accuracies) / 10))]
+    return sum(lowest) / len(lowest)

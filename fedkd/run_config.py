@@ -1,0 +1,67 @@
+"""A Flower run-config as the tables of an experiment. It holds names and numbers and never leads to code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedkd.config_text import Scalar, parse_value, unflatten
+from fedkd.errors import InputError
+
+if TYPE_CHECKING:
+    from fedkd.experiment import Functions
+
+#: What stands in a config for a function given from Python; the app that was built with the function puts it back.
+FUNCTION = "<function>"
+#: Keys of a run-config that are the app's own and no part of the experiment.
+APP_KEYS = ("out", "resume")
+_LISTS = {"train.milestones": int, "uplink": str}
+
+
+def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any]:
+    """The tables behind dotted keys, with the functions that were given put in. Undoes ``Experiment.to_flat``.
+
+    Raises:
+        InputError: the config names code that was not given.
+    """
+    tables = unflatten({key: _listed(key, value) for key, value in flat.items() if key not in APP_KEYS})
+    for section in (tables.get("data", {}), *tables.get("net_options", {}).values()):
+        section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
+    for argument, key, name in _code(tables):
+        if getattr(functions, argument) is None or (argument == "nets" and name not in functions.nets):
+            raise InputError(f"{key}: a config may not name code: pass {argument}= to the app for {name!r}")
+    if functions.data is not None:
+        tables.setdefault("data", {})["source"] = functions.data
+    return tables
+
+
+def read_nets(given: object) -> object:
+    """The value of ``nets``, with shares as a dict also where they came as text: ``"cnn:0.5,mlp:0.5"``.
+
+    Raises:
+        InputError: the shares are no numbers above 0, or do not sum to 1.
+    """
+    if isinstance(given, str) and ("," in given or given.rpartition(":")[2].replace(".", "", 1).isdigit()):
+        given = {name: parse_value(share) for name, _, share in (pair.rpartition(":") for pair in given.split(","))}
+    if not isinstance(given, Mapping):
+        return given
+    for name, share in given.items():
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise InputError(f"nets: the share of {name!r} is {share!r}: give each net a share above 0, in sum 1")
+    if abs(sum(given.values()) - 1) > 1e-6:
+        raise InputError(f"nets: the shares sum to {sum(given.values()):g}: make them sum to 1")
+    return dict(given)
+
+
+def _listed(key: str, value: Scalar) -> object:
+    return tuple(map(_LISTS[key], filter(None, str(value).split(",")))) if key in _LISTS else value
+
+
+def _code(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """What names code in a config: the argument of ``client_app`` that would give it, the key, the name."""
+    nets = read_nets(tables.get("nets", ""))
+    named = [("nets", "nets", name) for name in (nets if isinstance(nets, dict) else [nets])]
+    named += [("nets", key, tables.get(key, "")) for key in ("server_net", "shared_net")]
+    named += [("data", "data.source", tables.get("data", {}).get("source", ""))]
+    named += [("strategy", "strategy.name", tables.get("strategy", {}).get("name", ""))]
+    return ((argument, key, str(name)) for argument, key, name in named if ":" in str(name) or name == FUNCTION)

@@ -1,0 +1,84 @@
+"""The sections of the experiment file: local training, data, engine. Frozen and validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedkd.errors import unknown
+from fedkd.schedule import rate_at
+
+FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Training(BaseModel):
+    """Local training, the same words for every strategy."""
+
+    model_config = FROZEN
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-5, ge=0)
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warm_up: int = Field(0, ge=0)
+    clip: float = Field(0.0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def lr_at(self, round: int, rounds: int) -> float:
+        """The learning rate of a round, counted from 1, of ``rounds``."""
+        return self.lr * rate_at(self.schedule, round, rounds, self.warm_up, self.milestones, self.gamma)
+
+
+class Data(BaseModel):
+    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
+
+    model_config = FROZEN | ConfigDict(extra="allow")
+    source: str | Callable[[], Any] = "digits"
+    path: str = ""
+    image_column: str = ""
+    label_column: str = ""
+    natural_column: str = ""
+    clients: int = Field(10, ge=1)
+    partition: str = "dirichlet"
+    client_test: float = Field(0.2, ge=0, lt=1)
+    public: int = Field(0, ge=0)
+    public_labels: bool = False
+    public_source: str = ""
+    validation: int = Field(0, ge=0)
+    labelled: float = Field(1.0, ge=0, le=1)
+    train_limit: int = Field(0, ge=0)
+    views: str = "fedx"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The partition's own arguments."""
+        given = dict(self.model_extra or {})
+        return given or ({"alpha": 0.5} if self.partition == "dirichlet" else {})
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        from fedkd.data.partition import check_partition
+        from fedkd.data.views import PRESETS
+
+        check_partition(self.partition, self.arguments, known=type(self).model_fields)
+        if self.views not in PRESETS:
+            raise unknown("data.views", self.views, PRESETS)
+        return self
+
+
+class Engine(BaseModel):
+    """Where the clients run."""
+
+    model_config = FROZEN
+    name: Literal["in-process", "ray"] = "in-process"
+    actors: int = Field(2, ge=1)
+    num_cpus: int = Field(1, ge=1)
+    num_gpus: float = Field(0.0, ge=0)
+    address: str = ""
