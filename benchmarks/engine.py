@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ CLIENTS, IMAGES, BATCH, LR, MOMENTUM, DECAY = 500, 64, 32, 0.01, 0.9, 1e-5
 
 def report(round: int, seconds: float, **more: float) -> None:
     print(json.dumps({"round": round, "seconds": seconds, "since_start": time.perf_counter() - START, **more}), flush=True)
+
+
+def stopwatch() -> Callable[[dict[str, Any]], None]:
+    """Reports the time from one call to the next: all that a round costs, the framework's own time too."""
+    last = [time.perf_counter()]
+
+    def on_round(row: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        if row["round"]:
+            report(row["round"], now - last[0])
+        last[0] = now
+
+    return on_round
 
 
 def bare(rounds: int) -> None:
@@ -72,16 +86,8 @@ def experiment(rounds: int, **changes: Any) -> Any:
 def ours(engine: str, rounds: int) -> None:
     from fedkd import simulate
 
-    last = [time.perf_counter()]
-
-    def on_round(row: dict[str, Any]) -> None:
-        now = time.perf_counter()
-        if row["round"]:
-            report(row["round"], now - last[0])
-        last[0] = now
-
     # The last round is evaluated, so it is left out of the figures: run one more.
-    simulate(experiment(rounds + 1), engine, on_round=on_round)
+    simulate(experiment(rounds + 1), engine, on_round=stopwatch())
 
 
 def flower(rounds: int) -> None:
@@ -94,16 +100,8 @@ def flower(rounds: int) -> None:
     from fedkd.app import client_app, server_app
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    last = [time.perf_counter()]
-
-    def on_round(row: dict[str, Any]) -> None:
-        now = time.perf_counter()
-        if row["round"]:
-            report(row["round"], now - last[0])
-        last[0] = now
-
     config = experiment(rounds + 1).to_flat()
-    server = server_app(on_round=on_round)
+    server = server_app(on_round=stopwatch())
 
     from flwr.app import Context
     from flwr.clientapp import ClientApp
@@ -203,7 +201,8 @@ def main() -> None:
         flat = rows[-2]["megabytes"] - rows[3]["megabytes"]
         print(f"{n} clients, 100 a round: {later_rounds(rows, 11):.2f} s a round, {flat:+.1f} MB from round 3 to 11")
     machine = {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}
-    RESULTS.write_text(json.dumps({"command": "python benchmarks/engine.py", "machine": machine, "seconds": found, "ratios": ratios, "many_clients": many}, indent=1) + "\n")
+    rest = {"machine": machine, "seconds": found, "ratios": ratios, "many_clients": many}
+    RESULTS.write_text(json.dumps({"command": "python benchmarks/engine.py", **rest}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedkd.client import Client
     from fedkd.errors import InputError
-    from fedkd.evaluate import Classifier, Embedder, Predictor, classifier
+    from fedkd.evaluate import Classifier, Embedder, Predictor, broadcast_net, classifier
     from fedkd.experiment import Experiment
     from fedkd.history import History
     from fedkd.knowledge import Knowledge, TensorSpec, schema_of
@@ -36,6 +36,7 @@ _HOME = {
     "Split": "train",
     "Strategy": "strategy",
     "TensorSpec": "knowledge",
+    "broadcast_net": "evaluate",
     "classifier": "evaluate",
     "fit": "train",
     "load": "node",
@@ -59,6 +60,7 @@ __all__ = [
     "Split",
     "Strategy",
     "TensorSpec",
+    "broadcast_net",
     "classifier",
     "fit",
     "load",

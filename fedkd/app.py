@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedkd import codecs
 from fedkd.client import Client
 from fedkd.evaluate import Classifier, Embedder, Predictor, score_classifier
-from fedkd.exchange import INSTRUCTION
+from fedkd.exchange import INSTRUCTION, PROBE
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.knowledge import Knowledge
 from fedkd.memory import Memory
@@ -166,7 +166,7 @@ def _evaluate(content: RecordDict, context: Context, functions: Functions) -> Re
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         received = from_records(content, memo=_UNPACKED)
-        probes = {name: (w, received.tensors[f"{PROBE}{name}/bias"]) for name, w in _probe_weights(received).items()}
+        probes = _probes(received, client.device)
         broadcast = Knowledge(*_without_probes(received), received.header)
         for name, predictor in experiment.strategy.predictors(client, broadcast).items():
             predictor = _classifying(predictor, probes.get(name))
@@ -179,12 +179,10 @@ def _evaluate(content: RecordDict, context: Context, functions: Functions) -> Re
     return to_records(Knowledge(metrics=metrics))
 
 
-PROBE = "probe/"
-
-
-def _probe_weights(received: Knowledge) -> dict[str, torch.Tensor]:
-    names = [name for name in received.tensors if name.startswith(PROBE) and name.endswith("/weight")]
-    return {name[len(PROBE) : -len("/weight")]: received.tensors[name] for name in names}
+def _probes(received: Knowledge, device: torch.device) -> dict[str, Probe]:
+    names = {name.split("/")[1] for name in received.tensors if name.startswith(PROBE)}
+    parts = {name: [received.tensors[f"{PROBE}{name}/{part}"].to(device) for part in ("weight", "bias")] for name in names}
+    return {name: Probe(weight, bias) for name, (weight, bias) in parts.items()}
 
 
 def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -192,14 +190,13 @@ def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[
     return tensors, {name: received.spaces[name] for name in tensors}
 
 
-def _classifying(predictor: Predictor, probe: tuple[torch.Tensor, torch.Tensor] | None) -> Classifier:
+def _classifying(predictor: Predictor, probe: Probe | None) -> Classifier:
     """The predictor itself, or an embedder under the linear probe that the server fitted."""
     if not isinstance(predictor, Embedder):
         return Classifier(predictor.function)
     if probe is None:
         raise ValueError("an embedder can be evaluated at a client only with the server's probe")
-    head = Probe(*probe)
-    return Classifier(lambda images: head.logits(predictor.function(images)))
+    return Classifier(lambda images: probe.logits(predictor.function(images)))
 
 
 #: The apps without code of a user's own, under static names: Flower finds its components by reading this file.

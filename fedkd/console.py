@@ -100,6 +100,9 @@ def describe(row: Row) -> dict[str, str]:
     cells = {name: words[key](known[key]) if key in known else "" for name, key in zip(names, words, strict=True)}
     counts = {kind: row.get(f"clients_{kind}") for kind in ("ok", "late", "failed")}
     clients = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    if reasons := row.get("failures"):
+        client, reason = next(iter(reasons.items()))
+        clients += f" (client {client}: {reason})"
     return {"round": str(row["round"]), **cells, "clients": clients}
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.data import Samples
-from fedkd.node import Node
+from fedkd.knowledge import Knowledge
+from fedkd.nets import Net
+from fedkd.node import Node, load
 from fedkd.probe import Probe, linear_probe, weighted_knn
 from fedkd.randomness import derive, generator
 from fedkd.train import predict
@@ -35,6 +37,13 @@ class Embedder(Predictor):
 def classifier(net: nn.Module) -> Classifier:
     """The net's logits, in eval mode."""
     return Classifier(net.eval())
+
+
+def broadcast_net(node: Node, broadcast: Knowledge, *, heads: tuple[str, ...] = ("classifier",)) -> Net:
+    """The net whose weights were broadcast, in eval mode, at any node."""
+    net = node.net("broadcast", heads=heads)
+    load(net, broadcast.tensors)
+    return net.eval()
 
 
 @dataclass(frozen=True)

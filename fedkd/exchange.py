@@ -18,6 +18,8 @@ from fedkd.records import RecordError, from_records, to_records, wire_bytes
 
 INSTRUCTION = "fedkd.instruction"
 JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
+#: Tensors of the server's linear probes, beside those of the broadcast, in a message that asks to evaluate.
+PROBE = "probe/"
 #: How many bytes an upload may have beyond the raw bytes of its schema: array headers, and codecs that grow small tensors.
 SLACK_BYTES = 65_536
 

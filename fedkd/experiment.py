@@ -60,10 +60,10 @@ class Experiment(BaseModel):
     shared_net: str = ""
     uplink: tuple[str, ...] = ()
     timeout: float = Field(3600.0, gt=0)
-    train: Training = Field(default_factory=Training)
-    data: Data = Field(default_factory=Data)
+    train: Training = Training()
+    data: Data = Data()
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    engine: Engine = Field(default_factory=Engine)
+    engine: Engine = Engine()
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -90,7 +90,7 @@ class Experiment(BaseModel):
 
         chain(self.uplink)
         keys = {**dict.fromkeys(self.architectures, "nets"), self.server_net: "server_net", self.shared_net: "shared_net"}
-        for name, key in keys.items() | {(name, f"net_options.{name}") for name in self.net_options}:
+        for name, key in {**keys, **{name: f"net_options.{name}" for name in self.net_options}}.items():
             if name not in ("", FUNCTION) and ":" not in name:
                 with _under(key):
                     check_net(name, self.net_options.get(name, {}))
@@ -241,8 +241,7 @@ def _explain(error: ValidationError) -> str:
         return str(inner)
     if finding["type"] == "extra_forbidden":
         *section, name = key.split(".")
-        model: type[BaseModel] = {"train": Training, "data": Data, "engine": Engine}.get(
-            section[0] if section else "", Experiment
-        )
+        models: dict[str, type[BaseModel]] = {"train": Training, "data": Data, "engine": Engine}
+        model = models.get(section[0], Experiment) if section else Experiment
         return f"unknown key {key!r}: {did_you_mean(name, model.model_fields)}"
     return f"{key}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}"

@@ -40,12 +40,11 @@ class History:
         return pd.DataFrame(self.metrics)
 
     def summary(self, metric: str = "accuracy") -> dict[str, float]:
-        """The last, the best and the mean of the last five values of a metric after training began; empty if it has none.
+        """The last, the best and the mean of the last five values of a metric, and their rounds; empty if it has none.
 
         "Best" is chosen on the test set: optimistic.
         """
-        values = [row[metric] for row in self.metrics if row["round"] > 0 and row.get(metric) is not None]
-        if not values:
-            return {}
-        tail = values[-5:]
-        return {"last": values[-1], "best": max(values), "mean_last_five": sum(tail) / len(tail)}
+        from fedkd.runs.statistics import summary
+
+        found = summary(self.metrics, metric)
+        return dict(vars(found)) if found else {}

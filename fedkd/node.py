@@ -80,9 +80,8 @@ class Node(ABC):
             return self._nets[name][1]
         kind = (architecture or self.architecture, heads)
         net = self._take(kind)
-        if not (kept := self.memory.under(f"net/{name}/")):
-            kept = self._initial(kind, net, () if init == "shared" else (self.name, name))
-        load(net, kept)
+        kept: Mapping[str, Tensor] = self.memory.under(f"net/{name}/")
+        load(net, kept or self._initial(kind, () if init == "shared" else (self.name, name)))
         net.requires_grad_(True)
         self._nets[name] = (self._key(kind), net, keep)
         return net
@@ -139,6 +138,7 @@ class Node(ABC):
         for name, (key, net, keep) in list(self._nets.items()):
             if kept or not keep:
                 del self._nets[name]
+                net.zero_grad(set_to_none=True)
                 if len(free := _POOL.setdefault(key, [])) < POOL_SIZE:
                     free.append(net)
         if kept:
@@ -160,9 +160,10 @@ class Node(ABC):
         shape = tuple(self.federation.source.train_images.shape[1:])
         options = self.experiment.net_options.get(architecture, {})
         net = build_net(factory, shape=shape, classes=self.classes, heads=heads, options=options)  # type: ignore[arg-type]
-        return net.to(self.device, memory_format=torch.channels_last)
+        net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net
 
-    def _initial(self, kind: tuple[Any, ...], net: Net, owner: tuple[str, ...]) -> Mapping[str, Tensor]:
+    def _initial(self, kind: tuple[Any, ...], owner: tuple[str, ...]) -> Mapping[str, Tensor]:
         """Initial weights: for this owner alone, or for all (kept by the process, as every client of a round asks)."""
         # Not of the heads: methods with other heads on the same encoder start from the same encoder.
         seed = derive(self.experiment.seed, "init", kind[0], *owner)
@@ -202,4 +203,6 @@ def _restore(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> No
     for name, value in kept.items():
         i, _, key = name.partition("/")
         target = parameters[int(i)]
-        optimizer.state[target][key] = value.clone().to(target.device) if key != "step" else value.clone()
+        optimizer.state[target][key] = value.clone().to(
+            target.device
+        )  # our optimisers are fused: their step count lies there too

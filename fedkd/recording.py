@@ -35,7 +35,9 @@ def run_recorded(
     if resume:
         directory = RunDirectory.resume(out)
     else:
-        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
+        federation = experiment.federation()
+        federation.partition_table()  # a draw that cannot be made must fail before anything is written
+        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=federation)
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         directory.append(row, clients)

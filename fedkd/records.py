@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedkd.knowledge import Knowledge
@@ -40,7 +40,7 @@ def to_records(knowledge: Knowledge) -> RecordDict:
     for tensor in tensors.values():
         groups.setdefault(_dtype_name(tensor), []).append(tensor)
     arrays = ArrayRecord({dtype: _pack(tensors) for dtype, tensors in groups.items()})
-    manifest: dict[str, str | int | float] = {
+    manifest: dict[str, ConfigRecordValues] = {
         # One text, a line a tensor: Flower would check each element of a list.
         "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
         "weight": float(knowledge.weight),

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from fedkd.evaluate import evaluate_global
-from fedkd.exchange import EVALUATE, PERSIST, TRAIN, Courier, Received, Traffic
+from fedkd.exchange import EVALUATE, PERSIST, PROBE, TRAIN, Courier, Received, Traffic
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.history import History
 from fedkd.knowledge import Knowledge
@@ -108,8 +108,8 @@ class Run:
                 self.personal |= answer
         self.server.release(kept=False)
         self._row |= mean_metrics(received.uploads)
-        numbers = {key: float(value) for key, value in self._row.items() if key.startswith("loss")}
-        return self.arrays(), MetricRecord(numbers)
+        losses = {key: float(value) for key, value in self._row.items() if key.startswith("loss")}
+        return self.arrays(), MetricRecord({**losses})
 
     def arrays(self) -> ArrayRecord:
         """The tensors of the common broadcast, as Flower has them."""
@@ -166,7 +166,7 @@ class Run:
             found = evaluate_global(predictors, self.server)
         self.server.release(kept=False)
         self._row |= found.row
-        probes = {f"probe/{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
+        probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
         with_probes: dict[int, Knowledge] = {}
 
         def evaluated(knowledge: Knowledge) -> Knowledge:
@@ -237,7 +237,7 @@ def flower_result(run: Run, history: History) -> Result:
     """A run's History as Flower's Result."""
     result = Result(arrays=run.arrays())
     for row in history.metrics:
-        numbers = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "round"}
+        numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key != "round"}
         target = result.train_metrics_clientapp if row["round"] else result.evaluate_metrics_serverapp
-        target[row["round"]] = MetricRecord(numbers)
+        target[row["round"]] = MetricRecord({**numbers})
     return result

@@ -30,6 +30,8 @@ def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any
     for argument, key, name in _code(tables):
         if getattr(functions, argument) is None or (argument == "nets" and name not in functions.nets):
             raise InputError(f"{key}: a config may not name code: pass {argument}= to the app for {name!r}")
+    if FUNCTION in functions.nets:  # one function for all clients
+        tables["nets"] = FUNCTION
     if functions.data is not None:
         tables.setdefault("data", {})["source"] = functions.data
     return tables

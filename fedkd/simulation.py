@@ -6,18 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.serverapp import Grid
-
 from fedkd.app import client_app, server_app
 from fedkd.errors import InputError
-from fedkd.experiment import Engine, Experiment
-from fedkd.grids import InProcessGrid, RayGrid, run_app
+from fedkd.experiment import Experiment
+from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
 from fedkd.history import History
+from fedkd.settings import Engine
 
 
 def simulate(
     experiment: Experiment,
-    engine: str | Grid | None = None,
+    engine: str | JobGrid | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -35,13 +34,12 @@ def simulate(
     Raises:
         InputError: bad input, in one line, before anything is written.
     """
-    functions = experiment.functions()
-    given = {"nets": functions.nets, "data": functions.data, "strategy": functions.strategy}
+    code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
-    Experiment.from_flat(config, functions).federation()
+    Experiment.from_flat(config, code).federation()
     context = run_app(
-        server_app(**given, on_round=on_round),
-        client_app(**given),
+        server_app(nets=code.nets, data=code.data, strategy=code.strategy, on_round=on_round),
+        client_app(nets=code.nets, data=code.data, strategy=code.strategy),
         num_supernodes=experiment.data.clients,
         run_config=config,
         grid=make_grid(experiment.engine, engine),
@@ -49,7 +47,7 @@ def simulate(
     return History.read(context.state)
 
 
-def make_grid(settings: Engine, engine: str | Grid | None = None) -> Grid:
+def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
     """The grid that the settings, or ``engine`` in their place, ask for."""
     name = engine or settings.name
     if not isinstance(name, str):

@@ -16,7 +16,7 @@ from fedkd.errors import TrainingError
 from fedkd.randomness import derive
 
 if TYPE_CHECKING:
-    from fedkd.experiment import Training
+    from fedkd.settings import Training
 
 #: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
 Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]
@@ -112,7 +112,7 @@ def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.
     arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "sgd":
         arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
-    cls = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
+    cls: type[torch.optim.Optimizer] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
     return cls(parameters, **(arguments | overrides))
 
 

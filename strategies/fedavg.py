@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, classifier, fit, load
+from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
 
@@ -45,6 +45,4 @@ class FedAvg(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The global net, at the server and at every client."""
-        net = node.net("global")
-        load(net, broadcast.tensors)
-        return {"global": classifier(net)}
+        return {"global": classifier(broadcast_net(node, broadcast))}

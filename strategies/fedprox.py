@@ -8,7 +8,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, classifier, fit, load
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss, proximal_term
 from fedkd.nets import Net
@@ -57,6 +57,4 @@ class FedProx(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The global net, at the server and at every client."""
-        net = node.net("global")
-        load(net, broadcast.tensors)
-        return {"global": classifier(net)}
+        return {"global": classifier(broadcast_net(node, broadcast))}

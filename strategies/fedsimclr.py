@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, fit, load
+from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, broadcast_net, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.contrastive import SimCLR, Views
 from fedkd.nets import Net
@@ -57,6 +57,4 @@ class FedSimCLR(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the projection head."""
-        net = node.net("global", heads=HEADS)
-        load(net, broadcast.tensors)
-        return {"encoder": Embedder(net.eval().features)}
+        return {"encoder": Embedder(broadcast_net(node, broadcast, heads=HEADS).features)}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, fit, load
+from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, broadcast_net, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.contrastive import SimCLR, Views
 from fedkd.losses import nt_xent_loss, relational_loss
@@ -79,8 +80,8 @@ class FedX(Strategy):
         return Knowledge.of("weights", net.state_dict(), weight=client.samples, metrics=losses)
 
     def _relations(self, a: Tensor, b: Tensor, anchors: Tensor, target: float) -> Tensor:
-        options = {"divergence": self.divergence, "detach_target": self.detach_target}
-        return relational_loss(a, b, anchors, temperature=self.temperature, target_temperature=target, **options)
+        loss = partial(relational_loss, divergence=self.divergence, detach_target=self.detach_target)
+        return loss(a, b, anchors, temperature=self.temperature, target_temperature=target)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
@@ -88,6 +89,4 @@ class FedX(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the heads."""
-        net = node.net("global", heads=HEADS)
-        load(net, broadcast.tensors)
-        return {"encoder": Embedder(net.eval().features)}
+        return {"encoder": Embedder(broadcast_net(node, broadcast, heads=HEADS).features)}

@@ -80,7 +80,7 @@ class TwoNets(Numbers):
         name = ("digest", "revisit")[client.exchange]
         net = client.net(name, architecture="mlp", init="own", keep=True)
         optimizer = client.optimizer(name, net, momentum=0.9)
-        held = float(sum(p.abs().sum() for p in net.parameters()))
+        held = float(sum(p.detach().abs().sum() for p in net.parameters()))
         losses = fit(
             net,
             client.train,
@@ -88,7 +88,7 @@ class TwoNets(Numbers):
             optimizer=optimizer,
         )
         moving = sum(float(state["momentum_buffer"].abs().sum()) for state in optimizer.state.values())
-        return number(float(sum(p.abs().sum() for p in net.parameters())), held=held, moving=moving, **losses)
+        return number(float(sum(p.detach().abs().sum() for p in net.parameters())), held=held, moving=moving, **losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         return number(sum(float(upload.tensors["number"]) for upload in uploads.values()))

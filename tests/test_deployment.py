@@ -12,7 +12,7 @@ from flwr.common.config import flatten_dict
 
 from fedkd import Experiment, simulate
 from fedkd.history import TIMES
-from tests.programs import Programs, free_ports, listens
+from programs import Programs, free_ports, listens
 
 APP = Path(__file__).parents[1] / "deployment"
 BIN = Path(sys.executable).parent

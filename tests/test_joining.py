@@ -8,7 +8,7 @@ import pytest
 from fedkd import Experiment, InputError, simulate
 from fedkd.grids import InProcessGrid
 from fedkd.history import TIMES
-from tests.grids.renumbered import RenumberedGrid
+from grids.renumbered import RenumberedGrid
 
 EXPERIMENT = Experiment(
     strategy="fedavg",

@@ -104,7 +104,7 @@ def _draw(axis: Axes, x: NDArray[np.float64], line: Curve, style: dict[str, Any]
 
 
 def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, PercentFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
     by_round, by_bytes, by_time = axes
     by_round.set_ylabel(name)
@@ -116,6 +116,7 @@ def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str) -> Non
         by_bytes.set_xscale("log")
         by_bytes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
         by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B", sep=" "))
+        by_bytes.xaxis.set_minor_formatter(NullFormatter())  # over less than a decade they would cover the major ones
     else:
         by_bytes.set_xticks([])
     silent = [line.label for line in curves if not np.isfinite(line.uploaded).any()]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid
-from tests.grids.forgetful import ForgetfulGrid
+from grids.forgetful import ForgetfulGrid
 
 
 @pytest.fixture(scope="session")

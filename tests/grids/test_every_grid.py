@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, Krum, Result, Strategy
 
 from fedkd.grids import InProcessGrid, JobGrid, run_app
-from tests.grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
+from grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
 
 MakeGrid = Callable[[], JobGrid]
 

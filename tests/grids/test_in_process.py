@@ -8,7 +8,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedkd.errors import InputError
 from fedkd.grids import InProcessGrid, JobGrid, run_app
-from tests.grids.apps import answer, answers, ask, probe_client, with_grid
+from grids.apps import answer, answers, ask, probe_client, with_grid
 
 
 def test_fifty_runs_leave_flowers_identity_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedkd.errors import InputError
 from fedkd.grids import JobGrid, RayGrid, run_app
-from tests.grids.apps import answer, answers, ask, probe_client, with_grid
+from grids.apps import answer, answers, ask, probe_client, with_grid
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -145,7 +145,7 @@ import os, signal, sys
 from flwr.app import Context
 from flwr.serverapp import ServerApp
 from fedkd.grids import RayGrid
-from tests.grids.apps import answer, answers, ask, probe_client, with_grid
+from grids.apps import answer, answers, ask, probe_client, with_grid
 
 before = dict(os.environ), signal.getsignal(signal.SIGTERM)
 

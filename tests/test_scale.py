@@ -1,0 +1,57 @@
+"""Many clients, many runs: what is held does not grow."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from fedkd import Experiment, simulate
+from fedkd.grids import InProcessGrid
+
+pytestmark = pytest.mark.slow
+
+NETS = {"nets": "mlp", "net_options": {"mlp": {"hidden": [16]}}}
+
+
+def test_memory_is_flat_over_rounds_and_only_participants_have_contexts() -> None:
+    """A thousand clients of one sample each, ten a round, twelve rounds."""
+    grid, sizes, took_part = InProcessGrid(), [], set()
+    contexts: list[int] = []
+
+    def on_round(row: dict[str, Any]) -> None:
+        contexts.append(len(grid._contexts))
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+
+    data = {"clients": 1000, "partition": "iid", "client_test": 0.0}
+    experiment = Experiment(strategy="fedavg", rounds=12, participation=0.01, evaluate_clients=0, data=data, nets="mlp")
+    tracemalloc.start()
+    try:
+        history = simulate(experiment, grid, on_round=on_round)
+    finally:
+        tracemalloc.stop()
+    for round, count in enumerate(contexts):
+        took_part |= {row["client"] for row in history.clients if row["round"] == round}
+        assert count == len(took_part)
+    assert len(took_part) <= 120
+    per_round = history.metrics[-1]["bytes_up"]
+    assert sizes[12] - sizes[3] < per_round / 3  # nine rounds of rows and Contexts, and of no weights
+
+
+def test_fifty_runs_leave_no_thread_and_no_memory_behind() -> None:
+    experiment = Experiment(strategy="fedavg", rounds=1, data={"clients": 2, "partition": "iid", "train_limit": 40}, **NETS)
+    threads, sizes = threading.active_count(), []
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            simulate(experiment)
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert threading.active_count() == threads
+    assert sizes[49] - sizes[9] < 100_000  # bytes, of forty runs
