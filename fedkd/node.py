@@ -203,6 +203,4 @@ def _restore(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> No
     for name, value in kept.items():
         i, _, key = name.partition("/")
         target = parameters[int(i)]
-        optimizer.state[target][key] = value.clone().to(
-            target.device
-        )  # our optimisers are fused: their step count lies there too
+        optimizer.state[target][key] = value.clone().to(target.device)  # fused: the step count too

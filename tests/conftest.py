@@ -1,12 +1,45 @@
-"""Tests may import each other's examples: tests/ stands on the path. One thread: the nets are small and cores shared."""
+"""What all tests share. Tests may import each other's examples: tests/ stands on the path."""
 
 from __future__ import annotations
 
+import inspect
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)  # the nets are small and the cores shared
 
-torch.set_num_threads(1)
+from grids.forgetful import ForgetfulGrid  # noqa: E402
+
+from fedkd import grids  # noqa: E402
+from fedkd.grids import JobGrid, RayGrid  # noqa: E402
+
+#: Every grid that fedkd exports, found by looking, and the one that forgets all between calls.
+_EXPORTED = [value for value in map(grids.__getattr__, grids.__all__) if inspect.isclass(value)]
+GRIDS = [grid for grid in _EXPORTED if issubclass(grid, JobGrid) and not inspect.isabstract(grid)] + [ForgetfulGrid]
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests, with a logical GPU; a RayGrid uses it and leaves it running."""
+    import ray
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", FutureWarning)
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where its workers find the tests' examples
+        ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(params=GRIDS, ids=lambda grid: grid.__name__)
+def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
+    """A factory of each kind of grid."""
+    if issubclass(request.param, RayGrid):
+        request.getfixturevalue("ray_session")
+    return request.param

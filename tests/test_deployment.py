@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from flwr.common.config import flatten_dict
+from programs import Programs, free_ports, listens
 
 from fedkd import Experiment, simulate
 from fedkd.history import TIMES
-from programs import Programs, free_ports, listens
 
 APP = Path(__file__).parents[1] / "deployment"
 BIN = Path(sys.executable).parent

@@ -194,5 +194,11 @@ def test_a_predictor_that_raises_at_a_client_is_reported_and_the_run_goes_on() -
 def test_the_summary_is_last_best_and_mean_of_the_last_five() -> None:
     rows = [{"round": round, "accuracy": accuracy} for round, accuracy in enumerate([0.9, 0.1, 0.8, 0.2, 0.3, 0.4, 0.5])]
     summary = History([*rows, {"round": 7}]).summary()
-    assert summary == {"last": 0.5, "best": 0.8, "mean_last_five": pytest.approx(0.44)}  # round 0 is before training
+    assert summary == {
+        "last": 0.5,
+        "last_round": 6,
+        "best": 0.8,
+        "best_round": 2,
+        "mean_last_five": pytest.approx(0.44),
+    }  # round 0 is before training
     assert History([{"round": 0, "accuracy": 0.1}]).summary() == {}

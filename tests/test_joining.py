@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from grids.renumbered import RenumberedGrid
 
 from fedkd import Experiment, InputError, simulate
 from fedkd.grids import InProcessGrid
 from fedkd.history import TIMES
-from grids.renumbered import RenumberedGrid
 
 EXPERIMENT = Experiment(
     strategy="fedavg",

@@ -74,8 +74,7 @@ def test_codecs_go_on_with_their_bases(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's workers find contract.py
+def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, ray_session: None) -> None:
     whole = experiment(**RUNS["absent clients"])
     simulate(whole, out=tmp_path / "whole")
     run_in_pieces(whole, tmp_path / "pieces", cuts=(2,), engine="ray")

@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, Krum, Result, Strategy
+from grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
 
 from fedkd.grids import InProcessGrid, JobGrid, run_app
-from grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
 
 MakeGrid = Callable[[], JobGrid]
 

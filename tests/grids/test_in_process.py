@@ -5,10 +5,10 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
+from grids.apps import answer, answers, ask, probe_client, with_grid
 
 from fedkd.errors import InputError
 from fedkd.grids import InProcessGrid, JobGrid, run_app
-from grids.apps import answer, answers, ask, probe_client, with_grid
 
 
 def test_fifty_runs_leave_flowers_identity_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
+from grids.apps import answer, answers, ask, probe_client, with_grid
 
 from fedkd.errors import InputError
 from fedkd.grids import JobGrid, RayGrid, run_app
-from grids.apps import answer, answers, ask, probe_client, with_grid
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
