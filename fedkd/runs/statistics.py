@@ -24,13 +24,12 @@ class Summary:
 def summary(rows: Sequence[Mapping[str, Any]], metric: str = "accuracy") -> Summary | None:
     """Summarise the metric over the rounds in which it was measured; None when it never was.
 
-    Row 0, the state before training, counts only where there is no other.
+    Row 0, the state before training, does not count.
 
     >>> summary([{"round": 0, "accuracy": 0.9}, {"round": 1, "accuracy": 0.75}, {"round": 2}]).best
     0.75
     """
-    measured = [(row["round"], row[metric]) for row in rows if row.get(metric) is not None]
-    measured = [pair for pair in measured if pair[0] > 0] or measured
+    measured = [(row["round"], row[metric]) for row in rows if row["round"] > 0 and row.get(metric) is not None]
     if not measured:
         return None
     last_round, last = measured[-1]
