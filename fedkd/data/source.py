@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import torch
@@ -100,7 +101,8 @@ def load_source(
     """Load a data set once per process.
 
     Args:
-        name: ``digits``, ``fashion_mnist``, ``cifar10``, a Hugging Face id (``owner/name``) or a local path.
+        name: ``digits``, ``fashion_mnist``, ``cifar10``, a name in entry point group "fedkd.data", a Hugging Face id
+            (``owner/name``) or a local path.
         path: where the files are, when not in their usual place. The network is asked only where no file is local.
         image_column: the column of the images; found by itself where only one can be it. Likewise ``label_column``.
         natural_column: the column that says whose an image is, for ``partition = "natural_id"``.
@@ -115,6 +117,9 @@ def load_source(
 def _load(name: str, path: str, columns: tuple[str, str, str]) -> Source:
     if name in NAMED:
         return NAMED[name](path, columns)
+    for installed in entry_points(group="fedkd.data", name=name):  # a package's function () -> Source
+        source: Source = installed.load()()
+        return source
     looks_local = name.startswith((".", "/", "~")) or name.endswith(".parquet") or Path(name).expanduser().exists()
     if not looks_local and not path and name.count("/") != 1:
         raise unknown("data.source", name, NAMED, cure=", a Hugging Face id owner/name, or a local path")

@@ -117,3 +117,17 @@ def test_an_unreachable_hub_is_one_clear_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "InputError: cannot load 'nobody/nothing' from the Hugging Face hub" in done.stderr
     assert "or set data.path to a local copy" in done.stderr.strip().splitlines()[-1]
+
+
+def test_an_installed_package_may_bring_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entry point group "fedkd.data": a name -> a function that gives a Source."""
+    from importlib.metadata import EntryPoint
+
+    import fedkd.data.source as module
+
+    point = EntryPoint("letters", "fedkd.data.source:brought", "fedkd.data")
+    monkeypatch.setattr(module, "brought", lambda: load_source("digits"), raising=False)
+    monkeypatch.setattr(
+        module, "entry_points", lambda group, name: [point] if (group, name) == ("fedkd.data", "letters") else []
+    )
+    assert load_source("letters") is load_source("digits")
