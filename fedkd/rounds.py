@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result
 
+from fedkd.errors import InputError
 from fedkd.evaluate import evaluate_global
 from fedkd.exchange import EVALUATE, PERSIST, PROBE, TRAIN, Courier, Received, Traffic
 from fedkd.experiment import Experiment, Functions, device_of
@@ -23,7 +24,6 @@ from fedkd.records import from_records, wire_bytes
 from fedkd.row import first_line, headline, mean_metrics, worst_tenth
 from fedkd.server import Server
 
-_CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
 OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
 
 
@@ -54,13 +54,13 @@ class Run:
 
     def execute(self) -> History:
         """Run all rounds that are left. Row 0 is the state before training."""
-        history, token = History(), _CURRENT.set(self)
+        history = History()
         try:
             self.courier.join()
             for round in range(self.done + 1, self.experiment.rounds + 1):
-                self._begin(round)
+                self.begin(round)
                 if round == 0:
-                    self._start()
+                    self.first_broadcast()
                 else:
                     self._train(round)
                 if self._evaluates(round):
@@ -72,7 +72,6 @@ class Run:
                 if self._on_round:
                     self._on_round(row, clients)
         finally:
-            _CURRENT.reset(token)
             self.server.release()
         return history
 
@@ -111,20 +110,33 @@ class Run:
         losses = {key: float(value) for key, value in self._row.items() if key.startswith("loss")}
         return self.arrays(), MetricRecord({**losses})
 
+    def adopt(self, arrays: ArrayRecord) -> None:
+        """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
+        if arrays.keys() != self.common.tensors.keys():
+            odd = sorted(arrays.keys() ^ self.common.tensors.keys())[:3]
+            raise InputError(
+                f"initial_arrays: {', '.join(odd)} missing or unexpected: give the state_dict of the broadcast net"
+            )
+        given = {name: torch.from_numpy(array.numpy().copy()) for name, array in arrays.items()}
+        tensors = {name: given[name].to(tensor.dtype) for name, tensor in self.common.tensors.items()}
+        self.common = replace(self.common, tensors=tensors)
+
     def arrays(self) -> ArrayRecord:
         """The tensors of the common broadcast, as Flower has them."""
         return ArrayRecord({name: tensor.float() for name, tensor in self.common.tensors.items()})
 
-    def _begin(self, round: int) -> None:
+    def begin(self, round: int) -> None:
+        """Open the books of a round."""
         self._began, self._row, self._clients = time.perf_counter(), {"round": round}, {}
         self._traffic = {"down": Traffic(), "evaluation": Traffic()}
         self.server.round, self.server.exchange = round, 0
 
-    def _start(self) -> None:
+    def first_broadcast(self) -> None:
+        """Make what clients get before round 1."""
         with seeded(derive(self.experiment.seed, 0, "server", "torch")):
             self.common = self.strategy.first_broadcast(self.server)
         if self._initial_arrays:
-            self.common = Knowledge.of("weights", self._initial_arrays.to_torch_state_dict())
+            self.adopt(self._initial_arrays)
         self.server.release(kept=False)
 
     def _train(self, round: int) -> None:
@@ -223,21 +235,3 @@ class Run:
             row["failures"] = reasons
         row["seconds"] = time.perf_counter() - self._began
         return row, clients
-
-
-def current_run(strategy: object) -> Run:
-    """The run that ``Strategy.start`` opened. Raises RuntimeError outside of one."""
-    run = _CURRENT.get(None)
-    if run is None or run.strategy is not strategy:
-        raise RuntimeError("Flower's hooks of a fedkd strategy work only inside its start(): call strategy.start(grid, ...)")
-    return run
-
-
-def flower_result(run: Run, history: History) -> Result:
-    """A run's History as Flower's Result."""
-    result = Result(arrays=run.arrays())
-    for row in history.metrics:
-        numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key != "round"}
-        target = result.train_metrics_clientapp if row["round"] else result.evaluate_metrics_serverapp
-        target[row["round"]] = MetricRecord({**numbers})
-    return result

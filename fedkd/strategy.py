@@ -86,7 +86,8 @@ class Strategy(FlowerStrategy):
         """What every upload must hold. Default: the tensors of the first broadcast."""
         return schema_of(self.first_broadcast(server))
 
-    # Flower's side. Its hooks are given no server, so the run that `start` opens stands beside the frozen strategy.
+    # Flower's side. Its hooks are given no server, so a run stands beside the frozen strategy: `start` opens it, or, where
+    # Flower's own loop or one of its wrappers calls the hooks, the first of them does.
 
     def start(
         self,
@@ -104,16 +105,10 @@ class Strategy(FlowerStrategy):
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
         ``evaluate_fn`` gets the arrays of the broadcast each round.
         """
-        from fedkd.config_text import flatten
-        from fedkd.experiment import Experiment, Functions
-        from fedkd.registry import describe
-        from fedkd.rounds import Run, flower_result
+        from fedkd.flower_loop import experiment_of, flower_result
+        from fedkd.rounds import Run
 
-        flat = {key: value for key, value in (train_config or {}).items() if not isinstance(value, bytes | list)}
-        flat |= flatten({"strategy": describe(self)})
-        experiment = Experiment.from_flat(flat, Functions(strategy=type(self))).replace(
-            strategy=self, rounds=num_rounds, timeout=timeout
-        )
+        experiment = experiment_of(self, train_config).replace(rounds=num_rounds, timeout=timeout)
         run = Run(experiment, grid, initial_arrays=initial_arrays, on_round=lambda row, _: evaluate(row["round"]))
         scores: dict[int, MetricRecord] = {}
 
@@ -126,19 +121,21 @@ class Strategy(FlowerStrategy):
         return result
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
-        """Flower's hook: the messages of a round's first exchange. Only inside ``start``."""
-        return self._run.instructions(server_round, exchange=0)
+        """Flower's hook: the messages of a round. ``config``: the experiment's flat keys; ``arrays``: what to broadcast."""
+        from fedkd.flower_loop import open_round
+
+        return open_round(self, server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean metrics out. Only inside ``start``."""
+        """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean losses out."""
         return self._run.absorb(server_round, replies, exchange=0)
 
     def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
-        """Flower's hook: the evaluation messages of a round. Only inside ``start``."""
+        """Flower's hook: scores the server's predictors, and asks clients to score theirs."""
         return self._run.evaluation_instructions(server_round)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Flower's hook: the clients' accuracies. Only inside ``start``."""
+        """Flower's hook: accuracies, of the server and of the clients."""
         return self._run.absorb_evaluation(server_round, replies)
 
     def summary(self) -> None:
@@ -146,6 +143,6 @@ class Strategy(FlowerStrategy):
 
     @property
     def _run(self) -> Run:
-        from fedkd.rounds import current_run
+        from fedkd.flower_loop import current_run
 
         return current_run(self)

@@ -6,17 +6,21 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Result
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from grids.forgetful import ForgetfulGrid
 
 from fedkd import Client, Experiment, History, Knowledge, Strategy, simulate
 from fedkd import app as fedkd_app
-from fedkd.grids import InProcessGrid, RayGrid
+from fedkd.grids import InProcessGrid, RayGrid, run_app
 from fedkd.history import TIMES
 from fedkd.registry import build, describe, strategies
 from fedkd.rounds import Run
@@ -120,21 +124,26 @@ def test_the_clients_nets_move_and_every_part_of_the_loss_is_logged(name: str) -
     assert parts
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_runs_from_a_server_app_of_ones_own(name: str) -> None:
-    """The strategy IS a Flower strategy: ``start`` on any grid, with the experiment in ``train_config``."""
-    from flwr.app import ConfigRecord, Context
-    from flwr.serverapp import Grid, ServerApp
-
-    from fedkd.grids import run_app
-
-    experiment, app, results = small(name), ServerApp(), []
+def in_own_server_app(experiment: Experiment, start: Callable[..., Result]) -> Result:
+    """What ``start`` gives in a ServerApp of one's own, with the experiment in ``train_config``."""
+    app, results = ServerApp(), []
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         config = ConfigRecord({key: value for key, value in context.run_config.items()})
-        results.append(experiment.strategy.start(grid, num_rounds=1, train_config=config))
+        results.append(start(grid, ArrayRecord(), num_rounds=2, train_config=config))
 
     run_app(app, fedkd_app.client_app(), num_supernodes=4, run_config=experiment.to_flat())
-    assert isinstance(results[0].train_metrics_clientapp[1], MetricRecord)
-    assert results[0].train_metrics_clientapp[1]["clients_ok"] == 4
+    return results[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_a_flower_strategy_in_its_own_loop_and_in_flowers(name: str) -> None:
+    experiment = small(name)
+    expected = simulate(experiment).metrics[2]
+    ours = in_own_server_app(experiment, experiment.strategy.start)
+    flowers = in_own_server_app(experiment, partial(FlowerStrategy.start, experiment.strategy))
+    assert ours.train_metrics_clientapp[2]["clients_ok"] == 4
+    assert ours.train_metrics_clientapp[2]["accuracy"] == expected["accuracy"]
+    assert flowers.train_metrics_clientapp[2]["loss"] == expected["loss"]
+    assert flowers.evaluate_metrics_clientapp[2]["accuracy"] == expected["accuracy"]
