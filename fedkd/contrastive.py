@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,6 @@ from torch import Tensor
 from fedkd.client import Client
 from fedkd.losses import nt_xent_loss
 from fedkd.nets import Net
-
-#: Every base trains an encoder with these heads; FedX adds its prediction head beside them.
-PROJECTION = ("projection",)
 
 
 @dataclass(frozen=True)
@@ -59,5 +56,5 @@ class SimCLR(Base):
         """Nothing moves."""
 
 
-#: Base name -> its class, as FedX's ``base`` field names it.
-BASES: dict[str, type[Base]] = {"simclr": SimCLR}
+#: Name of a base, as FedX's ``base`` field has it -> the base, made from a temperature.
+BASES: dict[str, Callable[[float], Base]] = {"simclr": SimCLR}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, broadcast_net, fit, load
 from fedkd.aggregate import weighted_mean
-from fedkd.contrastive import SimCLR, Views
+from fedkd.contrastive import BASES, Views
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.nets import Net
 
@@ -40,7 +40,7 @@ class FedX(Strategy):
     global_target_temperature: float = 0.1  # of the global relational target (the repository's --tt)
     divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"
     detach_target: bool = False
-    base: Literal["simclr"] = "simclr"
+    base: Literal["simclr"] = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
 
     paper: ClassVar[str] = "Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "weights and buffers of encoder and both heads, both ways"
@@ -51,7 +51,7 @@ class FedX(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs against the frozen global net. Anchors come from a second, independent stream over the same data."""
-        net, teacher, base = client.net(heads=HEADS), client.net("teacher", heads=HEADS), SimCLR(self.temperature)
+        net, teacher, base = client.net(heads=HEADS), client.net("teacher", heads=HEADS), BASES[self.base](self.temperature)
         load(net, broadcast.tensors)
         load(teacher, broadcast.tensors)
         teacher.eval().requires_grad_(False)
