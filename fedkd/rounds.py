@@ -173,7 +173,8 @@ class Run:
     def evaluation_instructions(self, round: int) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe."""
         self.server.round = round
-        with seeded(derive(self.experiment.seed, round, "server", "evaluate")):
+        seed = derive(self.experiment.seed, round, "server", "evaluate")
+        with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
             predictors = self.strategy.predictors(self.server, self.common)
             found = evaluate_global(predictors, self.server)
         self.server.release(kept=False)
