@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedkd.node import Node, load
     from fedkd.server import Server
     from fedkd.simulation import simulate
-    from fedkd.strategy import Needs, Strategy
+    from fedkd.strategy import Needs, NonNegative, Positive, Strategy
     from fedkd.train import Batch, Split, fit, predict
 
 __version__ = "0.1.0"
@@ -31,6 +31,8 @@ _HOME = {
     "Knowledge": "knowledge",
     "Needs": "strategy",
     "Node": "node",
+    "NonNegative": "strategy",
+    "Positive": "strategy",
     "Predictor": "evaluate",
     "Server": "server",
     "Split": "train",
@@ -55,6 +57,8 @@ __all__ = [
     "Knowledge",
     "Needs",
     "Node",
+    "NonNegative",
+    "Positive",
     "Predictor",
     "Server",
     "Split",

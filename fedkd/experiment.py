@@ -76,6 +76,8 @@ class Experiment(BaseModel):
     def _build_strategy(cls, given: object) -> object:
         if isinstance(given, str):
             given = {"name": given}
+        if isinstance(given, Strategy):  # a dataclass checks nothing by itself
+            given = registry.build_class(type(given), vars(given))
         return registry.build(given) if isinstance(given, Mapping) else given
 
     @field_validator("nets", mode="before")

@@ -49,7 +49,7 @@ def open_round(strategy: Strategy, round: int, arrays: ArrayRecord, config: Conf
 def current_run(strategy: Strategy) -> Run:
     """The run that ``open_round`` opened. Raises RuntimeError where there is none."""
     run = _CURRENT.get(None)
-    if run is None or run.strategy is not strategy:
+    if run is None or run.strategy != strategy:
         raise RuntimeError(
             f"no round of this {type(strategy).__name__} has begun: call start(grid, ...), or configure_train first"
         )

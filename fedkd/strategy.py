@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from pydantic import Field
 
 from fedkd.errors import InputError
 from fedkd.knowledge import Knowledge, TensorSpec, schema_of
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from fedkd.node import Node
     from fedkd.rounds import Run
     from fedkd.server import Server
+
+
+#: Types of hyperparameters that are checked when an experiment is made.
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,21 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Strategy,
+    broadcast_net,
+    classifier,
+    fit,
+    load,
+)
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss, proximal_term
 from fedkd.nets import Net
@@ -25,7 +39,7 @@ class FedProx(Strategy):
     weighted by n_k, as in FedAvg. The term runs over trainable parameters; BatchNorm's statistics are averaged as in FedAvg.
     """
 
-    mu: float = 0.01  # weight of the proximal term; the paper tries 0.001, 0.01, 0.1 and 1
+    mu: NonNegative = 0.01  # weight of the proximal term; the paper tries 0.001, 0.01, 0.1 and 1
 
     paper: ClassVar[str] = "Li et al., MLSys 2020, arXiv 1812.06127"
     sends: ClassVar[str] = "weights and buffers, both ways"

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, broadcast_net, fit, load
+from fedkd import Batch, Client, Embedder, Knowledge, Node, Positive, Server, Strategy, broadcast_net, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.contrastive import SimCLR, Views
 from fedkd.nets import Net
@@ -29,7 +29,7 @@ class FedSimCLR(Strategy):
     the views of the ``fedx`` preset unless ``data.views`` says otherwise.
     """
 
-    temperature: float = 0.1  # of NT-Xent
+    temperature: Positive = 0.1  # of NT-Xent
 
     paper: ClassVar[str] = "Chen et al., ICML 2020, arXiv 2002.05709, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Server, Strategy, broadcast_net, fit, load
+from fedkd import Batch, Client, Embedder, Knowledge, Node, Positive, Server, Strategy, broadcast_net, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.contrastive import BASES, Views
 from fedkd.losses import nt_xent_loss, relational_loss
@@ -35,9 +35,9 @@ class FedX(Strategy):
     are made; integer counters are not averaged.
     """
 
-    temperature: float = 0.1  # of NT-Xent, and of the student's relations
-    local_target_temperature: float = 0.1  # of the local relational target (the repository's --ts)
-    global_target_temperature: float = 0.1  # of the global relational target (the repository's --tt)
+    temperature: Positive = 0.1  # of NT-Xent, and of the student's relations
+    local_target_temperature: Positive = 0.1  # of the local relational target (the repository's --ts)
+    global_target_temperature: Positive = 0.1  # of the global relational target (the repository's --tt)
     divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"
     detach_target: bool = False
     base: Literal["simclr"] = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
