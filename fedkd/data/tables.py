@@ -32,10 +32,14 @@ def local_tables(path: Path) -> dict[str, Table]:
 
 def hub_tables(name: str) -> dict[str, Table]:
     """The splits of a data set on the Hugging Face hub. Needs a network, or the hub's local cache."""
+    import logging
+
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news: the error below says enough
+    once = datasets.DownloadConfig(max_retries=1)
     try:
-        return _as_tables(datasets.load_dataset(name))
+        return _as_tables(datasets.load_dataset(name, download_config=once))
     except Exception as error:  # the hub, the network and the file formats share no narrower class
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
