@@ -87,28 +87,27 @@ class Run:
         facts = {"round": round, "exchange": exchange, "persist": int(last or not self.courier.keeps_contexts)}
         return self.courier.instruct(TRAIN, broadcasts, facts, self._traffic["down"])
 
-    def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> None:
         """Uploads in; the server's half; the next broadcast stands ready. A round without uploads keeps the last one."""
-        with torch_threads(self.experiment.engine.num_cpus):  # the same for the server: these are many small tensors
-            return self._absorb(round, replies, exchange)
-
-    def _absorb(self, round: int, replies: Iterable[Message], exchange: int) -> tuple[ArrayRecord, MetricRecord]:
-        schema = self.strategy.upload_schema(self.server)
-        received = self.courier.uploads(replies, self._cohort, schema, round=round, exchange=exchange)
+        self.server.exchange = exchange
+        seed = derive(self.experiment.seed, round, exchange, "server", "torch")
+        with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
+            schema = self.strategy.upload_schema(self.server)
+            received = self.courier.uploads(replies, self._cohort, schema, round=round, exchange=exchange)
+            if received.uploads:
+                answer = self.strategy.server_update(self.server, received.uploads)
+                if isinstance(answer, Knowledge):
+                    self.common, self.personal = answer, {}
+                else:
+                    self.personal |= answer
+        self.server.release(kept=False)
         self._book(received)
         self._cohort = list(received.uploads)
-        self.server.exchange = exchange
-        if received.uploads:
-            with seeded(derive(self.experiment.seed, round, exchange, "server", "torch")):
-                answer = self.strategy.server_update(self.server, received.uploads)
-            if isinstance(answer, Knowledge):
-                self.common, self.personal = answer, {}
-            else:
-                self.personal |= answer
-        self.server.release(kept=False)
         self._row |= mean_metrics(received.uploads)
-        losses = {key: float(value) for key, value in self._row.items() if key.startswith("loss")}
-        return self.arrays(), MetricRecord({**losses})
+
+    def losses(self) -> MetricRecord:
+        """The round's mean loss over clients, so far."""
+        return MetricRecord({key: float(value) for key, value in self._row.items() if key == "loss"})
 
     def adopt(self, arrays: ArrayRecord) -> None:
         """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
@@ -183,7 +182,9 @@ class Run:
         with_probes: dict[int, Knowledge] = {}
 
         def evaluated(knowledge: Knowledge) -> Knowledge:
-            return with_probes.setdefault(id(knowledge), knowledge.with_tensors("weights", probes))
+            if id(knowledge) not in with_probes:
+                with_probes[id(knowledge)] = knowledge.with_tensors("weights", probes)
+            return with_probes[id(knowledge)]
 
         asked = draw_evaluated(self.experiment)
         broadcasts = {client: evaluated(self.personal.get(client, self.common)) for client in asked}

@@ -134,7 +134,9 @@ class Strategy(FlowerStrategy):
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean losses out."""
-        return self._run.absorb(server_round, replies, exchange=0)
+        run = self._run
+        run.absorb(server_round, replies, exchange=0)
+        return run.arrays(), run.losses()
 
     def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Flower's hook: scores the server's predictors, and asks clients to score theirs."""
