@@ -202,7 +202,9 @@ def main() -> None:
         print(f"{n} clients, 100 a round: {later_rounds(rows, 11):.2f} s a round, {flat:+.1f} MB from round 3 to 11")
     machine = {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}
     rest = {"machine": machine, "seconds": found, "ratios": ratios, "many_clients": many}
-    RESULTS.write_text(json.dumps({"command": "python benchmarks/engine.py", **rest}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"command": f"python benchmarks/engine.py {' '.join(sys.argv[1:])}".strip(), **rest}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":
