@@ -56,24 +56,28 @@ class Run:
         """Run all rounds that are left. Row 0 is the state before training."""
         history = History()
         try:
-            self.courier.join()
-            for round in range(self.done + 1, self.experiment.rounds + 1):
-                self.begin(round)
-                if round == 0:
-                    self.first_broadcast()
-                else:
-                    self._train(round)
-                if self._evaluates(round):
-                    self._evaluate(round)
-                self.done = round
-                row, clients = self._finish_row()
-                history.metrics.append(row)
-                history.clients.extend(clients)
-                if self._on_round:
-                    self._on_round(row, clients)
+            with torch_threads(self.experiment.engine.num_cpus):
+                self.courier.join()
+                for round in range(self.done + 1, self.experiment.rounds + 1):
+                    row, clients = self._round(round)
+                    history.metrics.append(row)
+                    history.clients.extend(clients)
+                    if self._on_round:
+                        self._on_round(row, clients)
         finally:
             self.server.release()
         return history
+
+    def _round(self, round: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        self.begin(round)
+        if round == 0:
+            self.first_broadcast()
+        else:
+            self._train(round)
+        if self._evaluates(round):
+            self._evaluate(round)
+        self.done = round
+        return self._finish_row()
 
     # Training
 
