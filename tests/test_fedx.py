@@ -34,7 +34,7 @@ def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     def look(net: Any, data: Any, loss: Callable[..., dict[str, Tensor]], **rest: Any) -> dict[str, float]:
         student = client.net("student", heads=HEADS, init="own")  # else student and teacher are equal before the first step
         batch = next(data.batches(epochs=1, batch_size=8, rng=torch.Generator().manual_seed(0)))
-        seen["parts"] = {name: float(part) for name, part in loss(student.eval(), batch).items()}
+        seen["parts"] = {name: part.item() for name, part in loss(student.eval(), batch).items()}
         with torch.no_grad():
             views = batch.view(1), batch.view(2), next(client.train.stream("anchors")).view(1)
             seen["z"] = [student.head("projection", student.features(view)).double() for view in views]
