@@ -37,6 +37,14 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever runs on Ray is slow: starting it costs seconds, and it keeps the cores warm."""
+    for item in items:
+        on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
+        if on_ray or item.path.name == "test_ray.py":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=GRIDS, ids=lambda grid: grid.__name__)
 def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
     """A factory of each kind of grid."""

@@ -104,6 +104,7 @@ def test_options_reach_the_run(fedkd: Fedkd) -> None:
         assert line in written.splitlines()
 
 
+@pytest.mark.slow
 def test_seeds_run_each_once_and_are_summed_up_with_an_interval(fedkd: Fedkd) -> None:
     first = fedkd("fedkd run small.toml --seeds 0-1 --out sweep")
     assert first.code == 0 and "(2 seeds, 95 % interval)" in first.out and "±" in first.out

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,6 +18,7 @@ def python(code: str, where: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=where, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_strategies_are_found_in_a_plain_checkout_and_in_an_unpacked_bundle(tmp_path: Path) -> None:
     for folder in ("fedkd", "strategies"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

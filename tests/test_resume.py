@@ -63,6 +63,7 @@ def test_a_resumed_run_equals_the_unbroken_one(name: str, tmp_path: Path) -> Non
     assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_codecs_go_on_with_their_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ends must remember the same last acknowledged upload, or the sums of differences go wrong."""
     monkeypatch.setitem(CODECS, "delta", Delta())
@@ -81,6 +82,7 @@ def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, ray
     assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(tmp_path: Path) -> None:
     whole = experiment(strategy="local", rounds=2)
     simulate(whole, out=tmp_path / "whole")

@@ -111,6 +111,7 @@ def test_bad_names_and_paths(tmp_path: Path) -> None:
         load_source("digits", path=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_one_clear_line() -> None:
     code = "from fedkd.data import load_source\nload_source('nobody/nothing')"
     environment = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

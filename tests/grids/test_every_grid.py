@@ -92,6 +92,7 @@ def test_state_survives_and_can_be_restored(make_grid: MakeGrid) -> None:
     with_grid(make_grid(), 3, body)
 
 
+@pytest.mark.slow
 def test_late_replies_are_left_out(make_grid: MakeGrid) -> None:
     def body(grid: JobGrid) -> None:
         ask(grid, "count", [0, 1])  # by now everything has started

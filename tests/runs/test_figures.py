@@ -30,6 +30,7 @@ def test_convergence_draws_png_and_svg_with_three_panels(tmp_path: Path, make_ru
         assert words in drawing
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_file(tmp_path: Path, make_run: MakeRun) -> None:
     runs = [RecordedRun.read(make_run(rows=rows_of(0.1, 0.2)).path)]
     first = convergence(runs, tmp_path / "a.pdf")
