@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -194,13 +193,15 @@ def main() -> None:
     if given.contender:
         run = {"bare": bare, "flower": flower}.get(given.contender, lambda rounds: ours(given.contender, rounds))
         return run(given.rounds)
+    from fedkd.runs.environment import cpu_model
+
     found = compare(given.rounds, given.repeats)
     ratios = show(found)
     many = {str(n): measure("--contender", "scale", "--clients", str(n), "--rounds", "12") for n in (100, 10_000)}
     for n, rows in many.items():
         flat = rows[-2]["megabytes"] - rows[3]["megabytes"]
         print(f"{n} clients, 100 a round: {later_rounds(rows, 11):.2f} s a round, {flat:+.1f} MB from round 3 to 11")
-    machine = {"cores": os.cpu_count(), "cpu": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}
+    machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "load": os.getloadavg()[0]}
     rest = {"machine": machine, "seconds": found, "ratios": ratios, "many_clients": many}
     RESULTS.write_text(
         json.dumps({"command": f"python benchmarks/engine.py {' '.join(sys.argv[1:])}".strip(), **rest}, indent=1) + "\n"

@@ -66,7 +66,9 @@ def main() -> None:
     }
     for name, value in ratios.items():
         print(f"{name:50} {value:6.2f}")
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    from fedkd.runs.environment import cpu_model
+
+    machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "load": os.getloadavg()[0]}
     found = {"command": "python benchmarks/fedx_step.py --cifar10 DIR", "machine": machine}
     RESULTS.write_text(json.dumps(found | {"images_a_second": speeds, "ratios": ratios}, indent=1) + "\n")
 

@@ -16,7 +16,7 @@ torch.set_num_threads(1)  # the nets are small and the cores shared
 
 from grids.forgetful import ForgetfulGrid  # noqa: E402
 
-from fedkd import grids  # noqa: E402
+from fedkd import Experiment, grids  # noqa: E402
 from fedkd.grids import JobGrid, RayGrid  # noqa: E402
 
 #: Every grid that fedkd exports, found by looking, and the one that forgets all between calls.
@@ -51,3 +51,14 @@ def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
     if issubclass(request.param, RayGrid):
         request.getfixturevalue("ray_session")
     return request.param
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Experiment]:
+    """Reads the text of an experiment file."""
+
+    def from_text(text: str, **overrides: str) -> Experiment:
+        (tmp_path / "mine.toml").write_text(text)
+        return Experiment.from_toml(tmp_path / "mine.toml", overrides)
+
+    return from_text

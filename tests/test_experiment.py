@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from fedkd import Experiment, InputError
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Experiment]:
-    """Reads the text of an experiment file."""
-
-    def from_text(text: str, **overrides: str) -> Experiment:
-        (tmp_path / "mine.toml").write_text(text)
-        return Experiment.from_toml(tmp_path / "mine.toml", overrides)
-
-    return from_text
 
 
 def full() -> Experiment:

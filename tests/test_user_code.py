@@ -67,17 +67,6 @@ def my_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     sys.modules.pop("my_module", None)
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Experiment]:
-    """Reads the text of an experiment file."""
-
-    def from_text(text: str, **overrides: str) -> Experiment:
-        (tmp_path / "mine.toml").write_text(text)
-        return Experiment.from_toml(tmp_path / "mine.toml", overrides)
-
-    return from_text
-
-
 @pytest.mark.usefixtures("my_module")
 @pytest.mark.parametrize(
     ("changes", "key"),
