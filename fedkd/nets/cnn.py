@@ -56,10 +56,15 @@ class CNN(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, C, H, W)."""
-        x = images
+        return self.stages(images)[1]
+
+    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The pooled output of every convolution (B, channels, h, w), and the features (B, D)."""
+        x, maps = images, []
         for convolution in self.convolutions:
-            x = F.relu(F.max_pool2d(convolution(x), 2))  # as pooling after the ReLU, on a quarter of the values
-        return F.relu(self.hidden(x.flatten(1)))  # (B, D)
+            maps.append(F.max_pool2d(convolution(x), 2))
+            x = F.relu(maps[-1])  # as pooling after the ReLU, on a quarter of the values
+        return tuple(maps), F.relu(self.hidden(x.flatten(1)))
 
 
 def _pooled(size: int, kernel: int, padding: int | str) -> int:

@@ -27,3 +27,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, C, H, W)."""
+
+    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Feature maps before their ReLU, (B, c, h, w) each, first to last, and the features that ``forward`` gives.
+
+        Default: no maps. Losses on feature maps can be used with encoders that override this.
+        """
+        return (), self(images)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import InputError
 from fedkd.nets.encoder import Encoder
+from fedkd.nets.outputs import Outputs
 
 
 class Net(nn.Module):
@@ -32,10 +33,13 @@ class Net(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, C, H, W); an InputError for a user's module that gives logits only."""
-        if not isinstance(self.encoder, Encoder):
-            raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
-        features: Tensor = self.encoder(images)
+        features: Tensor = self._featured(self.encoder)(images)
         return features
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Logits, features and feature maps of images (B, C, H, W), in one forward pass; an InputError as for ``features``."""
+        maps, features = self._featured(self.encoder).stages(images)
+        return Outputs(self.head("classifier", features), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:
         """Output of the named head, e.g. ``net.head("projection", net.features(images))``."""
@@ -47,3 +51,8 @@ class Net(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W)."""
         return self.head("classifier", self.encoder(images))
+
+    def _featured(self, encoder: nn.Module) -> Encoder:
+        if not isinstance(encoder, Encoder):
+            raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
+        return encoder

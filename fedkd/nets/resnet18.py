@@ -54,6 +54,13 @@ class ResNet18(Encoder):
         x = self.blocks(x)  # (B, 8 * width, H/8, W/8)
         return x.mean(dim=(2, 3))
 
+    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The stem's output and those of the four stages, (B, width, H, W) .. (B, 8 * width, H/8, W/8), and the features."""
+        maps: list[Tensor] = [self.norm(self.stem(images))]
+        for first, second in zip(*[iter(self.blocks)] * 2, strict=True):
+            maps.append(second.before_relu(first(F.relu(maps[-1]))))  # not in place, unlike forward: maps are kept
+        return tuple(maps), F.relu(maps[-1]).mean(dim=(2, 3))
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut, which is a 1x1 convolution where the shape changes."""
@@ -66,13 +73,32 @@ class BasicBlock(nn.Module):
         self.norm2 = make_norm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(outputs))
+            self.shortcut = nn.Sequential(Projection(inputs, outputs, 1, stride, bias=False), make_norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+        return F.relu_(self.before_relu(x))
+
+    def before_relu(self, x: Tensor) -> Tensor:
+        """The sum of both ways: what ``forward`` cuts off at 0."""
         residual = F.relu_(self.norm1(self.convolution1(x)))
         residual = self.norm2(self.convolution2(residual))
-        return F.relu_(residual.add_(self.shortcut(x)))
+        both: Tensor = residual.add_(self.shortcut(x))
+        return both
+
+
+class Projection(nn.Conv2d):
+    """A 1x1 convolution with a stride, as torch has it but for memory safety.
+
+    The backward pass of torch 2.13's own writes out of bounds on some CPUs where the channels are no multiple of 8.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+        if self.in_channels % 8 == 0:
+            return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)  # the same numbers, up to rounding
 
 
 class GroupNorm(nn.GroupNorm):

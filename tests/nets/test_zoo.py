@@ -6,6 +6,7 @@ from torch import nn
 
 from fedkd.errors import InputError
 from fedkd.nets import ZOO, Encoder, Net, build_net, check_net
+from fedkd.nets.resnet18 import Projection
 from fedkd.randomness import seeded
 
 SMALL = {"resnet18": {"width": 4}}
@@ -34,6 +35,22 @@ def test_logits_are_the_classifier_of_the_features_in_either_memory_format(name:
     torch.testing.assert_close(net(images), logits)
     net.to(memory_format=torch.channels_last)
     torch.testing.assert_close(net(images.to(memory_format=torch.channels_last)), logits)
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_maps_come_with_the_very_logits_and_features_of_a_plain_pass(name: str) -> None:
+    net = build_net(name, shape=(3, 16, 16), classes=5, options=SMALL.get(name, {})).eval()
+    images = torch.randn(4, 3, 16, 16)
+    outputs = net.outputs(images)
+    assert outputs.features is not None
+    assert torch.equal(outputs.logits, net(images))
+    assert torch.equal(outputs.features, net.features(images))
+    assert len(outputs.maps) == {"mlp": 0, "cnn": 2, "resnet18": 5}.get(name, len(outputs.maps))
+    sizes = [held.shape[-1] for held in outputs.maps]
+    assert sizes == sorted(sizes, reverse=True)
+    for before, after in zip(outputs.maps, outputs.activated, strict=True):
+        assert (before < 0).any()  # nothing wrote into the kept map
+        assert torch.equal(after, before.clamp_min(0))
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
@@ -190,3 +207,24 @@ def test_heads_are_asked_for_by_name() -> None:
         net(torch.randn(3, 1, 8, 8))
     with pytest.raises(InputError, match="head 'projecton' is unknown: did you mean 'projection'"):
         build_net("mlp", shape=(1, 8, 8), classes=10, heads=("projecton",))
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+@pytest.mark.parametrize("size", [(6, 6), (5, 7)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_projection_is_a_strided_1x1_convolution(
+    channels: int, size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
+    """Forward as torch has it; gradients as a matrix product in float64 has them: torch's own may write out of bounds."""
+    projection = Projection(channels, 2 * channels, 1, 2, bias=False).to(memory_format=memory_format)
+    x = torch.randn(3, channels, *size).to(memory_format=memory_format).requires_grad_()
+    found = projection(x)
+    with torch.no_grad():
+        torch.testing.assert_close(found, nn.functional.conv2d(x, projection.weight, stride=2), rtol=1e-5, atol=1e-6)
+    weights = torch.randn_like(found)
+    (found * weights).sum().backward()
+    reference, matrix = x.detach().double().requires_grad_(), projection.weight.detach().double().requires_grad_()
+    expected = torch.einsum("oc,bchw->bohw", matrix[:, :, 0, 0], reference[:, :, ::2, ::2])
+    (expected * weights.double()).sum().backward()
+    torch.testing.assert_close(x.grad.double(), reference.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(projection.weight.grad.double(), matrix.grad, rtol=1e-5, atol=1e-5)
