@@ -1,30 +1,104 @@
-"""Losses: pure functions on tensors, one idea a file. Every name in ``__all__`` returns a scalar tensor ``()``.
+"""Losses: pure functions on tensors, one idea a file; modules where a loss has parameters of its own.
+
+A loss returns a scalar tensor ``()``, unweighted. Beside losses there are what goes into some of them: ``logit_standardize``,
+``ofd_margin``, ``rotations``, ``draw_triplets``, and the connectors between maps of different shapes.
 
 All of them compute in at least float32 whatever the inputs' type and whatever autocast region they are called from;
 float64 stays float64. Where a student learns from a teacher, the student comes first and the teacher is a constant.
 """
 
+from fedkd.losses.activation_boundary import ab_loss
+from fedkd.losses.attention_transfer import at_loss
+from fedkd.losses.channel_wise import cwd_loss
+from fedkd.losses.class_wise import cskd_loss
+from fedkd.losses.connectors import BoundaryConnector, ConvolutionalRegressor, OverhaulConnector
+from fedkd.losses.correlation_congruence import cc_loss
+from fedkd.losses.crd import CRDLoss
 from fedkd.losses.cross_entropy import cross_entropy_loss
+from fedkd.losses.decoupled import dkd_loss
 from fedkd.losses.distillation import kd_loss
+from fedkd.losses.factor_transfer import FactorTransfer
+from fedkd.losses.hint import hint_loss
+from fedkd.losses.jacobian import jacobian_loss
+from fedkd.losses.kdsvd import kdsvd_loss
 from fedkd.losses.logit_distance import logit_mae, logit_mse
+from fedkd.losses.logit_standard import logit_standardize
 from fedkd.losses.model_contrastive import model_contrastive_loss
+from fedkd.losses.mutual_contrastive import icl_loss, soft_icl_loss, soft_similarity_loss
+from fedkd.losses.neuron_selectivity import nst_loss
 from fedkd.losses.not_true import not_true_loss
 from fedkd.losses.nt_xent import nt_xent_loss
+from fedkd.losses.overhaul import ofd_loss, ofd_margin
+from fedkd.losses.pearson import dist_loss
+from fedkd.losses.pkt import pkt_loss
 from fedkd.losses.prototype import prototype_loss
 from fedkd.losses.proximal import proximal_term
+from fedkd.losses.relation_votes import draw_triplets, relation_vote_loss
 from fedkd.losses.relational import relational_loss
+from fedkd.losses.review import ReviewKD, hcl_loss
+from fedkd.losses.rkd import rkd_angle_loss, rkd_distance_loss
+from fedkd.losses.seed import seed_loss
+from fedkd.losses.self_supervision import SSKDLoss, rotations
+from fedkd.losses.semckd import SemCKD
+from fedkd.losses.similarity_preserving import sp_loss
 from fedkd.losses.soft_cross_entropy import soft_cross_entropy
+from fedkd.losses.solution_flow import fsp_loss
+from fedkd.losses.supervised_contrastive import supcon_loss
+from fedkd.losses.teacher_free import tfkd_reg_loss
+from fedkd.losses.unifying import unify_loss
+from fedkd.losses.variational import VIDLoss
+from fedkd.losses.weighted_soft_labels import wsld_loss
 
 __all__ = [
+    "BoundaryConnector",
+    "CRDLoss",
+    "ConvolutionalRegressor",
+    "FactorTransfer",
+    "OverhaulConnector",
+    "ReviewKD",
+    "SSKDLoss",
+    "SemCKD",
+    "VIDLoss",
+    "ab_loss",
+    "at_loss",
+    "cc_loss",
     "cross_entropy_loss",
+    "cskd_loss",
+    "cwd_loss",
+    "dist_loss",
+    "dkd_loss",
+    "draw_triplets",
+    "fsp_loss",
+    "hcl_loss",
+    "hint_loss",
+    "icl_loss",
+    "jacobian_loss",
     "kd_loss",
+    "kdsvd_loss",
     "logit_mae",
     "logit_mse",
+    "logit_standardize",
     "model_contrastive_loss",
     "not_true_loss",
+    "nst_loss",
     "nt_xent_loss",
+    "ofd_loss",
+    "ofd_margin",
+    "pkt_loss",
     "prototype_loss",
     "proximal_term",
+    "relation_vote_loss",
     "relational_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "rotations",
+    "seed_loss",
     "soft_cross_entropy",
+    "soft_icl_loss",
+    "soft_similarity_loss",
+    "sp_loss",
+    "supcon_loss",
+    "tfkd_reg_loss",
+    "unify_loss",
+    "wsld_loss",
 ]

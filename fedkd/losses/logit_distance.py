@@ -8,14 +8,14 @@ from torch import Tensor
 from fedkd.losses.precision import at_least_float32
 
 
-def logit_mae(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+def logit_mae(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference over all B * C elements, as in the authors' code of FedMD.
 
     Unlike a divergence of softmaxes it sees the logits' scale and offset. The gradient reaches the student only.
 
     Args:
-        student_logits: (B, C), any float type; computed in float32 or better.
-        teacher_logits: (B, C), the same samples in the same order; a constant here.
+        student: (B, C) logits, any float type; computed in float32 or better.
+        teacher: (B, C) logits, the same samples in the same order; a constant here.
 
     Returns:
         () float32 or better, at least 0.
@@ -27,19 +27,23 @@ def logit_mae(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     >>> logit_mae(torch.tensor([[0.0, 4.0]]), torch.tensor([[2.0, 3.0]])).item()
     1.5
     """
-    return F.l1_loss(*_pair("logit_mae", student_logits, teacher_logits))
+    return F.l1_loss(*_pair("logit_mae", student, teacher))
 
 
-def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Mean squared difference over all B * C elements; arguments, result and errors as in ``logit_mae``.
+def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over all B * C elements; result, errors and gradient as in ``logit_mae``.
 
-    The regression on logits of Ba and Caruana 2014, arXiv 1312.6184.
+    The regression on logits of Ba and Caruana 2014, arXiv 1312.6184. TextBrewer divides both logits by a temperature first.
+
+    Args:
+        student: (B, C) logits, any float type; computed in float32 or better.
+        teacher: (B, C) logits, the same samples in the same order; a constant here.
 
     >>> import torch
     >>> logit_mse(torch.tensor([[0.0, 4.0]]), torch.tensor([[2.0, 3.0]])).item()
     2.5
     """
-    return F.mse_loss(*_pair("logit_mse", student_logits, teacher_logits))
+    return F.mse_loss(*_pair("logit_mse", student, teacher))
 
 
 def _pair(name: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedkd.losses.distillation import kd_loss
 
 
-def not_true_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 1.0) -> Tensor:
+def not_true_loss(student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float = 1.0) -> Tensor:
     """The distillation loss over the C - 1 classes that are not the label::
 
         T^2 * mean_b KL(softmax(teacher without y / T) || softmax(student without y / T))
@@ -17,8 +17,8 @@ def not_true_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor
     The gradient reaches the student's other logits only.
 
     Args:
-        student_logits: (B, C), any float type; computed in float32 or better, in log space.
-        teacher_logits: (B, C), the same samples in the same order; a constant here.
+        student: (B, C) logits, any float type; computed in float32 or better, in log space.
+        teacher: (B, C) logits, the same samples in the same order; a constant here.
         labels: (B,) int64 class ids in 0 .. C - 1.
         temperature: T > 0.
 
@@ -33,11 +33,18 @@ def not_true_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor
     >>> round(not_true_loss(student, teacher, torch.tensor([0])).item(), 4)  # (1/2, 1/2) taught (1/5, 4/5)
     0.1927
     """
-    if student_logits.shape != teacher_logits.shape:
-        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
+    if student.shape != teacher.shape:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
         raise ValueError(f"not_true_loss: the shapes of student and teacher logits differ, {shapes}")
-    rows, classes = student_logits.shape
-    kept = torch.ones_like(student_logits, dtype=torch.bool).scatter(1, labels[:, None], False)  # (B, C)
-    student = student_logits[kept].view(rows, classes - 1)
-    teacher = teacher_logits[kept].view(rows, classes - 1)
-    return kd_loss(student, teacher, temperature=temperature)
+    return kd_loss(without_true(student, labels), without_true(teacher, labels), temperature=temperature)
+
+
+def without_true(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits of the classes that are not the label, in their order: (B, C) and (B,) int64 -> (B, C - 1).
+
+    >>> without_true(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([1, 0])).tolist()
+    [[1.0, 3.0], [5.0, 6.0]]
+    """
+    rows, classes = logits.shape
+    kept = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)  # (B, C)
+    return logits[kept].view(rows, classes - 1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.losses.precision import at_least_float32
+from fedkd.losses.rows import unit_rows
 
 
 def nt_xent_loss(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
@@ -38,7 +39,7 @@ def nt_xent_loss(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"nt_xent_loss: the views' shapes differ, {tuple(a.shape)} and {tuple(b.shape)}")
     with torch.autocast(a.device.type, enabled=False):
-        rows = F.normalize(torch.cat([at_least_float32(a), at_least_float32(b)]), dim=1)  # (2B, D)
+        rows = unit_rows(torch.cat([at_least_float32(a), at_least_float32(b)]))  # (2B, D)
         similarity = (rows @ rows.T) / temperature  # (2B, 2B)
         similarity.fill_diagonal_(-torch.inf)  # a row is not its own candidate
         partner = torch.arange(len(rows), device=a.device).roll(len(a))  # (2B,)

@@ -12,8 +12,9 @@ from fedkd.losses.precision import at_least_float32
 def prototype_loss(features: Tensor, prototypes: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Mean squared difference between features and the prototype of their class, over elements and over samples.
 
-    Samples whose class has no prototype are left out of sum and count. The paper writes a distance; the authors' code takes
-    this element mean, which is D times smaller than the squared distance. The gradient reaches the features only.
+    Samples whose class has no prototype are left out of sum and count; the authors' code counts them, as 0. The paper writes a
+    distance; that code takes the element mean, which is D times smaller than the squared distance. The gradient reaches the
+    features only.
 
     Args:
         features: (B, D), any float type; computed in float32 or better.

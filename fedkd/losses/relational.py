@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedkd.errors import InputError
 from fedkd.losses.precision import at_least_float32
+from fedkd.losses.rows import unit_rows
 
 
 def relational_loss(
@@ -63,8 +64,8 @@ def relational_loss(
     if divergence not in DIVERGENCES:
         raise InputError(f"divergence {divergence!r} is unknown: write {' or '.join(map(repr, DIVERGENCES))}")
     with torch.autocast(a.device.type, enabled=False):
-        views = F.normalize(torch.cat([at_least_float32(a), at_least_float32(b)]), dim=1)  # (2B, D)
-        cosines = views @ F.normalize(at_least_float32(anchors), dim=1).T  # (2B, A)
+        views = unit_rows(torch.cat([at_least_float32(a), at_least_float32(b)]))  # (2B, D)
+        cosines = views @ unit_rows(at_least_float32(anchors)).T  # (2B, A)
         log_r = F.log_softmax(cosines / temperature, dim=1)  # (2B, A)
         same = temperature == target_temperature
         log_views = log_r if same else F.log_softmax(cosines / target_temperature, dim=1)  # (2B, A)
