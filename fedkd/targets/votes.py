@@ -1,0 +1,132 @@
+"""Private aggregation of teacher ensembles by votes: Papernot et al. 2017 and 2018, arXiv 1802.08908, PATE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedkd.errors import unknown
+from fedkd.targets.target import Target
+from fedkd.targets.teachers import teacher_logits
+
+
+def votes(logits: Tensor) -> Tensor:
+    """How many teachers hold each class for the likeliest::
+
+        n[c] = #{k: argmax z_k = c}
+
+    A teacher whose largest logits are equal votes for the first of them.
+
+    Args:
+        logits: (K, B, C) of K >= 1 teachers, any float type.
+
+    Returns:
+        (B, C) counts as float32 or better, rows that sum to K.
+
+    Raises:
+        ValueError: logits of another number of dimensions, or of no teacher.
+
+    >>> votes(torch.tensor([[[1.0, 0.0]], [[0.0, 9.0]], [[2.0, 0.0]]]))
+    tensor([[2., 1.]])
+    """
+    constants = teacher_logits("votes", logits)
+    return F.one_hot(constants.argmax(-1), logits.shape[-1]).sum(0).to(constants.dtype)
+
+
+def vote(logits: Tensor, *, noise: float = 0.0, distribution: str = "laplace", rng: torch.Generator | None = None) -> Target:
+    """The class of most votes after noise, one-hot: the noisy-max mechanism of PATE::
+
+        argmax_c (n[c] + noise * e[c]),   e of Laplace(1), or of N(0, 1)
+
+    Where the teachers were trained on disjoint private data, one sample's owner changes one vote. What that costs in privacy is
+    for an accountant to say, and adds up over samples and over every time that a sample is asked again: keep the answers. Of
+    equal counts, the first class wins. The noise is pseudo-random floating point: fit for experiments, no guard against who
+    reads its low bits. Uses no labels.
+
+    Args:
+        logits: (K, B, C) of K >= 1 teachers, any float type.
+        noise: its scale, in votes; 0 is a plain majority. PATE's paper has gamma = 1 / noise for Laplace's.
+        distribution: "laplace" or "gaussian".
+        rng: where the noise comes from; may be left out where there is none.
+
+    Returns:
+        probabilities (B, C), rows of one 1, float32 or better.
+
+    Raises:
+        ValueError: logits of another number of dimensions, or of no teacher; a negative noise, or noise without an rng.
+        InputError: an unknown distribution.
+
+    >>> logits = torch.tensor([[[1.0, 0.0]], [[0.0, 9.0]], [[2.0, 0.0]]])
+    >>> vote(logits).probabilities()
+    tensor([[1., 0.]])
+    >>> many = logits.expand(3, 2000, 2)  # the noise turns 2 : 1 where a difference of two Laplace(1) is above 1: 3 / 4e of all
+    >>> share = vote(many, noise=1.0, rng=torch.Generator().manual_seed(0)).probabilities()[:, 1].mean()
+    >>> bool((share - 0.2759).abs() < 0.03)
+    True
+    """
+    counts = votes(logits)
+    noisy = counts + _noise("vote", counts, noise, distribution, rng)
+    return Target(F.one_hot(noisy.argmax(-1), counts.shape[-1]).to(counts.dtype), "probabilities")
+
+
+def confident_vote(
+    logits: Tensor, *, threshold: float, threshold_noise: float, noise: float, rng: torch.Generator | None = None
+) -> tuple[Target, Tensor]:
+    """The noisy vote, and for which samples the teachers agree enough to ask for it: Confident-GNMax::
+
+        confident = max_c n[c] + threshold_noise * e >= threshold
+        vote      = argmax_c (n[c] + noise * e[c])                       all e of N(0, 1)
+
+    Only the answers on confident samples may be used, or the accountant counts them in vain. The first test costs privacy on
+    every sample, hence its noise is the larger one. Uses no labels.
+
+    Args:
+        logits: (K, B, C) of K >= 1 teachers, any float type.
+        threshold: in votes.
+        threshold_noise: scale of the test's noise, in votes; 0 is none.
+        noise: scale of the vote's noise, in votes; 0 is none.
+        rng: where the noise comes from; may be left out where there is none.
+
+    Returns:
+        probabilities (B, C), rows of one 1; and the mask (B,) bool of the confident samples.
+
+    Raises:
+        ValueError: as ``vote``.
+
+    >>> logits = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])  # votes 2 : 0 and 1 : 1
+    >>> confident_vote(logits, threshold=2, threshold_noise=0.0, noise=0.0)[1]
+    tensor([ True, False])
+    """
+    most = votes(logits).amax(-1)  # (B,)
+    confident = most + _noise("confident_vote", most, threshold_noise, "gaussian", rng) >= threshold
+    return vote(logits, noise=noise, distribution="gaussian", rng=rng), confident
+
+
+def _noise(function: str, counts: Tensor, scale: float, distribution: str, rng: torch.Generator | None) -> Tensor:
+    """Noise of the counts' shape, drawn where the rng lives."""
+    if distribution not in DISTRIBUTIONS:
+        raise unknown(f"{function}: distribution", distribution, DISTRIBUTIONS)
+    if not scale >= 0:
+        raise ValueError(f"{function}: noise {scale} is negative")
+    if scale == 0:
+        return torch.zeros_like(counts)
+    if rng is None:
+        raise ValueError(f"{function}: noise needs an rng")
+    empty = torch.empty(counts.shape, dtype=torch.float64, device=rng.device)
+    return scale * DISTRIBUTIONS[distribution](empty, rng).to(counts)
+
+
+def _laplace(empty: Tensor, rng: torch.Generator) -> Tensor:
+    """The difference of two exponential variables is a Laplace variable."""
+    return empty.exponential_(generator=rng) - empty.clone().exponential_(generator=rng)
+
+
+def _gaussian(empty: Tensor, rng: torch.Generator) -> Tensor:
+    return empty.normal_(generator=rng)
+
+
+#: name -> fills a tensor with noise of scale one.
+DISTRIBUTIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"laplace": _laplace, "gaussian": _gaussian}

@@ -1,0 +1,84 @@
+"""PATE's votes: counted by hand, and noise of the distribution that it claims."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedkd.errors import InputError
+from fedkd.targets import confident_vote, vote, votes
+
+
+def ballots(*classes: int, of: int = 3) -> Tensor:
+    """Logits (K, 1, C) of teachers who vote so."""
+    return torch.nn.functional.one_hot(torch.tensor(classes), of)[:, None].float()
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_votes_are_counted_by_sample() -> None:
+    logits = torch.stack([torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0]]), torch.tensor([[-1.0, 0.0, -2.0], [0.0, 0.0, 1.0]])])
+    assert votes(logits).tolist() == [[0, 2, 0], [1, 0, 1]]
+
+
+def test_without_noise_the_majority_wins_however_sure_the_others_are() -> None:
+    logits = ballots(1, 1, 2)
+    logits[2] *= 1e4
+    target = vote(logits)
+    assert target.kind == "probabilities"
+    assert target.values.tolist() == [[0, 1, 0]]
+
+
+def test_of_equal_counts_the_first_class_wins_in_whatever_order_teachers_vote() -> None:
+    for order in ((2, 0, 1), (1, 2, 0), (0, 1, 2)):
+        assert vote(ballots(*order)).values.tolist() == [[1, 0, 0]]
+
+
+def test_noise_is_drawn_from_the_generator_and_no_other() -> None:
+    many = ballots(0, 1).expand(2, 100, 3)
+    before = torch.get_rng_state()
+    first, again, other = (vote(many, noise=2.0, rng=rng(seed)).values for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "turned"),
+    [
+        # The difference of two Laplace(s) is above d with probability (1 + d / 2s) exp(-d / s) / 2,
+        ("laplace", (1 + 1 / 4) * math.exp(-1 / 2) / 2),
+        # and that of two N(0, s^2) is N(0, 2 s^2).
+        ("gaussian", math.erfc(1 / 2 / math.sqrt(2) / math.sqrt(2)) / 2),
+    ],
+)
+def test_noise_turns_a_majority_of_one_as_often_as_it_should(distribution: str, turned: float) -> None:
+    many = ballots(0, 0, 1, of=2).expand(3, 40_000, 2)
+    share = vote(many, noise=2.0, distribution=distribution, rng=rng()).values[:, 1].mean().item()
+    assert share == pytest.approx(turned, abs=4 * math.sqrt(turned * (1 - turned) / 40_000))
+
+
+def test_only_samples_on_which_teachers_agree_are_confident() -> None:
+    logits = torch.cat([ballots(0, 0, 0, 0), ballots(0, 1, 1, 2), ballots(0, 0, 0, 2)], dim=1)
+    target, confident = confident_vote(logits, threshold=3, threshold_noise=0.0, noise=0.0)
+    assert confident.tolist() == [True, False, True]
+    assert target.values.tolist() == vote(logits).values.tolist()
+
+
+def test_the_noise_of_the_threshold_is_gaussian() -> None:
+    many = ballots(0, 0).expand(2, 40_000, 3)
+    _, confident = confident_vote(many, threshold=4, threshold_noise=2.0, noise=0.0, rng=rng())
+    expected = math.erfc(1 / math.sqrt(2)) / 2  # one standard deviation above
+    assert confident.float().mean().item() == pytest.approx(expected, abs=4 * math.sqrt(expected / 40_000))
+
+
+def test_noise_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="vote: noise needs an rng"):
+        vote(ballots(0), noise=1.0)
+    with pytest.raises(ValueError, match=r"vote: noise -1.0 is negative"):
+        vote(ballots(0), noise=-1.0, rng=rng())
+    with pytest.raises(InputError, match="vote: distribution 'laplacian': did you mean 'laplace'"):
+        vote(ballots(0), distribution="laplacian")
