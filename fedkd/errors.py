@@ -1,6 +1,7 @@
 """Errors that a user caused and can cure: one line that names what, where and the cure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -30,3 +31,12 @@ def unknown(what: str, name: str, known: Iterable[str], *, cure: str = "") -> In
     unknown data.partition 'dirchlet': did you mean 'dirichlet'?
     """
     return InputError(f"unknown {what} {name!r}: {did_you_mean(name, known)}{cure}")
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """Name the key in front of an InputError of the block."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None

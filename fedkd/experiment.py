@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from inspect import signature
@@ -16,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from fedkd import registry
 from fedkd.config_text import flatten, line_of_error, parse_value, to_toml, unflatten
-from fedkd.errors import InputError, did_you_mean
+from fedkd.errors import InputError, did_you_mean, under
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
 from fedkd.settings import FROZEN, SECTIONS, Attacking, Data, Engine, Faults, Names, Privacy, Training
 from fedkd.shares import deal, read_nets
@@ -102,9 +101,9 @@ class Experiment(BaseModel):
         keys = {**dict.fromkeys(self.architectures, "nets"), self.server_net: "server_net", self.shared_net: "shared_net"}
         for name, key in {**keys, **{name: f"net_options.{name}" for name in self.net_options}}.items():
             if name not in ("", FUNCTION) and ":" not in name:
-                with _under(key):
+                with under(key):
                     check_net(name, self.net_options.get(name, {}))
-        self.strategy.needs.check(type(self.strategy).__name__, self)
+        self.strategy.check(self)
         if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):
             name = type(self.strategy).__name__
             raise InputError(f"late_rounds: uploads of {name} make sense in their own round only: set it to 0")
@@ -223,15 +222,6 @@ def _federation(data: Data, seed: int) -> Federation:
     public_source = load_source(data.public_source) if data.public_source else None
     settings = data.model_dump(include=signature(build_federation).parameters.keys() - {"source", "public_source"})
     return build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)
-
-
-@contextmanager
-def _under(key: str) -> Iterator[None]:
-    """Name the key in front of an InputError of the block."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -61,7 +61,9 @@ def build_class(cls: type[Strategy], table: Mapping[str, Any]) -> Strategy:
     except ValidationError as error:
         finding = error.errors(include_url=False)[0]
         key = ".".join(map(str, finding["loc"]))
-        raise InputError(f"strategy.{key}: {finding['msg'].lower()}, got {finding['input']!r}") from None
+        if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
+            raise InputError(f"strategy.{key}: {inner}") from None
+        raise InputError(f"strategy.{key}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}") from None
 
 
 def describe(strategy: Strategy) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Run:
                 self._announce(self.strategy.server_update(self.server, uploads))
         self.server.release(kept=False)
         self.books.enter(received)
+        self.books.row |= self.server.reported
         if self.experiment.privacy.noise_multiplier:
             asked = {client: self.strategy.upload_schema(self.server, client) for client in in_time}
             self.books.row |= Ledger(self.experiment.privacy, self.server.memory).enter(asked)
@@ -154,7 +155,7 @@ class Run:
     def begin(self, round: int) -> None:
         """Open the books of a round."""
         self.books = Books(round, self.experiment.timeout)
-        self.server.round, self.server.exchange = round, 0
+        self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 
     def first_broadcast(self) -> None:
         """Make what clients get before round 1."""

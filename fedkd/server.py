@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedkd.experiment import Experiment
+from fedkd.nets import Net
 from fedkd.node import Node
+from fedkd.saved_nets import saved_nets
 from fedkd.train import Split
 
 
 class Server(Node):
     """The server of one run."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.reported: dict[str, float] = {}
+
+    def report(self, numbers: Mapping[str, float]) -> None:
+        """Put numbers into the round's row of metrics, each as ``server_<name>``: losses of a student at the server, say."""
+        self.reported |= {f"server_{name}": value for name, value in numbers.items()}
 
     @property
     def name(self) -> str:
@@ -32,3 +50,16 @@ class Server(Node):
     def test(self) -> Split:
         """The global test set."""
         return self.split(self.federation.test)
+
+    def saved_nets(self, run: str) -> dict[str, Net]:
+        """The nets that a finished run left in its directory, by name, frozen, here. InputError where it left none."""
+        channels, height, width = self.federation.source.train_images.shape[1:]
+        nets = saved_nets(run, shape=(channels, height, width), classes=self.classes, functions=self._functions.nets)
+        return {name: net.to(self.device) for name, net in nets.items()}
+
+    def saved_class_sets(self, run: str) -> Tensor:
+        """Which classes each net of a finished run was trained on, in the order of ``saved_nets``. (K, C) bool"""
+        federation = Experiment.from_toml(Path(run) / "experiment.toml").federation()
+        owners = [name.partition("-")[2].partition("-")[0] for name in self.saved_nets(run)]  # of "client-3-main": "3"
+        trained = [federation.client_train(int(owner)) if owner.isdigit() else federation.train for owner in owners]
+        return torch.stack([samples.label_counts() > 0 for samples in trained])

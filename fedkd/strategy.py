@@ -86,6 +86,10 @@ class Strategy(FlowerStrategy):
         """What clients get before round 1, one for all or one per client id. Default: nothing."""
         return Knowledge()
 
+    def check(self, experiment: Experiment) -> None:
+        """Raise InputError if the experiment does not give what is needed. Default: ``needs``, the same for every setting."""
+        self.needs.check(type(self).__name__, experiment)
+
     def exchanges_per_round(self, experiment: Experiment) -> int:
         """How many down/up trips a round has. Default: one."""
         return 1

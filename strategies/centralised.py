@@ -43,7 +43,7 @@ class Centralised(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """Epochs of cross-entropy over everybody's samples, whoever took part."""
         net = _net(server)
-        train_on_labels(net, server.split(server.federation.train).labelled())
+        server.report(train_on_labels(net, server.split(server.federation.train).labelled()))
         return Knowledge.of("weights", net.state_dict())
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:

@@ -68,7 +68,7 @@ class CFD(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The server's net learns the mean of the soft labels, and says what it then predicts."""
         net = server.net(keep=True)
-        self._distil(server, net, mean(stacked_probabilities(uploads)))
+        server.report(self._distil(server, net, mean(stacked_probabilities(uploads))))
         return Knowledge.of("probabilities", self._say(server, net))
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:

@@ -69,7 +69,7 @@ class DSFL(Strategy):
             "power": partial(power, exponent=self.exponent),
         }[self.sharpening]
         answer = Knowledge.of("probabilities", {"probabilities": sharpen(mean(stacked_probabilities(uploads)))})
-        self._distil(server, answer)
+        server.report({"distillation": self._distil(server, answer)})
         return answer
 
     def _distil(self, node: Node, broadcast: Knowledge) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedkd import Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, broadcast_net, classifier
 from fedkd import load as load_weights
 from fedkd.aggregate import mean, weighted_mean
-from fedkd.losses import kd_loss
+from fedkd.distillers import LogitLossName, logit_loss
 from fedkd.methods import architecture_groups as groups
 from fedkd.methods.early_stopping import Patience, accuracy, distil_to_best
 from fedkd.methods.public_distillation import predict_public
@@ -35,8 +35,7 @@ class FedDF(Strategy):
     The teachers predict the whole public set once a round: the same as once a step, since its views are not augmented.
     Deviations: steps, patience and the steps between validations are a tenth of the code's. It averages logits, and counts the
     start among the candidates, only if told to; both are fixed here. Gradients are clipped by ``train.clip`` (there at 5).
-    An architecture nobody returned is distilled too, so ``server_net`` may be nobody's. Nets whose logits are not finite do
-    not count. No FedProx term at the clients.
+    An architecture nobody returned is distilled too. Nets whose logits are not finite do not count. No FedProx term.
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000  # at most, a round and architecture; 10,000 in the code; 0 = the plain mean
@@ -44,6 +43,8 @@ class FedDF(Strategy):
     patience: Steps = 100  # steps without a better accuracy on the validation set; 1,000 in the code
     batch_size: Steps = 128  # public samples a step
     lr: Positive = 1e-3  # of Adam
+    loss: LogitLossName = "kd"  # of fedkd.distillers
+    temperature: Positive = 1.0  # of the loss, if it has one
     drop_worst: bool = False  # leave out nets below 1.2 times chance on the validation set; there only as teachers
 
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"
@@ -69,7 +70,7 @@ class FedDF(Strategy):
             return {}
         targets = mean(torch.stack([*said.values()]))  # (K, P, C) -> (P, C)
         until = Patience(self.steps, self.validate_every, self.patience)
-        loss = partial(kd_loss, temperature=1.0)
+        loss = logit_loss(self.loss, temperature=self.temperature)
         distil = partial(
             distil_to_best, loss=loss, validation=server.validation, until=until, lr=self.lr, batch_size=self.batch_size
         )
@@ -77,7 +78,7 @@ class FedDF(Strategy):
             student = groups.group_net(server, architecture)
             if own := {k: uploads[k] for k in said if server.architecture_of(k) == architecture}:
                 load_weights(student, weighted_mean(own, weights=[1.0] * len(own)).tensors)
-            distil(student, server.public, targets)
+            server.report({f"{architecture}_validation_accuracy": distil(student, server.public, targets)})
         return groups.weights_of_groups(server)
 
     def _predictions(self, server: Server, uploads: Mapping[int, Knowledge]) -> dict[int, Tensor]:

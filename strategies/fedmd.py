@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, final
 import torch
 from pydantic import Field
 
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier
+from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import mean, stack
-from fedkd.losses import logit_mae
+from fedkd.distillers import LogitLossName, logit_loss
 from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
 
 
@@ -33,6 +33,8 @@ class FedMD(Strategy):
 
     public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, 0 = all; fewer where there are fewer
     digest_epochs: Annotated[int, Field(ge=1)] = 1
+    loss: LogitLossName = "logit_mae"  # of the digest, of fedkd.distillers
+    temperature: Positive = 4.0  # of that loss, if it has one
     public_epochs: Annotated[int, Field(ge=0)] = 20  # of the warm-up, on the public samples if these have labels
     private_epochs: Annotated[int, Field(ge=0)] = 25  # of the warm-up, on the client's own
 
@@ -58,7 +60,8 @@ class FedMD(Strategy):
             warm_up(client, net, data, public_epochs=self.public_epochs, private_epochs=self.private_epochs)
             return Knowledge.of("logits", {"logits": predict_public(net, subset)}, weight=len(data))
         targets, optimizer = broadcast.tensors["logits"], client.optimizer("digest", net)
-        digest = distil(net, subset, targets, logit_mae, part="digest", optimizer=optimizer, epochs=self.digest_epochs)
+        loss = logit_loss(self.loss, temperature=self.temperature)
+        digest = distil(net, subset, targets, loss, part="digest", optimizer=optimizer, epochs=self.digest_epochs)
         revisit = train_on_labels(net, data, optimizer=client.optimizer("revisit", net))
         return Knowledge(weight=len(data), metrics={**revisit, "digest": digest["digest"]})
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, classifier
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
 from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.distillers import LogitLossName, logit_loss
+from fedkd.losses import cross_entropy_loss
 from fedkd.methods.mutual import fit_together, shared_net
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -36,6 +37,8 @@ class FML(Strategy):
 
     alpha: Share = 0.5  # weight of the labels in the local net's loss
     beta: Share = 0.5  # weight of the labels in the meme's loss
+    loss: LogitLossName = "kd"  # between the two, of fedkd.distillers
+    temperature: Positive = 1.0  # of that loss, if it has one
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"
     sends: ClassVar[str] = "weights and buffers of a shared net, both ways"
@@ -48,15 +51,15 @@ class FML(Strategy):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Fork the meme, then local epochs of mutual learning."""
         nets = {"local": client.net(init="own", keep=True), "meme": shared_net(client, broadcast.tensors)}
-        data = client.train.labelled()
+        data, distil = client.train.labelled(), logit_loss(self.loss, temperature=self.temperature)
 
         def loss(nets: Any, batch: Batch) -> dict[str, Tensor]:
             local, meme = nets["local"](batch.images), nets["meme"](batch.images)  # (B, C) each
             return {
                 "local_cross_entropy": self.alpha * cross_entropy_loss(local, batch.labels),
-                "local_distillation": (1 - self.alpha) * kd_loss(local, meme, temperature=1.0),
+                "local_distillation": (1 - self.alpha) * distil(local, meme),
                 "meme_cross_entropy": self.beta * cross_entropy_loss(meme, batch.labels),
-                "meme_distillation": (1 - self.beta) * kd_loss(meme, local, temperature=1.0),
+                "meme_distillation": (1 - self.beta) * distil(meme, local),
             }
 
         losses = fit_together(client, nets, data, loss, passing="meme")

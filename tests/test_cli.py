@@ -215,6 +215,21 @@ def test_strategies_are_listed(fedkd: Fedkd) -> None:
     assert all(name in text for name in listed)
 
 
+def test_losses_and_targets_are_listed_with_what_they_need(fedkd: Fedkd) -> None:
+    losses = {row["name"]: row for row in json.loads(fedkd("fedkd losses --json").out)}
+    assert losses["dkd"] == {
+        "name": "dkd",
+        "function": "dkd_loss",
+        "needs": "labels, logits",
+        "weight": "1",
+        "options": "alpha, beta, temperature",
+    }
+    targets = {row["name"]: row for row in json.loads(fedkd("fedkd targets --json").out)}
+    assert (targets["confidence"]["needs"], targets["mean_probs"]["needs"]) == ("labels", "")
+    assert all(name in fedkd("fedkd losses").out for name in losses)
+    assert all(name in fedkd("fedkd targets").out for name in targets)
+
+
 def test_doctor_knows_versions_and_telemetry(fedkd: Fedkd) -> None:
     found = {row["name"]: row for row in json.loads(fedkd("fedkd doctor --json").out)}
     assert found["flwr"]["ok"] and found["flwr"]["text"].startswith("1.4")

@@ -27,7 +27,8 @@ LAYERS = {
     "fedkd/randomness.py": ("torch",),
     "fedkd/losses/": ("torch", "fedkd.losses", *LEAVES),
     "fedkd/nets/": ("torch", "fedkd.nets", *LEAVES),
-    "fedkd/targets.py": ("torch", *LEAVES),
+    "fedkd/targets/": ("torch", "fedkd.targets", *LEAVES),
+    "fedkd/distillers/": ("torch", "pydantic", "fedkd.distillers", "fedkd.losses", "fedkd.nets", *LEAVES),
     "fedkd/knowledge.py": ("torch", *LEAVES),
     "fedkd/probe.py": ("torch", *LEAVES),
     "fedkd/aggregate/": ("torch", "fedkd.aggregate", "fedkd.knowledge", *LEAVES),
@@ -38,16 +39,17 @@ LAYERS = {
     "fedkd/table.py": ("torch", *LEAVES),
     "fedkd/topology.py": ("torch", "networkx", *LEAVES),
     "fedkd/methods/": (
-        *("torch", "fedkd.aggregate", "fedkd.knowledge", "fedkd.losses", "fedkd.lowrank", "fedkd.memory", "fedkd.methods"),
-        *("fedkd.client", "fedkd.nets", "fedkd.node", "fedkd.server", "fedkd.table", "fedkd.topology", "fedkd.train", *LEAVES),
+        *("torch", "pydantic", "fedkd.aggregate", "fedkd.distillers", "fedkd.evaluate", "fedkd.experiment", "fedkd.knowledge"),
+        *("fedkd.losses", "fedkd.lowrank", "fedkd.memory", "fedkd.methods", "fedkd.client", "fedkd.nets", "fedkd.node"),
+        *("fedkd.server", "fedkd.strategy", "fedkd.table", "fedkd.targets", "fedkd.topology", "fedkd.train", *LEAVES),
     ),
     "fedkd/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge", *LEAVES),
     "fedkd/grids/": ("flwr", "ray", "numpy", "fedkd.grids", "fedkd.errors"),
 }
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (
-    *("aggregate", "contrastive", "errors", "losses", "lowrank", "methods", "nets", "privacy", "targets", "topology"),
-    "train",
+    *("aggregate", "contrastive", "distillers", "errors", "losses", "lowrank", "methods", "nets", "privacy", "targets"),
+    *("topology", "train"),
 )
 #: Flower's public modules. What lies elsewhere in flwr may change with any release.
 FLOWER = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy")

@@ -17,7 +17,9 @@ from fedkd.losses import cross_entropy_loss
 def test_the_server_trains_on_the_training_samples_of_all_clients_and_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = tiny("centralised", data={"public": 20, "client_test": 0.25})
     seen: list[int] = []
-    monkeypatch.setattr(centralised_module, "train_on_labels", lambda net, data: seen.extend(data.samples.indices.tolist()))
+    monkeypatch.setattr(
+        centralised_module, "train_on_labels", lambda net, data: seen.extend(data.samples.indices.tolist()) or {}
+    )
     Centralised().server_update(server_of(experiment), {})
     held = [id for client in (0, 1) for id in client_of(experiment, client).train.samples.indices.tolist()]
     assert sorted(seen) == sorted(held)
@@ -49,7 +51,7 @@ def test_clients_of_any_net_can_score_the_servers() -> None:
 
 def test_labels_that_may_not_be_used_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(centralised_module, "train_on_labels", lambda net, data: seen.append(data))
+    monkeypatch.setattr(centralised_module, "train_on_labels", lambda net, data: seen.append(data) or {})
     experiment = tiny("centralised", data={"labelled": 0.5})
     Centralised().server_update(server_of(experiment), {})
     labels = seen[0].samples.labels[seen[0].samples.indices]

@@ -1,0 +1,88 @@
+"""A student at the server: its net, whom it is shown to, and what clients do for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import torch
+
+from fedkd.client import Client
+from fedkd.errors import under
+from fedkd.evaluate import Classifier, classifier
+from fedkd.experiment import Experiment
+from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods.architecture_groups import weights_schema
+from fedkd.methods.public_distillation import train_on_labels
+from fedkd.methods.teachers import CLASSES, Runs
+from fedkd.nets import Net, check_net
+from fedkd.node import Node, load
+from fedkd.server import Server
+from fedkd.strategy import Strategy
+from fedkd.train import Split, predict
+
+
+def check(strategy: Strategy, experiment: Experiment, runs: Runs) -> None:
+    """Raise InputError if the experiment does not give what is needed; public samples are needed for clients' nets only."""
+    needs = replace(strategy.needs, public=False) if runs else strategy.needs
+    needs.check(type(strategy).__name__, experiment)
+
+
+def check_nets(key: str, names: Iterable[str], experiment: Experiment) -> None:
+    """Raise InputError, under this key, for a net that is unknown or has bad options."""
+    for name in names:
+        with under(key):
+            check_net(name, experiment.net_options.get(name, {}))
+
+
+def first_broadcast(server: Server, runs: Runs) -> Knowledge:
+    """The student's initial weights; runs that cannot teach are found out here."""
+    for run in runs:
+        with under("strategy.teachers"):
+            server.saved_nets(run)
+    return Knowledge.of("weights", student_net(server).state_dict())
+
+
+def transfer_samples(server: Server) -> Split:
+    """What a student at the server learns on: the public samples, or, where there are none, the training samples of all."""
+    return server.public if server.federation.public else server.split(server.federation.train)
+
+
+def train_or_measure(client: Client, broadcast: Knowledge, runs: Runs, *, name_classes: bool = False) -> Knowledge:
+    """A client's own net, trained on and uploaded; where a finished run's nets teach, only the loss of the student here."""
+    data = client.train.labelled()
+    if runs:
+        logits = predict(student_net(client, broadcast).eval(), data.samples, data.work)  # (M, C)
+        loss = float(cross_entropy_loss(logits, data.samples.labels[data.samples.indices]))
+        return Knowledge(weight=len(data), metrics={"cross_entropy": loss, "loss": loss})
+    net = client.net(init="own", keep=True)
+    losses = train_on_labels(net, data)
+    upload = Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)
+    known = (data.samples.label_counts() > 0).to(torch.uint8)  # (C,)
+    return upload.with_tensors("counts", {CLASSES: known}) if name_classes else upload
+
+
+def upload_schema(server: Server, client: int, runs: Runs, *, name_classes: bool = False) -> Mapping[str, TensorSpec]:
+    """What ``train_or_measure`` uploads."""
+    named = {CLASSES: TensorSpec((server.classes,), torch.uint8, "counts")} if name_classes else {}
+    return {} if runs else {**weights_schema(server, client), **named}
+
+
+def student_net(node: Node, broadcast: Knowledge | None = None) -> Net:
+    """The student: kept at the server, as broadcast at a client."""
+    architecture = node.experiment.server_net or node.experiment.architectures[0]
+    net = node.net("student", architecture=architecture, keep=isinstance(node, Server))
+    if broadcast is not None:
+        load(net, broadcast.tensors)
+    return net
+
+
+def student_predictors(
+    node: Node, broadcast: Knowledge, runs: Runs, *, beside: Mapping[str, Net] = MappingProxyType({})
+) -> Mapping[str, Classifier]:
+    """The student everywhere, at a client that trains one its own net, and the nets ``beside`` them, by name."""
+    nets = {"student": student_net(node, broadcast)}
+    own = {} if runs or isinstance(node, Server) else {"main": node.net(init="own", keep=True)}
+    return {name: classifier(net) for name, net in {**nets, **own, **beside}.items()}

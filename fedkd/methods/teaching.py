@@ -1,0 +1,216 @@
+"""Teaching: a net at the server learns from K teachers, by the target and the loss that an experiment names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, BeforeValidator, Field
+from torch import Tensor, nn
+
+from fedkd.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
+from fedkd.errors import InputError, under
+from fedkd.methods.teachers import Said, ask
+from fedkd.nets import Net, Outputs
+from fedkd.node import load
+from fedkd.server import Server
+from fedkd.targets import Evidence, Rule, rule_named
+from fedkd.train import Batch, Split, fit
+
+if TYPE_CHECKING:
+    from fedkd.experiment import Experiment
+
+
+def _known_target(name: str) -> str:
+    rule_named(name)
+    return name
+
+
+#: A field that takes a name of fedkd.targets.RULES.
+TargetName = Annotated[str, AfterValidator(_known_target)]
+#: Fields that take a list, which a run-config holds as text with commas; one name may stand alone.
+Numbers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(lambda given: _split(given))]
+RunNames = Annotated[tuple[str, ...], BeforeValidator(lambda given: _split(given))]
+
+
+def _split(given: object) -> object:
+    return tuple(filter(None, given.split(","))) if isinstance(given, str) else given
+
+
+#: Samples that tell a distiller the shapes of maps and features, and what a teacher's responses are like.
+EXAMPLES = 256
+
+
+@final
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught, and how much of it: ``label_weight * cross-entropy + weight * usual weight * loss``."""
+
+    target: str = "mean_probs"
+    loss: str = "kd"
+    temperature: float = 4.0
+    weight: float = 1.0
+    label_weight: float = 1.0
+    loss_options: Mapping[str, Any] = field(default_factory=dict)
+    teacher_weights: tuple[float, ...] = ()
+    vote_noise: float = 0.0
+    augmented: bool = False
+
+    @classmethod
+    def of(cls, strategy: object) -> Lesson:
+        """From a strategy that has these fields."""
+        return cls(**{name.name: getattr(strategy, name.name) for name in fields(cls)})
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The target's."""
+        return rule_named(self.target)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The loss's."""
+        return recipe_named(self.loss)
+
+    @property
+    def on_logits(self) -> bool:
+        """Whether the loss hears one target made of all teachers; else it hears each teacher, and the mean counts."""
+        return not self.recipe.needs & {"features", "maps", "images"}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What loss and target need together; of a loss that hears each teacher by itself the target does not matter."""
+        return self.recipe.needs | (self.rule.needs if self.on_logits else frozenset())
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise InputError if the experiment does not give what target and loss need."""
+        with under("strategy.loss_options"):
+            self.recipe.settings(self.temperature, self.loss_options)
+        data, what = experiment.data, f"target {self.target!r} with loss {self.loss!r}"
+        unlabelled = (data.public or data.public_source) and not data.public_labels
+        if "labels" in self.needs and unlabelled:
+            raise InputError(f"strategy: {what} needs labels: set data.public_labels = true, or take others")
+        if "validation" in self.needs and not data.validation:
+            raise InputError(f"strategy: {what} needs a labelled validation set: set data.validation to its size")
+        if "weights" in self.needs and not self.teacher_weights:
+            raise InputError("strategy.teacher_weights: target 'weighted' needs them: give one number a teacher")
+
+    def samples(self, data: Split) -> Split:
+        """Those of ``data`` that can be taught: where labels are needed, only samples that have one."""
+        return data.labelled() if "labels" in self.needs else data
+
+
+def teach(
+    server: Server,
+    student: Net,
+    data: Split,
+    said: Said,
+    lesson: Lesson,
+    known: Mapping[str, Any],
+    *,
+    names: Sequence[int] = (),
+) -> dict[str, float]:
+    """Train a student for ``train.epochs`` on what its teachers say.
+
+    Distillers with parameters or memory are trained along and kept in the server's memory by student and teacher.
+
+    Args:
+        server: where.
+        student: the net, one of the server's.
+        data: the samples, ``lesson.samples(...)`` of those that there are.
+        said: the teachers.
+        lesson: what is taught.
+        known: what is known beside the teachers' logits, fields of ``fedkd.targets.Evidence``.
+        names: numbers of the teachers, in their order, which tell them apart where they come and go: ids of clients. Each
+            keeps its distiller, and its place in ``teacher_weights``. Default, 0, 1 and so on.
+
+    Returns:
+        the mean of ``distillation``, of ``cross_entropy`` where there are labels, and of their sum as ``loss``.
+
+    Raises:
+        InputError: not as many ``teacher_weights`` as teachers.
+    """
+    distillers = _distillers(server, student, data, said, lesson, names)
+    known, label_weight = {**known, **_settings(server, lesson, names)}, weight_of_labels(lesson.label_weight, data)
+
+    def loss(nets: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
+        shown = _shown(batch, lesson)
+        own, teachers = ask(student, shown.images, lesson.needs), said(shown)
+        heard = [_together(teachers, own, shown, lesson, known)] if lesson.on_logits else teachers
+        terms = [distiller(own, teacher, shown) for distiller, teacher in zip(distillers.values(), heard, strict=True)]
+        distilled = lesson.weight * lesson.recipe.weight * torch.stack(terms).mean()
+        return {"distillation": distilled} | label_loss(own.logits, shown.labels, label_weight)
+
+    losses = fit(nn.ModuleDict({"student": student, "distillers": distillers}), data, loss)
+    for name, distiller in distillers.items():
+        server.memory.store(f"distillers/{student.architecture}/{name}/", distiller.state_dict())
+    return losses
+
+
+def weight_of_labels(weight: float, data: Split) -> float:
+    """The weight of a cross-entropy, or 0 where no sample of ``data`` has a label that may be used."""
+    return weight if len(data.labelled()) else 0.0
+
+
+def label_loss(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Tensor]:
+    """``cross_entropy``, times its weight, over those of the batch's samples whose label may be used (not -1).
+
+    Nothing where the weight is 0; 0 for a batch without labels.
+    """
+    if not weight:
+        return {}
+    total = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
+    return {"cross_entropy": weight * total / (labels >= 0).sum().clamp_min(1)}
+
+
+def _shown(batch: Batch, lesson: Lesson) -> Shown:
+    images = batch.view(0) if lesson.augmented else batch.images
+    return Shown(images.requires_grad_("images" in lesson.needs), batch.labels, batch.ids)
+
+
+def _settings(server: Server, lesson: Lesson, names: Sequence[int]) -> dict[str, Any]:
+    """What the lesson itself adds to the evidence."""
+    given = lesson.teacher_weights
+    if given and names and max(names) >= len(given):
+        raise InputError(
+            f"strategy.teacher_weights has {len(given)} numbers, and there is a client {max(names)}: give one a client"
+        )
+    weights = {"weights": torch.tensor([given[name] for name in names] or given)} if given else {}  # (K,)
+    return {"noise": lesson.vote_noise, "rng": server.rng("votes"), **weights}
+
+
+def _together(said: list[Outputs], own: Outputs, shown: Shown, lesson: Lesson, known: Mapping[str, Any]) -> Outputs:
+    """All teachers as one: the target's logits."""
+    logits = torch.stack([outputs.logits for outputs in said])  # (K, B, C)
+    if "weights" in known and len(known["weights"]) != len(said):
+        given = len(known["weights"])
+        raise InputError(
+            f"strategy.teacher_weights has {given} numbers, and there are {len(said)} teachers: give one a teacher"
+        )
+    evidence = Evidence(
+        logits, temperature=lesson.temperature, labels=shown.labels, student=own.logits.detach().float(), **known
+    )
+    return Outputs(lesson.rule.function(evidence).logits(lesson.temperature))
+
+
+def _distillers(server: Server, student: Net, data: Split, said: Said, lesson: Lesson, names: Sequence[int]) -> nn.ModuleDict:
+    """One distiller for the target, or one a teacher, as they were left when it was last heard."""
+    example = next(data.batches(epochs=1, batch_size=EXAMPLES, rng=server.lasting_rng("examples")))
+    shown = _shown(example, lesson)
+    with torch.no_grad(), data.work.autocast():
+        own, teachers = ask(student.eval(), shown.images, lesson.needs), said(shown)
+    ids, labels = data.samples.indices, data.samples.labels[data.samples.indices]
+
+    def made(teacher: Outputs) -> Distiller:
+        size = data.work.settings.batch_size
+        return lesson.recipe.make(Pairing(own, teacher, lesson.temperature, ids, labels, size, lesson.loss_options))
+
+    heard = {0: teachers[0]} if lesson.on_logits else dict(zip(names or range(len(teachers)), teachers, strict=True))
+    distillers = nn.ModuleDict({str(name): made(teacher) for name, teacher in heard.items()})
+    for name, distiller in distillers.items():
+        if kept := server.memory.under(f"distillers/{student.architecture}/{name}/"):
+            load(distiller, kept)
+    return distillers.to(server.device)

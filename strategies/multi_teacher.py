@@ -1,0 +1,88 @@
+"""Multi-teacher distillation: a student at the server learns from frozen nets, those of finished runs or of the clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
+from fedkd.distillers import LossName
+from fedkd.methods import student as learner
+from fedkd.methods import teachers as taught
+from fedkd.methods.teaching import Lesson, Numbers, RunNames, TargetName, teach
+
+
+@final
+@dataclass(frozen=True)
+class MultiTeacher(Strategy):
+    """The server's net learns what several teachers say together of its samples, beside the labels where it has them.
+
+    Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, and those that the docstrings
+    of ``target`` (fedkd.targets) and ``loss`` (fedkd.losses) name.
+    What travels: each client's weights and buffers up, |θ_k| elements, and for target "unify" which classes it has samples of;
+    the student's down, |θ| elements, for clients to have it. Where a finished run's nets teach, nothing goes up.
+    The teachers are the nets that clients train on their own samples and upload each round, or those a run left in its
+    directory: its clients', or its global one. They are frozen and in eval mode, and may differ from the student and from each
+    other. The student learns on the public samples; where a finished run teaches and there are none, on the training samples of
+    all clients at one place, as in ``centralised``. A loss on logits hears one target made of all teachers; a loss on features
+    or maps hears each teacher by itself, the mean counts, and the target does not matter. Views are not augmented unless told
+    to, so what teachers say of a sample is computed once and looked up by its id. The optimiser is new each round.
+    Deviations: those of target and loss. The weight of a loss is relative to what its code, or RepDistiller, gives it.
+    """
+
+    teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
+    target: TargetName = "mean_probs"
+    loss: LossName = "kd"
+    temperature: Positive = 4.0  # of softened predictions
+    weight: NonNegative = 1.0  # of the loss, times its usual weight
+    label_weight: NonNegative = 1.0  # of the cross-entropy on labels
+    loss_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loss: {beta = 2.0}
+    teacher_weights: Numbers = ()  # of target "weighted", in order of the teachers
+    vote_noise: NonNegative = 0.0  # of target "vote": the scale of Laplace noise, in votes
+    augmented: bool = False  # show random views (data.views), to teachers and student alike
+
+    paper: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
+    sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
+    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+
+    def check(self, experiment: Experiment) -> None:
+        """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""
+        learner.check(self, experiment, self.teachers)
+        Lesson.of(self).check(experiment)
+
+    def first_broadcast(self, server: Server) -> Knowledge:
+        """The student's initial weights."""
+        return learner.first_broadcast(server, self.teachers)
+
+    def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
+        """A client's net, or nothing."""
+        return learner.upload_schema(server, client, self.teachers, name_classes=self._by_class)
+
+    def check_upload(self, server: Server, upload: Knowledge) -> None:
+        """A teacher knows some class."""
+        if self._by_class and not upload.tensors[taught.CLASSES].any():
+            raise ValueError("it says that it has samples of no class")
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """Train and upload an own net; or, where a run's nets teach, only measure the student."""
+        return learner.train_or_measure(client, broadcast, self.teachers, name_classes=self._by_class)
+
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
+        """The student's epochs."""
+        lesson, student = Lesson.of(self), learner.student_net(server)
+        data = lesson.samples(learner.transfer_samples(server))
+        said, clients = taught.teachers_say(server, self.teachers, uploads, data, lesson.needs, augmented=self.augmented)
+        if self.teachers or clients:
+            heard = {client: uploads[client] for client in clients}
+            known = taught.beside_logits(server, self.teachers, heard, lesson.needs)
+            server.report(teach(server, student, data, said, lesson, known, names=clients))
+        return Knowledge.of("weights", student.state_dict())
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
+        """The student; at a client that trains one, its own net too."""
+        return learner.student_predictors(node, broadcast, self.teachers)
+
+    @property
+    def _by_class(self) -> bool:
+        return "class_sets" in Lesson.of(self).needs
