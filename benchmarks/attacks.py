@@ -14,17 +14,14 @@ as the others, by more epochs. Cells run in two one-thread processes, ten CPU se
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cells import fill, lines_of
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -105,29 +102,13 @@ def run(cell: Cell) -> dict[str, Any]:
 
 def finished() -> dict[Cell, float]:
     """Accuracy of the cells that are there, of this very setting."""
-    if not RESULTS.exists():
-        return {}
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
-    mine = [line for line in lines if line["setting"] == WHOLE_SETTING]
-    return {Cell(line["reduction"], line["attack"], line["seed"]): line["honest_accuracy"] for line in mine}
+    lines = lines_of(RESULTS, WHOLE_SETTING)
+    return {Cell(line["reduction"], line["attack"], line["seed"]): line["honest_accuracy"] for line in lines}
 
 
-def fill(cells: Iterable[Cell], workers: int) -> None:
-    """Run cells side by side; each is written when it is done, so that nothing is lost by a Ctrl-C."""
-    os.environ.update(OMP_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0")
-    left = list(cells)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        runs = [pool.submit(run, cell) for cell in left]
-        try:
-            for number, done in enumerate(as_completed(runs), start=1):
-                line = done.result()
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                name = f"{line['reduction']}, {line['attack']}, seed {line['seed']}"
-                print(f"  {number}/{len(left)} {name}: {line['honest_accuracy']:.3f} in {line['seconds']:.0f} s", flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def describe(line: Mapping[str, Any]) -> str:
+    """What came out of a cell."""
+    return f"{line['reduction']}, {line['attack']}, seed {line['seed']}: {line['honest_accuracy']:.3f}"
 
 
 def by_seed(found: Mapping[Cell, float], reduction: str, attack: str) -> dict[int, float]:
@@ -208,7 +189,8 @@ def main() -> None:
         asked = [
             Cell(reduction, attack, seed) for seed in given.seeds for attack in given.only for reduction in given.reductions
         ]
-        fill([cell for cell in [*alone, *asked] if cell not in there], given.workers)
+        left = [cell for cell in [*alone, *asked] if cell not in there]
+        fill(left, run, RESULTS, describe=describe, workers=given.workers)
     found = finished()
     print(f"\nAccuracy of the honest clients, %, with 95 % intervals over seeds\n\n{table(found, [NONE, *ATTACKS])}\n")
     for remark in remarks(found, [NONE, *ATTACKS]):

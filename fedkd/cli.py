@@ -122,10 +122,40 @@ def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
     rows = [
         {"name": name, "paper": cls.paper, "sends": cls.sends, "needs": str(cls.needs)} for name, cls in strategies().items()
     ]
+    _show(rows, as_json)
+
+
+@app.command()
+def losses(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the losses that `strategy.loss` takes: function, what they need, usual weight, options."""
+    from fedkd.distillers import DISTILLERS
+
+    rows = [
+        {
+            "name": name,
+            "function": recipe.loss.__name__,
+            "needs": ", ".join(sorted(recipe.needs)),
+            "weight": f"{recipe.weight:g}",
+            "options": ", ".join(recipe.option_names),
+        }
+        for name, recipe in DISTILLERS.items()
+    ]
+    _show(rows, as_json)
+
+
+@app.command()
+def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the ensemble targets that `strategy.target` takes, and what they need beside the teachers' logits."""
+    from fedkd.targets import RULES
+
+    _show([{"name": name, "needs": ", ".join(sorted(rule.needs))} for name, rule in RULES.items()], as_json)
+
+
+def _show(rows: list[dict[str, str]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
-    print_table(rows, sys.stdout)
+    else:
+        print_table(rows, sys.stdout)
 
 
 @app.command()

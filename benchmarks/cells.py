@@ -1,0 +1,42 @@
+"""Cells of a table: one run each, in processes of one thread side by side, each written when it is done."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+
+def fill(
+    cells: Sequence[Any],
+    run: Callable[[Any], dict[str, Any]],
+    results: Path,
+    *,
+    describe: Callable[[dict[str, Any]], str],
+    workers: int,
+) -> None:
+    """Run cells and append a line of JSON for each, so that nothing is lost by a Ctrl-C; ``describe`` says it to the user."""
+    os.environ.update(OMP_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0")
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(run, cell) for cell in cells]
+        try:
+            for number, done in enumerate(as_completed(runs), start=1):
+                line = done.result()
+                with results.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(f"  {number}/{len(cells)} {describe(line)} in {line['seconds']:.0f} s", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def lines_of(results: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of this very setting; a line that a crash cut off does not count."""
+    if not results.exists():
+        return []
+    lines = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
+    return [line for line in lines if line["setting"] == json.loads(json.dumps(setting))]
