@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Fast tests use one thread each; slow ones measure real processes and clusters, and want the machine to themselves.
+SIDE_BY_SIDE := --numprocesses auto
 
 .PHONY: demo test check fast types format clean
 
@@ -22,12 +24,13 @@ demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of run
 test: $(STAMP) types  ## every test but those that need a GPU
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not gpu and not slow"
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 check: $(STAMP) types  ## before each commit: format, lint, types, import layers, fast tests
 	$(BIN)/ruff format .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not gpu and not slow"
 
 # strategies/ is mapped to fedkd.strategies, which a type checker can follow only in an installed copy.
 types: $(STAMP)

@@ -9,7 +9,8 @@ Teachers: an MLP, two CNNs of different size and a ResNet-18 of width 8, 12 epoc
 and 8 channels (13,242 parameters), 20 epochs of Adam with a cosine rate, cross-entropy plus the loss at its usual weight
 (fedkd.distillers), T = 4; no augmentation; the accuracy is the last epoch's. The student's rate is the one of 0.002, 0.005 and
 0.01 at which it does best without a teacher (seed 0). Target and loss are the only things that differ
-between cells of a seed: the same images, the same initial weights, the same order of batches.
+between cells of a seed: the same images, the same initial weights, the same order of batches. Two more rows leave the labels
+out, on the same images and on as many that the teachers have not seen.
 A cell is one run in a one-thread process; two run side by side. Teachers are kept in runs/teachers, which is not committed.
 """
 
@@ -46,6 +47,8 @@ SETTING: dict[str, Any] = {
     "data": {"source": "fashion_mnist", "train_limit": 10_000, "clients": 1, "partition": "shared", "client_test": 0.05},
     "evaluate_every": 10**6,  # before the first epoch and after the last
 }
+#: The teachers' images are the first 10,000 of the seed's order: these are the next 10,000.
+FRESH_DATA = {**SETTING["data"], "train_limit": 20_000, "validation": 10_000}
 TEACHER_EPOCHS, STUDENT_EPOCHS, STUDENT_LR, TEMPERATURE = 12, 20, 0.005, 4.0
 WHOLE_SETTING = {
     **SETTING,
@@ -59,7 +62,9 @@ WHOLE_SETTING = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. ``kind``: "teacher" (a teacher's own training), "alone", "target" (of all teachers), "loss" (one teacher)."""
+    """One run. ``kind``: "teacher" (its own training), "alone", "target" (of all teachers), "loss" (one teacher),
+    "same" (a target of all teachers on the same images without their labels), "fresh" (on as many other images, without).
+    """
 
     kind: str
     name: str
@@ -81,6 +86,8 @@ class Cell:
             "teacher": {"name": "local"},
             "alone": {"name": "centralised"},
             "target": {**lesson, "target": self.name},
+            "same": {**lesson, "target": self.name, "label_weight": 0.0},
+            "fresh": {**lesson, "target": self.name, "label_weight": 0.0},
             "loss": {**lesson, "loss": self.name, "target": "mean_logits"},  # of one teacher: its own logits
         }
         rounds = TEACHER_EPOCHS if self.kind == "teacher" else STUDENT_EPOCHS
@@ -91,7 +98,7 @@ class Cell:
             net_options={net: options},
             rounds=rounds,
             seed=self.seed,
-            **{**SETTING, "train": train},
+            **{**SETTING, "train": train, **({"data": FRESH_DATA} if self.kind == "fresh" else {})},
         )
 
 
@@ -110,6 +117,7 @@ def all_cells(seeds: Iterable[int]) -> list[Cell]:
     for seed in seeds:
         cells += [Cell("alone", "no teacher", seed), *(Cell("target", name, seed) for name in TARGETS)]
         cells += [Cell("loss", name, seed, teacher) for name, teacher in dict.fromkeys([*plain, *on_one])]
+        cells += [Cell(kind, "mean_probs", seed) for kind in ("same", "fresh")]
     return cells
 
 
@@ -165,6 +173,10 @@ def tables(found: Mapping[Cell, float]) -> str:
     ]
     first += [
         row(found, f"student, {name} of four", lambda c, name=name: (c.kind, c.name) == ("target", name)) for name in TARGETS
+    ]
+    first += [
+        row(found, f"student, mean_probs of four, {images} images, no labels", lambda c, kind=kind: c.kind == kind)
+        for kind, images in (("same", "the same"), ("fresh", "9,500 other"))
     ]
     second = [
         row(found, name, lambda c, name=name: (c.kind, c.name, c.teacher) == ("loss", name, ONE_TEACHER))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,7 +25,7 @@ def names() -> tuple[str, ...]:
     import fedkd.strategies
 
     shipped = {module.name for module in pkgutil.iter_modules(fedkd.strategies.__path__) if not module.name.startswith("_")}
-    return tuple(sorted(shipped | set(importlib.metadata.entry_points(group=ENTRY_POINTS).names)))
+    return tuple(sorted(shipped | set(_installed())))
 
 
 def strategies() -> dict[str, type[Strategy]]:
@@ -36,8 +37,8 @@ def load(name: str) -> type[Strategy]:
     """The strategy class of this name. Raises InputError where there is none."""
     if ":" in name:
         return _checked(name, import_object(name))
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-        return _checked(name, point.load())
+    if name in _installed():
+        return _checked(name, _installed()[name].load())
     if name not in names():
         raise InputError(f"strategy.name: unknown strategy {name!r}: {did_you_mean(name, names())}")
     module = importlib.import_module(f"fedkd.strategies.{name}")
@@ -76,12 +77,14 @@ def name_of(cls: type[Strategy]) -> str:
     """The name under which ``load`` finds this class."""
     if cls.__module__.startswith("fedkd.strategies."):
         return cls.__module__.rpartition(".")[2]
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    return next((point.name for point in points if point.value == f"{cls.__module__}:{cls.__qualname__}"), _path(cls))
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, point in _installed().items() if point.value == path), path)
 
 
-def _path(cls: type[Strategy]) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Installed packages do not change while a process runs, and reading their metadata takes milliseconds."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
 def _checked(name: str, *found: Any) -> type[Strategy]:

@@ -41,10 +41,10 @@ def ray_session() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs on Ray is slow: starting it costs seconds, and it keeps the cores warm."""
+    """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds."""
     for item in items:
-        on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
-        if on_ray or item.path.name == "test_ray.py":
+        elsewhere = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name or "ForgetfulGrid" in item.name
+        if elsewhere or item.path.name == "test_ray.py":
             item.add_marker(pytest.mark.slow)
 
 

@@ -48,6 +48,13 @@ def test_its_example_runs_as_printed(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "first" / "convergence.png").is_file()
 
 
+def test_its_losses_and_targets_run_as_printed() -> None:
+    example = next(block for block in blocks("python") if "fedkd.targets" in block)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["student"].grad.isfinite().all()  # type: ignore[attr-defined]
+
+
 def test_its_table_names_every_strategy_as_the_strategies_do() -> None:
     for name, cls in strategies().items():
         assert f"| `{name}` | {cls.paper} | {cls.sends} |" in README

@@ -56,6 +56,7 @@ def run_in_pieces(whole: Experiment, place: Path, *, cuts: tuple[int, ...], engi
 
 
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_unbroken_one(name: str, tmp_path: Path) -> None:
     whole = experiment(**RUNS[name])
     simulate(whole, out=tmp_path / "whole")
