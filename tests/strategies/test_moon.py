@@ -61,12 +61,13 @@ def test_bytes_are_those_of_encoder_and_both_heads() -> None:
 
 @pytest.mark.slow
 def test_beats_training_alone() -> None:
-    """Global test accuracy, seeds 0 and 1, with mu = 1: 0.825 and 0.791 against 0.461 and 0.517 alone.
+    """Global test accuracy, seeds 0 to 2, with mu = 1: 0.864, 0.889 and 0.900 against 0.596, 0.603 and 0.591 alone.
 
-    With the paper's mu = 5, searched on CIFAR-10, nets so small learn slowly: 0.407 and 0.696.
+    With the paper's mu = 5, searched on CIFAR-10, nets so small learn slowly. At twice this rate the last bits, which differ
+    from CPU to CPU, decide whether a run diverges: 0.092 on one, 0.825 on another.
     """
     data = {"clients": 10, "partition": "dirichlet", "alpha": 0.5, "min_partition_size": 8}
-    train = {"lr": 0.1, "batch_size": 16, "epochs": 2}
+    train = {"lr": 0.05, "batch_size": 16, "epochs": 2}
     accuracies = []
     for strategy in ({"name": "moon", "mu": 1.0}, "local"):
         experiment = Experiment(strategy=strategy, rounds=10, nets="cnn", data=data, train=train, evaluate_every=10)
