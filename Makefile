@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Fast tests use one thread each; slow ones measure real processes and clusters, and want the machine to themselves.
+# Tests use one thread each, but for those marked "alone", which start clusters and servers.
 SIDE_BY_SIDE := --numprocesses auto
 
 .PHONY: demo test check fast types format clean
@@ -24,8 +24,8 @@ demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of run
 test: $(STAMP) types  ## every test but those that need a GPU
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not gpu and not slow"
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not gpu and not alone"
+	$(BIN)/python -m pytest -m "alone and not gpu"
 
 check: $(STAMP) types  ## before each commit: format, lint, types, import layers, fast tests
 	$(BIN)/ruff format .

@@ -41,10 +41,15 @@ def ray_session() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds."""
+    """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds.
+
+    What starts a cluster, servers or thousands of clients runs alone, the rest side by side.
+    """
     for item in items:
-        elsewhere = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name or "ForgetfulGrid" in item.name
-        if elsewhere or item.path.name == "test_ray.py":
+        on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
+        if on_ray or item.path.name in ("test_ray.py", "test_deployment.py", "test_scale.py"):
+            item.add_marker(pytest.mark.alone)
+        if on_ray or "ForgetfulGrid" in item.name or item.path.name == "test_ray.py":
             item.add_marker(pytest.mark.slow)
 
 
