@@ -130,6 +130,7 @@ def stop_after(round: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseExce
     monkeypatch.setattr(RunDirectory, "save_checkpoint", stopping)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fedkd run small.toml --out broken", "fedkd run small.toml --seeds 0 --out broken"])
 def test_a_stopped_run_goes_on_to_the_same_metrics(fedkd: Fedkd, command: str) -> None:
     assert fedkd("fedkd run small.toml --out whole").code == 0

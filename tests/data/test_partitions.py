@@ -129,6 +129,7 @@ def test_a_client_without_images_is_refused(toy: Source, federate: Callable[...,
         empty.partition_table()
 
 
+@pytest.mark.slow
 def test_the_plain_partitions_do_not_import_flwr_datasets() -> None:
     code = (
         "import sys; from fedkd.data import build_federation, load_source; from fedkd.data.partition import *\n"
@@ -140,6 +141,7 @@ def test_the_plain_partitions_do_not_import_flwr_datasets() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_ten_thousand_clients(federate: Callable[..., Federation]) -> None:
     labels = torch.arange(60_000) % 10
     pixels = torch.zeros(60_000, 1, 1, 1, dtype=torch.uint8)
