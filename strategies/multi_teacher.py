@@ -29,7 +29,7 @@ class MultiTeacher(Strategy):
     or maps hears each teacher by itself, the mean counts, and the target does not matter. Views are not augmented unless told
     to, so what teachers say of a sample is computed once and looked up by its id. The optimiser is new each round.
     Deviations: those of target and loss, and of fedkd.distillers: ``weight`` is relative to what the loss's code, or
-    RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; the margin of OFD is the mean
+    RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's margin is the mean
     of the teacher's own negative responses; the paraphraser of factor transfer learns along with the student; SemCKD skips a
     batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which needs pairs, are losses only.
     """
