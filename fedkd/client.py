@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, TypeVar, cast
 
 import torch
 
@@ -16,8 +14,6 @@ from fedkd.node import Node
 from fedkd.participation import attackers
 from fedkd.randomness import generator
 from fedkd.train import Split
-
-T = TypeVar("T")
 
 
 class Client(Node):
@@ -35,7 +31,6 @@ class Client(Node):
         super().__init__(experiment, functions, federation, memory, device)
         self.id = id
         self.clients = experiment.data.clients
-        self._live: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -72,25 +67,6 @@ class Client(Node):
     def shared_rng(self, purpose: str) -> torch.Generator:
         """A fresh generator that is equal at all clients: the same draw, hence the same batch, for all peers."""
         return generator(self.experiment.seed, self.round, self.exchange, "shared", purpose)
-
-    def live(self, key: str, compute: Callable[[], T]) -> T:
-        """A value that may be kept between the exchanges of one round, computed where it is not at hand.
-
-        A grid may forget it at any time, so ``compute`` must give the same value from memory and random streams alone.
-        """
-        if key not in self._live:
-            self._live[key] = compute()
-        return cast(T, self._live[key])
-
-    def set_live(self, key: str, value: object) -> None:
-        """Replace a live value, for the next exchange's ``live``."""
-        self._live[key] = value
-
-    def release(self, *, kept: bool = True) -> None:
-        """Give nets back; with ``kept=False`` only those that memory does not keep."""
-        super().release(kept=kept)
-        if kept:
-            self._live.clear()
 
     @cached_property
     def samples(self) -> int:

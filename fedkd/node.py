@@ -6,7 +6,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,13 @@ from fedkd.data import Federation, Samples
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment, Functions
 from fedkd.memory import Memory
-from fedkd.nets import Net, build_net
+from fedkd.nets import Net, build_net, load
+from fedkd.optimizer_state import optimizer_state, restore_optimizer
 from fedkd.randomness import derive, generator, seeded
 from fedkd.train import Split, Work, make_optimizer
+
+M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 #: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
 POOL_SIZE = 4
@@ -39,6 +44,8 @@ class Node(ABC):
         self.federation = federation
         self._functions = functions
         self._nets: dict[str, tuple[tuple[Any, ...], Net, bool]] = {}
+        self._modules: dict[str, tuple[nn.Module, bool]] = {}
+        self._live: dict[tuple[int, str], Any] = {}  # by round and key
         self._optimizers: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     @property
@@ -56,7 +63,7 @@ class Node(ABC):
         """The number of classes, C."""
         return len(self.federation.source.classes)
 
-    @property
+    @cached_property
     def common_ground(self) -> dict[str, str]:
         """What all nodes must agree on for their tables to mean the same: the classes, and the public set's hash."""
         names = "\n".join(map(str, self.federation.source.classes))
@@ -100,11 +107,33 @@ class Node(ABC):
         self._nets[name] = (self._key(kind), net, keep)
         return net
 
+    def module(self, name: str, build: Callable[[], M], *, init: Literal["own", "shared"] = "shared", keep: bool = False) -> M:
+        """A module that is no net of the zoo (attention, a gate, a net with branches), built or as last kept under ``name``.
+
+        Args:
+            name: modules of one node are told apart by it.
+            build: makes it; its initial weights come from torch's global generator, which is seeded for it here.
+            init: initial weights equal at all nodes (``shared``) or drawn for this node alone (``own``).
+            keep: whether its weights go to memory when the call ends. What is not kept is gone.
+        """
+        if name not in self._modules:
+            owner = (self.name,) if init == "own" else ()
+            with seeded(derive(self.experiment.seed, "init", "module", name, *owner)):
+                module = build().to(self.device)
+            if kept := self.memory.under(f"module/{name}/"):
+                load(module, kept)
+            self._modules[name] = (module, keep)
+        return cast(M, self._modules[name][0])
+
+    def fresh_net(self, *, architecture: str | None = None, heads: tuple[str, ...] = ("classifier",)) -> Net:
+        """A net with weights drawn from torch's global generator, as ``build`` of a ``module`` may need for its parts."""
+        return self._build((architecture or self.architecture, heads))
+
     def optimizer(self, name: str, net: nn.Module, **overrides: Any) -> torch.optim.Optimizer:
         """An optimiser that keeps its state in memory under ``name``; ``overrides`` replace the [train] settings."""
         if name not in self._optimizers:
             optimizer = make_optimizer(net, self.work(), **overrides)
-            _restore(optimizer, self.memory.under(f"optimizer/{name}/"))
+            restore_optimizer(optimizer, self.memory.under(f"optimizer/{name}/"))
             self._optimizers[name] = (net, optimizer)
         optimizer = self._optimizers[name][1]
         for group in optimizer.param_groups:
@@ -146,13 +175,29 @@ class Node(ABC):
         """Samples bound to this node's settings, device and random streams."""
         return Split(samples, self.work(), self.rng)
 
+    def live(self, key: str, compute: Callable[[], T]) -> T:
+        """A value that may be kept between the exchanges of one round, computed where it is not at hand.
+
+        A grid may forget it at any time, so ``compute`` must give the same value from memory and random streams alone.
+        """
+        if (self.round, key) not in self._live:
+            self.set_live(key, compute())
+        return cast(T, self._live[self.round, key])
+
+    def set_live(self, key: str, value: object) -> None:
+        """Replace a live value, for the next exchange's ``live``; those of other rounds are gone."""
+        self._live = {held: kept for held, kept in self._live.items() if held[0] == self.round} | {(self.round, key): value}
+
     def flush(self) -> None:
         """Write what is to be kept to memory."""
         for name, (_, net, keep) in self._nets.items():
             if keep:
                 self.memory.store(f"net/{name}/", net.state_dict())
+        for name, (module, keep) in self._modules.items():
+            if keep:
+                self.memory.store(f"module/{name}/", module.state_dict())
         for name, (_, optimizer) in self._optimizers.items():
-            self.memory.store(f"optimizer/{name}/", _state(optimizer))
+            self.memory.store(f"optimizer/{name}/", optimizer_state(optimizer))
 
     def release(self, *, kept: bool = True) -> None:
         """Give nets back to the pool, whose next taker overwrites every tensor; with ``kept=False`` only the passing ones."""
@@ -162,8 +207,10 @@ class Node(ABC):
                 net.zero_grad(set_to_none=True)
                 if len(free := _POOL.setdefault(key, [])) < POOL_SIZE:
                     free.append(net)
+        self._modules = {} if kept else {name: held for name, held in self._modules.items() if held[1]}
         if kept:
             self._optimizers.clear()
+            self._live.clear()
 
     def _key(self, kind: tuple[Any, ...]) -> tuple[Any, ...]:
         architecture = kind[0]
@@ -174,9 +221,8 @@ class Node(ABC):
     def _take(self, kind: tuple[Any, ...]) -> Net:
         if free := _POOL.get(self._key(kind)):
             return free.pop()
-        with seeded(
-            0
-        ):  # every tensor is overwritten; the stream that dropout draws from must not tell a new net from a used one
+        # Every tensor is overwritten; the stream that dropout draws from must not tell a new net from a used one.
+        with seeded(0):
             return self._build(kind)
 
     def _build(self, kind: tuple[Any, ...]) -> Net:
@@ -202,30 +248,3 @@ class Node(ABC):
                 _SHARED.pop(next(iter(_SHARED)))
             _SHARED[key] = weights
         return weights
-
-
-@torch.no_grad()
-def load(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Overwrite every parameter and buffer of a net. Raises ValueError naming what is missing or has another shape."""
-    own = net.state_dict(keep_vars=True)
-    if own.keys() != weights.keys():
-        odd = sorted(own.keys() ^ weights.keys())[:3]
-        raise ValueError(f"these weights are not the net's: {', '.join(odd)} missing or unexpected, of {len(own)} tensors")
-    for name, tensor in own.items():
-        if tensor.shape != weights[name].shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the weights {tuple(weights[name].shape)}")
-        tensor.copy_(weights[name])
-
-
-def _state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {(i, key): value for i, p in enumerate(parameters) for key, value in optimizer.state.get(p, {}).items()}
-    return {f"{i}/{key}": value for (i, key), value in state.items() if isinstance(value, Tensor)}
-
-
-def _restore(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, value in kept.items():
-        i, _, key = name.partition("/")
-        target = parameters[int(i)]
-        optimizer.state[target][key] = value.clone().to(target.device)  # fused: the step count too

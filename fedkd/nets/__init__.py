@@ -1,10 +1,34 @@
 """Architectures: an encoder, and the heads that a strategy asks for on top of it."""
 
+from fedkd.nets.branched import Branched, Branches, Gate, check_branches, pooled, scale_gradient
 from fedkd.nets.build import build_net, check_net
 from fedkd.nets.encoder import Encoder
+from fedkd.nets.exits import AtExits, NetWithExits, check_exits
 from fedkd.nets.heads import HEADS
+from fedkd.nets.load import load
+from fedkd.nets.moving_average import MovingAverage
 from fedkd.nets.net import Net
 from fedkd.nets.outputs import Outputs, features_of
 from fedkd.nets.zoo import ZOO
 
-__all__ = ["HEADS", "ZOO", "Encoder", "Net", "Outputs", "build_net", "check_net", "features_of"]
+__all__ = [
+    "HEADS",
+    "ZOO",
+    "AtExits",
+    "Branched",
+    "Branches",
+    "Encoder",
+    "Gate",
+    "MovingAverage",
+    "Net",
+    "NetWithExits",
+    "Outputs",
+    "build_net",
+    "check_branches",
+    "check_exits",
+    "check_net",
+    "features_of",
+    "load",
+    "pooled",
+    "scale_gradient",
+]

@@ -1,0 +1,31 @@
+"""What an optimiser remembers (momentum, moments, step counts), as tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Its tensors by the parameter's position and their name, as ``restore_optimizer`` takes them."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {(i, key): value for i, p in enumerate(parameters) for key, value in optimizer.state.get(p, {}).items()}
+    return {f"{i}/{key}": value for (i, key), value in state.items() if isinstance(value, Tensor)}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
+    """Give a new optimiser of the same parameters what ``optimizer_state`` kept."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in kept.items():
+        i, _, key = name.partition("/")
+        target = parameters[int(i)]
+        optimizer.state[target][key] = _like(target, value)
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy on the parameter's device (of a step count too), laid out as it: fused steps go through both in one order."""
+    if value.shape != parameter.shape:
+        return value.clone().to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
