@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, did_you_mean
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.options import check_sizes, check_tuple
 
@@ -22,6 +24,7 @@ class CNN(Encoder):
         kernel: height and width of the convolutions.
         padding: pixels on each side, or "same" to keep the size.
         hidden: D, the width of the feature.
+        norm: "none", or "batch", a BatchNorm after every convolution.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class CNN(Encoder):
         kernel: int = 3,
         padding: int | str = "same",
         hidden: int = 64,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         check_tuple("cnn", "channels", channels)
@@ -39,6 +43,8 @@ class CNN(Encoder):
         check_sizes("cnn", "hidden", hidden)
         if padding != "same":
             check_sizes("cnn", "padding (if not 'same')", padding, least=0)
+        if norm not in NORMS:
+            raise InputError(f"net 'cnn': norm {norm!r} is unknown: {did_you_mean(str(norm), NORMS)}")
         inputs, height, width = shape
         for _ in channels:
             height, width = (_pooled(size, kernel, padding) for size in (height, width))
@@ -51,6 +57,7 @@ class CNN(Encoder):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, kernel, padding=padding) for before, after in zip(widths, channels, strict=False)
         )
+        self.norms = nn.ModuleList(NORMS[norm](after) for after in channels)
         self.hidden = nn.Linear(widths[-1] * height * width, hidden)
         self.out_features = hidden
 
@@ -61,12 +68,23 @@ class CNN(Encoder):
     def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The pooled output of every convolution (B, channels, h, w), and the features (B, D)."""
         x, maps = images, []
-        for convolution in self.convolutions:
-            maps.append(F.max_pool2d(convolution(x), 2))
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            maps.append(F.max_pool2d(norm(convolution(x)), 2))
             x = F.relu(maps[-1])  # as pooling after the ReLU, on a quarter of the values
         return tuple(maps), F.relu(self.hidden(x.flatten(1)))
+
+    def cut(self) -> tuple[nn.Module, nn.Module]:
+        """All convolutions but the last, images -> (B, channels, h, w) after ReLU; the last one with the hidden layer."""
+        if len(self.convolutions) < 2:
+            raise InputError("net 'cnn' with one convolution has no trunk to share: give channels two numbers or more")
+        stages = zip(self.convolutions, self.norms, strict=True)
+        *first, last = (nn.Sequential(convolution, norm, nn.MaxPool2d(2), nn.ReLU()) for convolution, norm in stages)
+        return nn.Sequential(*first), nn.Sequential(last, nn.Flatten(), self.hidden, nn.ReLU())
 
 
 def _pooled(size: int, kernel: int, padding: int | str) -> int:
     """Height or width after one convolution and one pooling."""
     return (size if isinstance(padding, str) else size + 2 * padding - kernel + 1) // 2
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"none": lambda channels: nn.Identity(), "batch": nn.BatchNorm2d}

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from fedkd.errors import InputError
+
 
 class Encoder(nn.Module, ABC):
     """A network from images to features, without heads. Subclass it, set ``out_features``, write ``forward``.
@@ -34,3 +36,15 @@ class Encoder(nn.Module, ABC):
         Default: no maps. Losses on feature maps can be used with encoders that override this.
         """
         return (), self(images)
+
+    def cut(self) -> tuple[nn.Module, nn.Module]:
+        """The net in two: a trunk, images (B, C, H, W) -> map, and a tail, map -> features (B, D).
+
+        Both hold the encoder's own parameters and buffers, each of these once, and one after the other they compute exactly
+        what ``forward`` does. The tail leaves the map as it was: several tails may read one. Methods with branches on a
+        shared trunk can be used with encoders that override this.
+
+        Raises:
+            InputError: the net cannot be cut, which is the default.
+        """
+        raise InputError(f"{type(self).__name__} cannot be cut into a trunk and a branch: override Encoder.cut, or take a cnn")

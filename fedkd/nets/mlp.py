@@ -7,6 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedkd.errors import InputError
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.options import check_tuple
 
@@ -31,3 +32,10 @@ class MLP(Encoder):
         for layer in self.layers:
             x = F.relu(layer(x))
         return x
+
+    def cut(self) -> tuple[nn.Module, nn.Module]:
+        """All layers but the last, images (B, C, H, W) -> (B, width), and the last; InputError where there is no other."""
+        if len(self.layers) < 2:
+            raise InputError("net 'mlp' with fewer than two hidden layers has no trunk to share: give hidden two widths")
+        *first, last = (nn.Sequential(layer, nn.ReLU()) for layer in self.layers)
+        return nn.Sequential(nn.Flatten(), *first), last

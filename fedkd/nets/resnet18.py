@@ -61,6 +61,21 @@ class ResNet18(Encoder):
             maps.append(second.before_relu(first(F.relu(maps[-1]))))  # not in place, unlike forward: maps are kept
         return tuple(maps), F.relu(maps[-1]).mean(dim=(2, 3))
 
+    def cut(self) -> tuple[nn.Module, nn.Module]:
+        """Stem and three stages, images (B, C, H, W) -> (B, 4 * width, H/4, W/4); the last stage with the average pooling."""
+        *stages, first, second = self.blocks
+        return nn.Sequential(self.stem, self.norm, nn.ReLU(inplace=True), *stages), nn.Sequential(
+            first, second, GlobalAverage()
+        )
+
+
+class GlobalAverage(nn.Module):
+    """The mean over all places of a map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c, h, w) -> (B, c)."""
+        return x.mean(dim=(2, 3))
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut, which is a 1x1 convolution where the shape changes."""

@@ -1,0 +1,174 @@
+"""A net with branches on a shared trunk: made at a node, trained by a client, averaged by the server like any other net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.client import Client
+from fedkd.errors import InputError, under
+from fedkd.experiment import Experiment
+from fedkd.knowledge import Knowledge
+from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.nets import Branched, check_branches, load, pooled
+from fedkd.node import Node
+from fedkd.strategy import Strategy
+from fedkd.train import Loss, fit
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def check(strategy: Strategy, experiment: Experiment) -> None:
+    """Raise InputError if the experiment does not give what is needed, or names a net that cannot be cut.
+
+    Of a user's net, that is found out when it is built: before the first round.
+    """
+    strategy.needs.check(type(strategy).__name__, experiment)
+    for name in experiment.architectures:
+        with under("nets"):
+            check_branches(name, experiment.net_options.get(name, {}))
+
+
+def check_batches(strategy: Strategy, experiment: Experiment) -> None:
+    """Raise InputError for batches of one image, of which the strategy's own BatchNorm can make nothing."""
+    if experiment.train.batch_size < 2:
+        raise InputError(f"train.batch_size: {type(strategy).__name__} needs statistics of a batch: set it to 2 or more")
+
+
+def branched(node: Node, branches: int, *, split_scale: float = 1.0) -> Branched:
+    """So many branches on one trunk, of the node's own architecture, with fresh weights each."""
+    return Branched([node.fresh_net() for _ in range(branches)], split_scale=split_scale)
+
+
+def trunk_channels(net: Branched, node: Node) -> int:
+    """c of the map that the trunk makes of this node's images."""
+    net.trunk.eval()  # one image has no batch statistics, and none are to be kept
+    with torch.no_grad():
+        channels = pooled(net.trunk(example_image(node))).shape[1]
+    net.trunk.train()
+    return channels
+
+
+def example_image(node: Node) -> Tensor:
+    """An image (1, C, H, W) of the size of this node's: zeros."""
+    shape = node.federation.source.train_images.shape[1:]
+    return torch.zeros(1, *shape, device=node.device).contiguous(memory_format=torch.channels_last)
+
+
+def initial(node: Node, build: Callable[[], M]) -> Knowledge:
+    """The weights and buffers, equal at all nodes, that training starts from."""
+    return Knowledge.of("weights", node.module("branches", build).state_dict())
+
+
+def received(node: Node, broadcast: Knowledge, build: Callable[[], M]) -> M:
+    """The module with what was broadcast."""
+    module = node.module("branches", build)
+    load(module, broadcast.tensors)
+    return module
+
+
+def train(
+    client: Client, module: nn.Module, loss: Loss, weight: float, *, after_step: Callable[[], None] | None = None
+) -> Knowledge:
+    """Local epochs on the labelled samples, one optimiser for all; what is uploaded.
+
+    The optimiser's state stays in the client's memory: rounds of a single client are one uninterrupted training.
+
+    Args:
+        client: who trains.
+        module: all that is trained, and all that travels.
+        loss: ``loss(module, batch)``, as for ``fit``.
+        weight: of the distillation in this round, reported as ``distillation_weight``.
+        after_step: as for ``fit``.
+    """
+    data = client.train.labelled()
+    losses = fit(module, data, loss, optimizer=client.optimizer("main", module), after_step=after_step)
+    metrics = {**losses, "distillation_weight": weight}
+    return Knowledge.of("weights", module.state_dict(), weight=len(data), metrics=metrics)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum over branches of their mean cross-entropies; gradient through the logits.
+
+    Args:
+        logits: (m, B, C).
+        labels: (B,) int64.
+
+    Returns:
+        () float32 or better.
+
+    >>> round(summed_cross_entropy(torch.zeros(3, 2, 10), torch.tensor([3, 7])).item(), 4)  # 3 log 10
+    6.9078
+    """
+    return len(logits) * cross_entropy_loss(logits.flatten(0, 1), labels.repeat(len(logits)))
+
+
+def summed_distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """The sum over branches of ``T^2 mean_b KL(softmax(target / T) || softmax(branch / T))``; targets are constants.
+
+    Args:
+        logits: (m, B, C).
+        targets: (m, B, C) logits, each branch's own, or (B, C), the same for all.
+        temperature: T > 0.
+
+    Returns:
+        () float32 or better, at least 0.
+
+    >>> branches, target = torch.zeros(3, 1, 2), torch.tensor([[0.0, 3.0]]).log1p()  # (1/2, 1/2) three times, (1/5, 4/5)
+    >>> round(summed_distillation(branches, target, temperature=1.0).item(), 4)  # 3 (1/5 log(2/5) + 4/5 log(8/5))
+    0.5782
+    """
+    everyone = targets.expand_as(logits).flatten(0, 1)  # (m B, C)
+    return len(logits) * kd_loss(logits.flatten(0, 1), everyone, temperature=temperature)
+
+
+def summed_soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """The sum over branches of ``-mean_b sum_c softmax(target / T) log softmax(branch / T)``: no T^2; targets are constants.
+
+    Args:
+        logits: (m, B, C).
+        targets: (m, B, C) logits, each branch's own, or (B, C), the same for all.
+        temperature: T > 0.
+
+    Returns:
+        () float32 or better.
+
+    >>> round(summed_soft_cross_entropy(torch.zeros(3, 1, 2), torch.zeros(1, 2), temperature=2.0).item(), 4)  # 3 log 2
+    2.0794
+    """
+    everyone = targets.expand_as(logits).flatten(0, 1)  # (m B, C)
+    return len(logits) * kd_loss(logits.flatten(0, 1), everyone, temperature=temperature, preset="textbrewer")
+
+
+def peer_distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """What each branch learns from the targets of the m - 1 others, their mean, summed over branches; 0 for one alone::
+
+        sum_i 1/(m - 1) sum_{j != i} T^2 mean_b KL(softmax(t_j / T) || softmax(z_i / T))
+
+    Args:
+        logits: (m, B, C), z.
+        targets: (m, B, C) logits, t; constants.
+        temperature: T > 0.
+
+    Returns:
+        () float32 or better, at least 0.
+    """
+    branches = len(logits)
+    if branches == 1:
+        return logits.sum() * 0
+    others = torch.stack([torch.cat([targets[:i], targets[i + 1 :]]) for i in range(branches)])  # (m, m - 1, B, C)
+    own = logits[:, None].expand_as(others)
+    return branches * kd_loss(own.flatten(0, 2), others.flatten(0, 2), temperature=temperature)
+
+
+def mean_of_others(logits: Tensor) -> Tensor:
+    """For each branch the mean logits of the others, as constants: (m, B, C) of m >= 2 branches -> (m, B, C).
+
+    >>> mean_of_others(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1)).flatten()
+    tensor([4.0000, 3.5000, 1.5000])
+    """
+    held = logits.detach().float()
+    return (held.sum(0) - held) / (len(logits) - 1)
