@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedkd.adversity import under_adversity
 from fedkd.client import Client
-from fedkd.evaluate import Classifier, Embedder, Predictor, score_classifier
+from fedkd.evaluate import evaluate_client
 from fedkd.exchange import INSTRUCTION, PROBE
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.knowledge import Knowledge
@@ -155,21 +155,16 @@ def _evaluate(content: RecordDict, context: Context, functions: Functions) -> Re
     """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
     facts = content[INSTRUCTION]
     client = _open(facts, context, functions)
-    experiment, metrics = client.experiment, {}
+    experiment = client.experiment
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         received = from_records(content, memo=_UNPACKED)
-        probes = _probes(received, client.device)
         broadcast = Knowledge(*_without_probes(received), received.header)
-        for name, predictor in experiment.strategy.predictors(client, broadcast).items():
-            predictor = _classifying(predictor, probes.get(name))
-            splits = {"own": client.test.samples} | ({"global": client.federation.test} if facts["global"] else {})
-            for split, samples in splits.items():
-                scored = score_classifier(predictor, samples, client)
-                metrics[f"{name}/{split}/correct"] = float(scored.correct.sum())
-                metrics[f"{name}/{split}/samples"] = float(scored.samples.sum())
+        predictors, probes = experiment.strategy.predictors(client, broadcast), _probes(received, client.device)
+        asked = {"globally": bool(facts["global"]), "logits": bool(facts.get("compared", 0))}
+        answer = evaluate_client(predictors, client, probes, **asked)
         client.release()
-    return to_records(Knowledge(metrics=metrics))
+    return to_records(answer)
 
 
 def _probes(received: Knowledge, device: torch.device) -> dict[str, Probe]:
@@ -181,15 +176,6 @@ def _probes(received: Knowledge, device: torch.device) -> dict[str, Probe]:
 def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     tensors = {name: tensor for name, tensor in received.tensors.items() if not name.startswith(PROBE)}
     return tensors, {name: received.spaces[name] for name in tensors}
-
-
-def _classifying(predictor: Predictor, probe: Probe | None) -> Classifier:
-    """The predictor itself, or an embedder under the linear probe that the server fitted."""
-    if not isinstance(predictor, Embedder):
-        return Classifier(predictor.function)
-    if probe is None:
-        raise ValueError("an embedder can be evaluated at a client only with the server's probe")
-    return Classifier(lambda images: probe.logits(predictor.function(images)))
 
 
 #: The apps without code of a user's own, under static names: Flower finds its components by reading this file.

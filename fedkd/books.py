@@ -10,6 +10,7 @@ from fedkd.exchange import Received, Traffic
 from fedkd.row import first_line, mean_metrics
 
 UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")
+DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")
 
 
 class Books:
@@ -19,7 +20,8 @@ class Books:
         self._began, self._timeout = time.perf_counter(), timeout
         self.row: dict[str, Any] = {"round": round}
         self.clients: dict[int, dict[str, Any]] = {}
-        self.down, self.evaluation = Traffic(), Traffic()
+        #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
+        self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
 
     def client(self, client: int) -> dict[str, Any]:
         """The line of a client."""
@@ -35,16 +37,23 @@ class Books:
 
     def count(self, uploads: Mapping[int, Traffic]) -> None:
         """The bytes of uploads, whether they are used or not."""
-        for client, traffic in uploads.items():
+        self._book(UP, uploads)
+
+    def _book(self, keys: tuple[str, str, str], traffic: Mapping[int, Traffic]) -> None:
+        for client, of_client in traffic.items():
             row = self.client(client)
-            for key, size in zip(UP, (traffic.raw, traffic.coded, traffic.wire), strict=True):
+            for key, size in zip(keys, (of_client.raw, of_client.coded, of_client.wire), strict=True):
                 row[key] = row.get(key, 0) + size
 
     def enter(self, received: Received) -> None:
-        """What came up in one exchange, what did not come, and why."""
+        """What came up in one exchange, what did not come, and why.
+
+        Of several exchanges in a round, a client's line has the last metrics, but the seconds of all.
+        """
         self.count(received.traffic)
         for client, upload in received.uploads.items():
-            self.clients[client] |= {"weight": upload.weight, **upload.metrics}
+            seconds = self.clients[client].get("seconds", 0.0) + upload.metrics.get("seconds", 0.0)
+            self.clients[client] |= {"weight": upload.weight, **upload.metrics, "seconds": seconds}
         for client, reason in received.failed.items():
             self.fail(client, reason)
         for client in received.late:
@@ -54,15 +63,13 @@ class Books:
 
     def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The row of the round, and the clients' lines."""
+        self._book(DOWN, self.down)
         clients = [{"round": self.row["round"], **self.clients[client]} for client in sorted(self.clients)]
         count = {status: sum(row.get("status") == status for row in clients) for status in ("ok", "late", "failed")}
         row = {
             **self.row,
-            **{key: sum(row.get(key, 0) for row in clients) for key in UP},
-            "bytes_down": self.down.raw,
-            "coded_bytes_down": self.down.coded,
-            "wire_bytes_down": self.down.wire,
-            "evaluation_bytes": self.evaluation.wire,
+            **{key: sum(row.get(key, 0) for row in clients) for key in UP + DOWN},
+            "evaluation_bytes": sum(traffic.wire for traffic in self.evaluation.values()),
             **{f"clients_{status}": number for status, number in count.items()},
         }
         if reasons := {str(row["client"]): first_line(row["reason"]) for row in clients if "reason" in row}:

@@ -191,8 +191,9 @@ def report_result(places: Sequence[Path], stream: TextIO, *, compare: bool = Fal
 
 def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
     """Last, best and mean of the last five, for each group of seeds: the mean with its 95 % interval."""
+    from fedkd.runs.curves import is_share, reading
     from fedkd.runs.recorded import group_seeds
-    from fedkd.runs.statistics import percent, summary
+    from fedkd.runs.statistics import summary
 
     for group in group_seeds(runs):
         found = [result for run in group.runs if (result := summary(run.rows, metric))]
@@ -200,10 +201,10 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
             print(f"{group.label}: {metric} was never measured", file=stream)
             continue
         seeds = f"seed {group.runs[0].seed}" if len(found) == 1 else f"{len(found)} seeds, 95 % interval"
-        last, best = percent([result.last for result in found]), percent([result.best for result in found])
-        five = percent([result.mean_last_five for result in found])
-        name = metric.replace("_", " ")
-        print(f"{group.label} ({seeds}): {name} last {last}, best {best}, mean of the last five {five}", file=stream)
+        last, best = reading(metric, [result.last for result in found]), reading(metric, [result.best for result in found])
+        five = reading(metric, [result.mean_last_five for result in found])
+        name, highest = metric.replace("_", " "), "best" if is_share(metric) else "highest"
+        print(f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the last five {five}", file=stream)
 
 
 def print_table(rows: Sequence[dict[str, str]], stream: TextIO) -> None:

@@ -106,9 +106,12 @@ class Courier:
             raise InputError(f"node config: no node has partition-id {missing[0]}: start one node for each client")
 
     def instruct(
-        self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: Traffic
+        self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: dict[int, Traffic]
     ) -> list[Message]:
-        """One message a client, in order of client id. Equal knowledge is coded and packed once and its bytes are shared."""
+        """One message a client, in order of client id. Equal knowledge is coded and packed once and its bytes are shared.
+
+        ``traffic``, by client, is added to: here it is known what each message weighs.
+        """
         link = self.down if kind == TRAIN else _PLAIN
         packed: dict[tuple[int, int], tuple[RecordDict, int, int, codecs.Bases]] = {}
         messages = []
@@ -123,7 +126,8 @@ class Courier:
             instruction = ConfigRecord({**facts, "client": client, **acknowledged})
             content = RecordDict({**records, INSTRUCTION: instruction})
             messages.append(Message(content, self._node_of[client], kind, group_id=str(facts.get("round", 0))))
-            traffic.add(knowledge.raw_bytes, coded_bytes, size + wire_bytes(RecordDict({INSTRUCTION: instruction})))
+            wire = size + wire_bytes(RecordDict({INSTRUCTION: instruction}))
+            traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
             if kind == TRAIN:
                 self._sent[client] = (f"{facts['round']}.{facts['exchange']}", left)
         return messages

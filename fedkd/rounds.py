@@ -10,8 +10,8 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.books import Books
-from fedkd.evaluate import evaluate_global
-from fedkd.exchange import EVALUATE, PERSIST, PROBE, TRAIN, Courier, Traffic
+from fedkd.evaluation_round import EvaluationRound
+from fedkd.exchange import PERSIST, TRAIN, Courier
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard
@@ -21,10 +21,9 @@ from fedkd.latecomers import Latecomers
 from fedkd.ledger import Ledger
 from fedkd.links import ServerEnd
 from fedkd.memory import Memory
-from fedkd.participation import draw_cohort, draw_evaluated, draw_fault, draw_in_time, enough_of
+from fedkd.participation import draw_cohort, draw_fault, draw_in_time, enough_of
 from fedkd.randomness import derive, seeded, torch_threads
-from fedkd.records import from_records, wire_bytes, with_arrays
-from fedkd.row import first_line, headline, others, worst_tenth
+from fedkd.records import with_arrays
 from fedkd.server import Server
 
 OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
@@ -49,6 +48,7 @@ class Run:
         self.latecomers = Latecomers(experiment.late_rounds)
         federation, device = experiment.federation(), device_of(experiment)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
+        self.evaluation = EvaluationRound(self.server, self.courier)
         self.done = -1
         self.common, self.personal = Knowledge(), dict[int, Knowledge]()
         self._initial_arrays, self._on_round = initial_arrays, on_round
@@ -179,9 +179,11 @@ class Run:
             if not self._cohort:
                 break
         left = sorted(set(everyone) - set(self._cohort))
-        if left and self._exchanges > 1:  # who left in mid-round still holds its memory live: have it written
+        if (
+            left and self._exchanges > 1 and self.courier.keeps_contexts
+        ):  # who left in mid-round still holds its memory live: have it written
             facts = {"round": round, "exchange": 0, "persist": 1}
-            farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, Traffic())
+            farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, {})
             list(self.courier.grid.send_and_receive(farewells, timeout=self.experiment.timeout))
 
     def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
@@ -193,49 +195,13 @@ class Run:
     # Evaluation
 
     def evaluation_instructions(self, round: int) -> list[Message]:
-        """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe."""
+        """Score the server's predictors; the messages that ask clients to score theirs."""
         self.server.round = round
-        seed = derive(self.experiment.seed, round, "server", "evaluate")
-        with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
-            predictors = self.strategy.predictors(self.server, self.common)
-            found = evaluate_global(predictors, self.server)
-        self.server.release(kept=False)
-        self.books.row |= found.row
-        probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
-        with_probes: dict[int, Knowledge] = {}
-
-        def evaluated(knowledge: Knowledge) -> Knowledge:
-            if id(knowledge) not in with_probes:
-                with_probes[id(knowledge)] = self.courier.as_received(knowledge).with_tensors("weights", probes)
-            return with_probes[id(knowledge)]
-
-        asked = draw_evaluated(self.experiment)
-        broadcasts = {client: evaluated(self.personal.get(client, self.common)) for client in asked}
-        facts = {"round": round, "exchange": 0, "global": int(not predictors)}
-        return self.courier.instruct(EVALUATE, broadcasts, facts, self.books.evaluation)
+        return self.evaluation.ask(self.common, self.personal, self.books)
 
     def absorb_evaluation(self, round: int, replies: Iterable[Message]) -> MetricRecord:
-        """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global."""
-        contents, received = self.courier.receive(replies, draw_evaluated(self.experiment))
-        own, everyone, beside = [], [], []
-        for client, records in contents.items():
-            metrics = from_records(records).metrics
-            self.books.evaluation.wire += wire_bytes(records)
-            scores = {split: headline(metrics, split) for split in ("own", "global")}
-            if scores["own"] is not None:
-                own.append(scores["own"])
-                self.books.client(client)["accuracy"] = scores["own"]
-                beside.append(others(metrics))
-            if scores["global"] is not None:
-                everyone.append(scores["global"])
-        if own:
-            self.books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
-        for name in beside[0] if beside else ():
-            self.books.row[name] = sum(scores[name] for scores in beside) / len(beside)
-        if everyone:
-            self.books.row["accuracy"] = sum(everyone) / len(everyone)
-        if received.failed:
-            self.books.row["evaluation_failures"] = {str(client): first_line(why) for client, why in received.failed.items()}
+        """The clients' accuracies into the books; those that Flower reports."""
+        self.evaluation.absorb(replies, self.books)
         return MetricRecord(
             {key: float(self.books.row[key]) for key in ("accuracy", "client_accuracy") if key in self.books.row}
         )

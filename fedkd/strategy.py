@@ -39,6 +39,7 @@ class Needs:
     validation: bool = False
     equal_nets: bool = False
     server_net: bool = False
+    shared_data: bool = False
 
     def check(self, name: str, experiment: Experiment) -> None:
         """Raise InputError if the experiment does not give what is needed."""
@@ -49,6 +50,7 @@ class Needs:
             "a labelled validation set: set data.validation to its size": self.validation and not data.validation,
             "the same net at all clients: name one in nets": self.equal_nets and len(experiment.architectures) > 1,
             "a server net: set server_net": self.server_net and not experiment.server_net and not experiment.nets,
+            'the same samples at all clients: set data.partition = "shared"': self.shared_data and data.partition != "shared",
         }
         if lack := next((text for text, missing in lacks.items() if missing), ""):
             raise InputError(f"strategy: {name} needs {lack}")
@@ -69,6 +71,8 @@ class Strategy(FlowerStrategy):
     needs: ClassVar[Needs] = Needs()
     #: Whether an upload still makes sense a round later: not where it speaks of that round's public samples.
     outlives_its_round: ClassVar[bool] = True
+    #: Whether clients' nets are compared on the global test set: agreement, their ensemble. Their logits there are sent.
+    compares_clients: ClassVar[bool] = False
 
     @abstractmethod
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import pytest
 import torch
 from contract import Numbers, number
 from torch import Tensor
 
-from fedkd import Classifier, Client, Embedder, Experiment, History, Knowledge, Node, Predictor, Server, simulate
+from fedkd import (
+    Classifier,
+    Client,
+    Embedder,
+    Experiment,
+    History,
+    Knowledge,
+    Needs,
+    Node,
+    Peers,
+    Predictor,
+    Server,
+    Strategy,
+    TensorSpec,
+    classifier,
+    fit,
+    simulate,
+)
 from fedkd.data import Source
 from fedkd.evaluate import score
+from fedkd.grids import JobGrid
+from fedkd.history import TIMES
+from fedkd.losses import cross_entropy_loss
 from fedkd.row import headline, mean_metrics, worst_tenth
 
 #: What every row of metrics.jsonl has, before training too.
@@ -202,3 +223,175 @@ def test_the_summary_is_last_best_and_mean_of_the_last_five() -> None:
         "mean_last_five": pytest.approx(0.44),
     }  # round 0 is before training
     assert History([{"round": 0, "accuracy": 0.1}]).summary() == {}
+
+
+# Peers
+
+SEEN: list[int] = []
+
+
+def black_and_right(images: Tensor) -> Tensor:
+    """Two peers (2, B, 2): one always says black, one is right and surer of it."""
+    SEEN.append(len(images))
+    return torch.stack([always_black(images), 3 * brightness_logits(images)])
+
+
+@final
+@dataclass(frozen=True)
+class Branches(Scored):
+    """Branches of a global net: everywhere, or only at clients."""
+
+    headline: int = -1
+    at_server: bool = True
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        if isinstance(node, Server) and not self.at_server:
+            return {}
+        return {"branches": Peers(black_and_right, headline=None if self.headline < 0 else self.headline)}
+
+
+def test_peers_at_the_server_are_compared_in_one_pass_over_the_test_set() -> None:
+    SEEN.clear()
+    row = run(Branches(), evaluate_clients=0).metrics[0]
+    assert sum(SEEN) == 2 * 40  # two rounds, forty test images
+    assert (row["peer_accuracies"], row["mean_peer_accuracy"], row["best_peer_accuracy"]) == ([0.75, 1.0], 0.875, 1.0)
+    assert (row["accuracy"], row["branches_accuracy"]) == (0.875, 0.875)
+    assert row["class_accuracy"] == [1.0, 0.5]
+    assert (row["ensemble_accuracy"], row["agreement"]) == (1.0, 0.75)
+    assert row["peer_divergence"] > 0
+    assert "peer_clients" not in row
+
+
+@pytest.mark.parametrize(("headline", "accuracy"), [(0, 0.75), (1, 1.0)])
+def test_peers_may_have_a_headline(headline: int, accuracy: float) -> None:
+    row = run(Branches(headline=headline)).metrics[1]
+    assert row["accuracy"] == row["branches_accuracy"] == accuracy
+    assert row["mean_peer_accuracy"] == 0.875
+    assert row["client_accuracy"] == 1.0 if headline else row["client_accuracy"] < 1.0
+
+
+def test_peers_at_clients_are_scored_on_both_splits() -> None:
+    """A client's own test samples, of which only some are black; without a net at the server, the global ones too."""
+    history = run(Branches(at_server=False))
+    experiment = Experiment(strategy=Branches(), rounds=1, data={"source": two_classes, "clients": 4, "partition": "iid"})
+    counts = [experiment.federation().client_test(client).label_counts() for client in range(4)]
+    expected = [(1 + float(count[0] / count.sum())) / 2 for count in counts]
+    assert [row["accuracy"] for row in history.clients if row["round"] == 0] == pytest.approx(expected)
+    assert history.metrics[1]["accuracy"] == 0.875
+    assert "peer_accuracies" not in history.metrics[1]  # a strategy that does not compare its clients
+
+
+ANSWERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "right": lambda images: 3 * brightness_logits(images),
+    "not finite": lambda images: brightness_logits(images) * torch.nan,
+    "of three classes": lambda images: torch.zeros(len(images), 3),
+}
+
+
+@final
+@dataclass(frozen=True)
+class Compared(Scored):
+    """No net is global: odd clients always say black, even ones are right; client 2 answers as it is told to."""
+
+    second: str = "right"
+    compares_clients: ClassVar[bool] = True
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        if not isinstance(node, Client):
+            return {}
+        function = always_black if node.id % 2 else ANSWERS[self.second if node.id == 2 else "right"]
+        return {"own": Classifier(counted(function)), "other": Classifier(always_black)}
+
+
+def counted(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def counting(images: Tensor) -> Tensor:
+        SEEN.append(len(images))
+        return function(images)
+
+    return counting
+
+
+def test_clients_are_compared_by_their_headline_on_the_global_test_set() -> None:
+    SEEN.clear()
+    history, plain = run(Compared()), run(OwnNets())
+    row = history.metrics[1]
+    assert row["peer_clients"] == [0, 1, 2, 3]
+    assert row["peer_accuracies"] == [1.0, 0.75, 1.0, 0.75]
+    assert row["accuracy"] == row["mean_peer_accuracy"] == plain.metrics[1]["accuracy"] == 0.875
+    assert row["agreement"] == pytest.approx((2 * 1 + 4 * 0.75) / 6)
+    assert row["ensemble_accuracy"] == row["best_peer_accuracy"] == 1.0
+    own = [len(Experiment(strategy=Compared(), data=DATA).federation().client_test(client)) for client in range(4)]
+    assert sum(SEEN) == 2 * (4 * 40 + sum(own))  # two rounds: each net once over the global and once over its own samples
+    more = row["evaluation_bytes"] - plain.metrics[1]["evaluation_bytes"]
+    assert more > 4 * (4 * 40 * 2)  # four clients, forty samples, two logits of four bytes
+
+
+DATA = {"source": two_classes, "clients": 4, "partition": "iid"}
+
+
+@pytest.mark.parametrize(
+    ("second", "why"), [("not finite", "holds a value that is not finite"), ("of three classes", r"has shape \(40, 3\)")]
+)
+def test_a_client_with_bad_logits_is_no_peer_and_the_others_stay(second: str, why: str) -> None:
+    row = run(Compared(second)).metrics[1]
+    assert row["peer_clients"] == [0, 1, 3]
+    assert row["peer_accuracies"] == [1.0, 0.75, 0.75]
+    assert row["accuracy"] == pytest.approx(2.5 / 3)
+    assert row["evaluation_failures"].keys() == {"2"}
+    assert re.search(f"its evaluation is rejected: peer_logits {why}", row["evaluation_failures"]["2"])
+
+
+def test_only_clients_that_are_evaluated_are_compared() -> None:
+    rows = run(Compared(), evaluate_clients=1).metrics
+    assert rows[0]["peer_clients"] == rows[1]["peer_clients"] and len(rows[0]["peer_clients"]) == 1
+    assert "agreement" not in rows[1]
+
+
+@final
+@dataclass(frozen=True)
+class Together(Strategy):
+    """Each client trains its own net and tells nobody anything; nets are compared."""
+
+    paper: ClassVar[str] = "none (test)"
+    sends: ClassVar[str] = "nothing"
+    needs: ClassVar[Needs] = Needs(labels=True)
+    compares_clients: ClassVar[bool] = True
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        net, data = client.net(init="own", keep=True), client.train.labelled()
+        losses = fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)})
+        return Knowledge(weight=len(data), metrics=losses)
+
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
+        return Knowledge()
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        return {"main": classifier(node.net(init="own", keep=True))} if isinstance(node, Client) else {}
+
+    def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
+        return {}
+
+
+def digits(rounds: int) -> Experiment:
+    data = {"clients": 3, "partition": "iid", "train_limit": 400}
+    train = {"lr": 0.1, "batch_size": 32, "epochs": 2}
+    return Experiment(strategy=Together(), rounds=rounds, nets={"mlp": 0.7, "cnn": 0.3}, data=data, train=train)
+
+
+def test_digits_peers_come_to_agree_as_they_learn() -> None:
+    history = simulate(digits(6))
+    before, after = history.metrics[0], history.metrics[-1]
+    assert after["accuracy"] == pytest.approx(after["mean_peer_accuracy"]) and after["accuracy"] > 0.75
+    assert after["best_peer_accuracy"] >= after["accuracy"]
+    assert after["ensemble_accuracy"] > after["mean_peer_accuracy"]
+    assert after["agreement"] > before["agreement"] + 0.3
+
+
+def test_peers_are_compared_alike_on_every_grid(make_grid: Callable[[], JobGrid]) -> None:
+    expected, found = simulate(digits(1)), simulate(digits(1), make_grid())
+    assert without_times(found) == without_times(expected)
+    assert len(found.metrics[1]["peer_accuracies"]) == 3
+
+
+def without_times(history: History) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in (*history.metrics, *history.clients)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedkd.errors import InputError
 from fedkd.runs.recorded import RecordedRun, Seeds
-from fedkd.runs.statistics import mean_interval, sent_up
+from fedkd.runs.statistics import mean_interval, percent, sent_up
 
 NAMES = {
     "accuracy": "test accuracy",
@@ -21,6 +21,11 @@ NAMES = {
     "worst_tenth_accuracy": "mean accuracy of the worst tenth of clients",
     "server_accuracy": "server accuracy",
     "ensemble_accuracy": "ensemble accuracy",
+    "mean_peer_accuracy": "mean accuracy of the peers",
+    "best_peer_accuracy": "accuracy of the best peer",
+    "agreement": "agreement between peers",
+    "peer_divergence": "KL divergence between peers (nats)",
+    "distillation_weight": "weight of distillation",
 }
 
 
@@ -52,8 +57,29 @@ def curve(seeds: Seeds, metric: str) -> Curve:
 def check_measured(runs: Sequence[RecordedRun], metric: str) -> None:
     """Raise InputError if none of the runs ever measured the metric."""
     if not any(row.get(metric) is not None for run in runs for row in run.rows):
-        known = sorted({key for run in runs for row in run.rows for key in row if key.endswith("accuracy")})
+        known = sorted({key for run in runs for row in run.rows for key in row if key in NAMES or key.endswith("accuracy")})
         raise InputError(f"no run has the metric {metric!r}: they have {', '.join(known) or 'no accuracy at all'}")
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric is a fraction that is best read in percent.
+
+    >>> is_share("mean_peer_accuracy"), is_share("agreement"), is_share("peer_divergence")
+    (True, True, False)
+    """
+    return metric.endswith("accuracy") or metric == "agreement"
+
+
+def reading(metric: str, values: Sequence[float]) -> str:
+    """The metric's values, one for each seed, as a reader wants them: shares in percent, other numbers as they are.
+
+    >>> reading("accuracy", [0.5]), reading("peer_divergence", [0.5]), reading("peer_divergence", [0.5, 0.52, 0.51])
+    ('50.0 %', '0.5', '0.51 ± 0.025')
+    """
+    if is_share(metric):
+        return percent(values)
+    mean, half = mean_interval(values)
+    return f"{mean:.4g}" if np.isnan(half) else f"{mean:.4g} ± {half:.2g}"
 
 
 def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:

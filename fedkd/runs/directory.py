@@ -83,9 +83,10 @@ class RunDirectory:
         return checkpoint.load(checkpoint.newest(self.path / "checkpoint"))
 
     def finish(self, nets: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the final nets (state dicts by name), the convergence figure and, last, the report."""
+        """Write the final nets (state dicts by name), the figures (of peers, if the run has any) and, last, the report."""
         from safetensors.torch import save
 
+        from fedkd.runs.peers_plot import has_peers, peers
         from fedkd.runs.plots import convergence
         from fedkd.runs.recorded import RecordedRun
         from fedkd.runs.report import write_report
@@ -97,6 +98,8 @@ class RunDirectory:
             write_atomically(target, save(tensors))
         run = RecordedRun.read(self.path)
         convergence([run], self.path / "convergence.png")
+        if has_peers(run):
+            peers(run, self.path / "peers.png")
         write_report(run, self.path / "report.html")
 
 

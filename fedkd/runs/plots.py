@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.errors import InputError
-from fedkd.runs.curves import Curve, accuracy_name, curve
+from fedkd.runs.curves import Curve, accuracy_name, curve, is_share
 from fedkd.runs.recorded import RecordedRun, group_seeds
 
 if TYPE_CHECKING:
@@ -47,18 +47,18 @@ def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = 
         raise InputError(f"cannot write a figure as {path.name}: use .png, .svg or .pdf")
     groups = group_seeds(runs)
     curves = [curve(group, metric) for group in groups]
-    with _figure(width=11.0, height=3.7) as figure:
+    with styled_figure(width=11.0, height=3.7) as figure:
         axes = figure.subplots(1, 3, sharey=True)
         for index, line in enumerate(curves):
             style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
             style |= {"marker": MARKERS[index % len(MARKERS)], "markevery": max(1, line.mean.size // 8)}
             for axis, x in zip(axes, (line.rounds, line.uploaded, line.seconds), strict=True):
                 _draw(axis, x, line, style)
-        _label_axes(axes, curves, accuracy_name(groups, metric))
+        _label_axes(axes, curves, accuracy_name(groups, metric), percent=is_share(metric))
         if len(curves) > 1 or curves[0].seeds > 1:
             lines, labels = axes[0].get_legend_handles_labels()
             figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)))
-        return _save(figure, path, formats)
+        return save_figure(figure, path, formats)
 
 
 def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
@@ -71,7 +71,7 @@ def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
     counts = np.asarray(table.tolist(), dtype=np.int64).T  # (classes, clients)
     rows, clients = counts.shape
     width, height = float(np.clip(0.5 * clients + 2.5, 6, 13)), float(np.clip(0.32 * rows + 2.2, 3.5, 10))
-    with _figure(width, height) as figure:
+    with styled_figure(width, height) as figure:
         grid = figure.add_gridspec(2, 2, height_ratios=(1, max(3.0, rows / 3)), width_ratios=(60, 1))
         cells = figure.add_subplot(grid[1, 0])
         totals = figure.add_subplot(grid[0, 0], sharex=cells)
@@ -103,12 +103,13 @@ def _draw(axis: Axes, x: NDArray[np.float64], line: Curve, style: dict[str, Any]
         axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
-def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str) -> None:
+def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str, *, percent: bool) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
     by_round, by_bytes, by_time = axes
     by_round.set_ylabel(name)
-    by_round.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    if percent:
+        by_round.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     by_round.set_xlabel("round")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set_xlabel("uploaded by all clients, cumulative (bytes, log scale)")
@@ -134,7 +135,7 @@ def _write_counts(axis: Axes, counts: NDArray[np.int64]) -> None:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
     """A figure of so many inches in fedkd's style."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -143,7 +144,8 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Path]:
+def save_figure(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Write the figure in each of these formats; the same figure gives the same files. Gives their paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     no_dates: dict[str, dict[str, Any]] = {
         ".png": {"Software": None},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedkd.runs.curves import headline
+from fedkd.runs.curves import headline, is_share
 from fedkd.runs.files import write_atomically
+from fedkd.runs.peers_plot import has_peers
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.statistics import duration, sent_up, size, summary
 
@@ -23,7 +25,12 @@ COLUMNS = {
     "probe_accuracy": "linear probe",
     "knn_accuracy": "kNN",
     "server_accuracy": "server",
+    "mean_peer_accuracy": "mean of peers",
+    "best_peer_accuracy": "best peer",
     "ensemble_accuracy": "ensemble",
+    "agreement": "agreement",
+    "peer_divergence": "divergence",
+    "distillation_weight": "weight",
     "loss": "loss",
     "bytes_up": "up",
     "bytes_down": "down",
@@ -55,6 +62,7 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
         headings=COLUMNS,
         cell=cell,
         convergence=_inline_svg(run.path / "convergence.svg"),
+        peers=_inline_svg(run.path / "peers.svg") if has_peers(run) else "",
         partition=base64.b64encode((run.path / "partition.png").read_bytes()).decode(),
         failures=list(failures(run)),
         environment=dict(_flat(environment)),
@@ -66,9 +74,14 @@ def columns(run: RecordedRun) -> Iterator[str]:
     """The keys to show: those some round has, without one that only repeats the headline accuracy."""
     for key in COLUMNS:
         present = any(row.get(key) is not None for row in run.rows)
-        repeats = key != "accuracy" and all(row.get(key) == row.get("accuracy") for row in run.rows)
+        repeats = key != "accuracy" and all(_equal(row.get(key), row.get("accuracy")) for row in run.rows)
         if present and not repeats:
             yield key
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    """Whether two readings are the same number, summed in whatever order and precision."""
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-6)
 
 
 def protocol(run: RecordedRun) -> list[tuple[str, str]]:
@@ -80,9 +93,15 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
     split = float(experiment.get("data.client_test", 0.0))
     probed = any("probe_accuracy" in row for row in run.rows)
     probe = [("Linear probe", "a linear classifier fitted to the frozen net's features of the clients' train images")]
+    compared = [
+        ("Ensemble", "the class of the largest mean of the peers' probabilities, on the global test set"),
+        ("Agreement", "the share of test samples on which two peers say the same class, the mean over all pairs"),
+        ("Divergence", "KL between two peers' probabilities in nats, the mean over test samples, pairs and both directions"),
+    ]
     return [
         ("Accuracy", f"{headline(run)} on the global test set, measured {_every(every)}"),
         *(probe if probed else []),
+        *(compared if has_peers(run) else []),
         ("Last", "after the last round: the number to quote"),
         ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
         ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),
@@ -101,7 +120,7 @@ def cell(key: str, value: object) -> str:
     """
     if not isinstance(value, (int, float)):
         return "" if value is None else str(value)
-    if key.endswith("accuracy"):
+    if is_share(key):
         return f"{100 * value:.1f} %"
     if key.startswith("bytes"):
         return size(value)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from run_rows import MakeRun, rows_of
 
+from fedkd import Experiment
 from fedkd.errors import InputError
 from fedkd.runs.curves import check_measured
+from fedkd.runs.peers_plot import accuracies_of, has_peers, peer_names, peers
 from fedkd.runs.plots import convergence, partition
 from fedkd.runs.recorded import RecordedRun
 
@@ -88,3 +92,86 @@ def test_the_report_is_one_page_that_needs_nothing_else(make_run: MakeRun) -> No
 def test_a_run_that_was_never_measured_still_gets_its_report(make_run: MakeRun) -> None:
     run = make_run(rows=rows_of(None, None), finish=True)
     assert "Last accuracy" not in (run.path / "report.html").read_text()
+
+
+def of_peers(*accuracies: list[float], clients: list[list[int]] | None = None, **numbers: float) -> list[dict[str, Any]]:
+    """Rows of a run with peers; row 0 knows of no distillation."""
+    rows = rows_of(*(sum(each) / len(each) for each in accuracies))
+    for row, each in zip(rows, accuracies, strict=True):
+        together = {"mean_peer_accuracy": row["accuracy"], "ensemble_accuracy": 0.75}
+        agreeing = {"agreement": 0.625, "peer_divergence": 0.5} if len(each) > 1 else {}
+        row |= {"peer_accuracies": each, **together, **agreeing, **(numbers if row["round"] else {})}
+        if clients:
+            row["peer_clients"] = clients[row["round"]]
+    return rows
+
+
+def words_and_panels(svg: Path) -> tuple[str, int]:
+    drawing = svg.read_text()
+    return drawing, len(re.findall(r'<g id="axes_\d+">', drawing))
+
+
+def test_a_run_with_peers_gets_its_figure_and_shows_it_in_the_report(make_run: MakeRun) -> None:
+    rows = of_peers([0.1, 0.2], [0.5, 0.75], clients=[[0, 1]] * 2, distillation=0.5, distillation_weight=0.25)
+    path = make_run(rows=rows, finish=True).path
+    with Image.open(path / "peers.png") as image:
+        assert image.width > 2 * image.height > 600
+    drawing, panels = words_and_panels(path / "peers.svg")
+    assert panels == 3 + 2  # two of them have a second scale
+    for words in ("peer 0 (cnn)", "peer 1 (cnn)", "their mean", "their ensemble", "agreement", "divergence", "weight"):
+        assert f"<!-- {words} -->" in drawing
+    page = _Page()
+    page.feed((path / "report.html").read_text())
+    assert page.tags.count("svg") == 2
+    for words in ("Peers", "Agreement", "62.5 %", "75.0 %"):
+        assert words in page.text
+
+
+def test_a_run_without_peers_has_no_such_figure(make_run: MakeRun) -> None:
+    run = make_run(rows=rows_of(0.1, 0.2), finish=True)
+    assert not has_peers(RecordedRun.read(run.path)) and not (run.path / "peers.png").exists()
+    assert "Peers" not in (run.path / "report.html").read_text()
+
+
+def test_what_was_not_logged_has_no_panel(tmp_path: Path, make_run: MakeRun) -> None:
+    """One peer agrees with nobody; a weight without a loss has a scale of its own; branches have no names."""
+    alone = RecordedRun.read(make_run("alone", rows=of_peers([0.1], [0.2])).path)
+    drawing, panels = words_and_panels(peers(alone, tmp_path / "alone.png")[1])
+    assert panels == 1 and "<!-- peer 0 -->" in drawing and "their mean" not in drawing
+    weighed = RecordedRun.read(make_run("weighed", rows=of_peers([0.1], [0.2], distillation_weight=0.5)).path)
+    assert words_and_panels(peers(weighed, tmp_path / "weighed.png")[1])[1] == 2
+
+
+def test_many_peers_share_one_entry_of_the_legend_and_the_same_run_gives_the_same_file(
+    tmp_path: Path, make_run: MakeRun
+) -> None:
+    run = RecordedRun.read(make_run(rows=of_peers([0.1] * 12, [0.2] * 12)).path)
+    first, second = (peers(run, tmp_path / f"{name}.png") for name in "ab")
+    assert "<!-- 12 peers -->" in first[1].read_text() and "<!-- peer 0 -->" not in first[1].read_text()
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_client_that_did_not_answer_leaves_a_gap_in_its_own_line(make_run: MakeRun) -> None:
+    rows = of_peers([0.1, 0.2], [0.5], [0.7, 0.8], clients=[[0, 1], [1], [0, 1]])
+    rounds, table = accuracies_of(RecordedRun.read(make_run(rows=rows).path))
+    assert rounds.tolist() == [0, 1, 2]
+    np.testing.assert_equal(table, [[0.1, np.nan, 0.7], [0.2, 0.5, 0.8]])
+
+
+def test_peers_are_named_after_the_nets_that_the_experiment_dealt_out(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"strategy": "local", "nets": {"cnn": 0.5, "mlp": 0.5}, "data": {"clients": 4}}
+    experiment = Experiment(seed=3, **settings)
+    (tmp_path / "experiment.toml").write_text(experiment.to_toml())
+    (tmp_path / "metrics.jsonl").write_text('{"round": 0, "peer_accuracies": [0, 0, 0], "peer_clients": [0, 1, 3]}\n')
+    names = peer_names(RecordedRun.read(tmp_path))
+    assert names == [f"peer {client} ({experiment.architecture_of(client)})" for client in (0, 1, 3)]
+
+
+def test_what_is_no_share_is_not_drawn_in_percent(tmp_path: Path, make_run: MakeRun) -> None:
+    run = RecordedRun.read(make_run(rows=of_peers([0.1, 0.2], [0.5, 0.75])).path)
+    drawings = [convergence([run], tmp_path / f"{metric}.png", metric=metric)[1].read_text() for metric in PLOTTED]
+    assert ["%" in drawing for drawing in drawings] == [True, False]
+    assert [name in drawing for name, drawing in zip(PLOTTED.values(), drawings, strict=True)] == [True, True]
+
+
+PLOTTED = {"agreement": "agreement between peers", "peer_divergence": "KL divergence between peers (nats)"}

@@ -1,0 +1,109 @@
+"""The evaluation of a round as the server sees it: what is scored here, what clients are asked, what their answers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import final
+
+import torch
+from flwr.app import Message, RecordDict
+from torch import Tensor
+
+from fedkd.books import Books
+from fedkd.evaluate import PEER_LOGITS, evaluate_global
+from fedkd.exchange import EVALUATE, PROBE, SLACK_BYTES, Courier, Traffic
+from fedkd.guard import check_upload
+from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.participation import draw_evaluated
+from fedkd.peer_scores import compared
+from fedkd.randomness import derive, seeded, torch_threads
+from fedkd.records import from_records, wire_bytes
+from fedkd.row import first_line, headline, others, worst_tenth
+from fedkd.server import Server
+
+
+@final
+class EvaluationRound:
+    """Asks and absorbs. All that it finds goes into the books of the round."""
+
+    def __init__(self, server: Server, courier: Courier) -> None:
+        self._server, self._courier = server, courier
+        self._experiment = server.experiment
+        self._compares = False
+
+    def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
+        """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
+
+        Where no net is global, clients score theirs on the global test set too, and send their logits there if the strategy
+        compares its clients.
+        """
+        server, strategy = self._server, self._experiment.strategy
+        seed = derive(self._experiment.seed, server.round, "server", "evaluate")
+        with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
+            predictors = strategy.predictors(server, common)
+            found = evaluate_global(predictors, server)
+        server.release(kept=False)
+        books.row |= found.row
+        probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
+        with_probes: dict[int, Knowledge] = {}
+
+        def evaluated(knowledge: Knowledge) -> Knowledge:
+            if id(knowledge) not in with_probes:
+                with_probes[id(knowledge)] = self._courier.as_received(knowledge).with_tensors("weights", probes)
+            return with_probes[id(knowledge)]
+
+        broadcasts = {client: evaluated(personal.get(client, common)) for client in draw_evaluated(self._experiment)}
+        self._compares = strategy.compares_clients and not predictors
+        facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
+        facts |= {"compared": 1} if self._compares else {}
+        return self._courier.instruct(EVALUATE, broadcasts, facts, books.evaluation)
+
+    def absorb(self, replies: Iterable[Message], books: Books) -> None:
+        """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
+        contents, received = self._courier.receive(replies, draw_evaluated(self._experiment))
+        own, everyone, beside = [], [], []
+        logits: dict[int, Tensor] = {}
+        failed = dict(received.failed)
+        for client, records in contents.items():
+            books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
+            try:
+                answer = self._read(records)
+            except ValueError as error:
+                failed[client] = f"its evaluation is rejected: {error}"
+                continue
+            if PEER_LOGITS in answer.tensors:
+                logits[client] = answer.tensors[PEER_LOGITS]
+            scores = {split: headline(answer.metrics, split) for split in ("own", "global")}
+            if scores["own"] is not None:
+                own.append(scores["own"])
+                books.client(client)["accuracy"] = scores["own"]
+                beside.append(others(answer.metrics))
+            if scores["global"] is not None:
+                everyone.append(scores["global"])
+        if own:
+            books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
+        for name in beside[0] if beside else ():
+            books.row[name] = sum(scores[name] for scores in beside) / len(beside)
+        if everyone:
+            books.row["accuracy"] = sum(everyone) / len(everyone)
+        if logits:
+            books.row |= self._compare(logits)
+        if failed:
+            books.row["evaluation_failures"] = {str(client): first_line(why) for client, why in sorted(failed.items())}
+
+    def _read(self, records: RecordDict) -> Knowledge:
+        """The answer, its size bounded, its tensors checked as those of an upload. ValueError says what is wrong with it."""
+        shape = (len(self._server.federation.test), self._server.classes)
+        spec = TensorSpec(shape, torch.float32, "logits", optional=True)  # a client may have nothing to evaluate
+        schema = {PEER_LOGITS: spec} if self._compares else {}
+        limit = sum(spec.raw_bytes for spec in schema.values()) + SLACK_BYTES
+        answer = from_records(records, max_bytes=limit)
+        check_upload(answer, schema, classes=self._server.classes)
+        return answer
+
+    def _compare(self, logits: Mapping[int, Tensor]) -> dict[str, object]:
+        """The clients that answered, as peers in order of client id."""
+        test = self._server.federation.test
+        with torch_threads(self._experiment.engine.num_cpus):
+            found = compared(torch.stack(list(logits.values())), test.labels[test.indices])
+        return {"peer_clients": list(logits), **found}
