@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,9 @@ def to_records(knowledge: Knowledge) -> RecordDict:
     tensors = knowledge.tensors
     for tensor in tensors.values():
         groups.setdefault(_dtype_name(tensor), []).append(tensor)
-    arrays = ArrayRecord({dtype: _pack(tensors) for dtype, tensors in groups.items()})
+    arrays = ArrayRecord()
+    for dtype, alike in groups.items():
+        arrays[dtype] = _pack(alike)
     manifest: dict[str, ConfigRecordValues] = {
         # One text, a line a tensor: Flower would check each element of a list.
         "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
@@ -127,7 +130,18 @@ def _dtype_name(tensor: Tensor) -> str:
 
 def _pack(tensors: list[Tensor]) -> Array:
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()  # (sum of elements,)
-    return Array(flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy())
+    carrier = flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy()
+    data = _npy_header_of(carrier.dtype, len(carrier)) + carrier.tobytes()
+    return Array(str(carrier.dtype), carrier.shape, "numpy.ndarray", data)
+
+
+@lru_cache(maxsize=256)
+def _npy_header_of(dtype: np.dtype[Any], length: int) -> bytes:
+    """What NumPy's format 1.0 puts before the elements of a flat array. Cached: online methods send thousands alike."""
+    stream = BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(stream, description)
+    return stream.getvalue()
 
 
 def _unpack(arrays: Mapping[str, Array], manifest: ConfigRecord) -> dict[str, Tensor]:

@@ -74,6 +74,24 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
+class Draw:
+    """One batch that was drawn: positions in a split, and the seed of its random views."""
+
+    positions: Tensor  # (B,)
+    seed: int
+
+
+def batch_sizes(samples: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: batch statistics of one sample say nothing, so the last never is one alone.
+
+    >>> batch_sizes(7, 3), batch_sizes(8, 3)
+    ([3, 4], [3, 3, 2])
+    """
+    sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
+    return sizes if len(sizes) < 2 or sizes[-1] > 1 else [*sizes[:-2], sizes[-2] + 1]
+
+
+@dataclass(frozen=True, eq=False)
 class Split:
     """Samples bound to settings, a device and random streams: what ``fit`` trains on."""
 
@@ -90,14 +108,19 @@ class Split:
 
     def batches(self, *, epochs: int, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
         """Shuffled batches, ``epochs`` times over. The last of an epoch may be smaller; none has one sample if avoidable."""
+        for draw in self.draws(epochs=epochs, batch_size=batch_size, rng=rng):
+            yield self.batch(draw)
+
+    def draws(self, *, epochs: int, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
+        """What ``batches`` takes, without taking it."""
+        sizes = batch_sizes(len(self), batch_size)
         for _ in range(epochs):
-            order = torch.randperm(len(self), generator=rng)  # (n,)
-            parts = list(order.split(batch_size))
-            if len(parts) > 1 and len(parts[-1]) == 1:  # batch statistics of one sample say nothing
-                parts[-2:] = [torch.cat(parts[-2:])]
-            for positions in parts:
-                seed = int(torch.randint(2**62, (), generator=rng))
-                yield Batch(self.samples, positions, self.work, seed)
+            for positions in torch.randperm(len(self), generator=rng).split(sizes):
+                yield Draw(positions, int(torch.randint(2**62, (), generator=rng)))
+
+    def batch(self, draw: Draw) -> Batch:
+        """The samples of this draw."""
+        return Batch(self.samples, draw.positions, self.work, draw.seed)
 
     def stream(self, purpose: str, batch_size: int | None = None) -> Iterator[Batch]:
         """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream."""
@@ -147,7 +170,6 @@ def fit(
     if len(data) == 0:
         raise TrainingError(f"{data.work.where}: there are no samples to train on")
     optimizer = optimizer or make_optimizer(net, data.work)
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
     logged: list[Tensor] = []
     sizes: list[int] = []
     net.train()
@@ -157,17 +179,27 @@ def fit(
     for batch in batches:
         with data.work.autocast():
             parts = loss(net, batch)
-        optimizer.zero_grad(set_to_none=True)
-        total = sum(parts.values(), start=torch.zeros((), device=data.work.device))
-        logged.append(torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()]))
-        total.backward()
-        if settings.clip:
-            nn.utils.clip_grad_norm_(trained, settings.clip)
-        optimizer.step()
+        logged.append(descend(parts, optimizer, data.work))
         if after_step:
             after_step()
         sizes.append(len(batch))
     return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or settings.epochs)
+
+
+def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:
+    """One step down the gradient of the parts' sum, clipped where the settings say so. Every step of training is this one.
+
+    Returns:
+        (parts + 1,) float32: each part, then their sum.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    total = sum(parts.values(), start=torch.zeros((), device=work.device))
+    logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
+    total.backward()
+    if work.settings.clip:
+        nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), work.settings.clip)
+    optimizer.step()
+    return logged
 
 
 def _summary(names: list[str], logged: Tensor, sizes: Tensor, data: Split, epochs: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ from test_codecs import Delta
 from fedkd import Experiment, InputError, simulate
 from fedkd.codecs import CODECS
 from fedkd.history import TIMES
+from fedkd.registry import strategies
 from fedkd.runs.files import read_lines
 
 RUNS = {
@@ -21,11 +22,15 @@ RUNS = {
     "absent clients": {"strategy": TwoNets(), "participation": 0.5},
     "a cosine schedule": {"strategy": "fedx", "train": {"schedule": "cosine"}},
 }
+#: Peers, whose nets live through rounds of several exchanges, with momentum and batch statistics.
+PEERS = sorted(name for name, cls in strategies().items() if cls.needs.shared_data)
+RUNS |= {f"peers in {name}": {"strategy": name, "nets": "resnet18", "data": {"partition": "shared"}} for name in PEERS}
 
 
 def experiment(**changes: Any) -> Experiment:
-    data = {"clients": 4, "partition": "iid", "train_limit": 80}
-    return Experiment(**{"rounds": 4, "nets": "mlp", "net_options": {"mlp": {"hidden": [8]}}, "data": data, **changes})
+    data = {"clients": 4, "partition": "iid", "train_limit": 80, **changes.pop("data", {})}
+    options = {"mlp": {"hidden": [8]}, "resnet18": {"width": 4}}
+    return Experiment(**{"rounds": 4, "nets": "mlp", "net_options": options, "data": data, **changes})
 
 
 def rows(place: Path) -> list[dict[str, Any]]:
@@ -84,8 +89,10 @@ def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, ray
 
 
 @pytest.mark.slow
-def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(tmp_path: Path) -> None:
-    whole = experiment(strategy="local", rounds=2)
+@pytest.mark.parametrize("name", ["local", *PEERS])
+def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(name: str, tmp_path: Path) -> None:
+    peers = {"nets": "resnet18", "data": {"partition": "shared"}} if name in PEERS else {}
+    whole = experiment(strategy=name, rounds=2, **peers)
     simulate(whole, out=tmp_path / "whole")
     run_in_pieces(whole, tmp_path / "pieces", cuts=(1,))
     nets = [{file.name: file.read_bytes() for file in (tmp_path / place / "nets").iterdir()} for place in ("whole", "pieces")]

@@ -9,8 +9,7 @@ from torch import Tensor
 from fedkd.client import Client
 from fedkd.knowledge import Knowledge, TensorSpec, schema_of
 from fedkd.methods.public_distillation import train_on_labels
-from fedkd.nets import Net
-from fedkd.node import load
+from fedkd.nets import Net, load
 from fedkd.server import Server
 
 

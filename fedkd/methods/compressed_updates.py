@@ -14,8 +14,7 @@ from torch import Tensor
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.lowrank import FACTORS, decompress
 from fedkd.memory import Memory
-from fedkd.nets import Net
-from fedkd.node import load
+from fedkd.nets import Net, load
 from fedkd.server import Server
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedkd.errors import TrainingError
 from fedkd.methods.public_distillation import DistillationLoss
-from fedkd.node import load
+from fedkd.nets import load
 from fedkd.table import Table
 from fedkd.train import Batch, Split, fit, predict
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fedkd.client import Client
-from fedkd.nets import Encoder, Net
-from fedkd.node import Node, load
+from fedkd.nets import Encoder, Net, load
+from fedkd.node import Node
 from fedkd.train import Loss, Split, fit
 
 #: Where a client's memory holds the weights of its feature map.

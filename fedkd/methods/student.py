@@ -17,8 +17,8 @@ from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.methods.teachers import CLASSES, Runs
-from fedkd.nets import Net, check_net
-from fedkd.node import Node, load
+from fedkd.nets import Net, check_net, load
+from fedkd.node import Node
 from fedkd.server import Server
 from fedkd.strategy import Strategy
 from fedkd.train import Split, predict

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from fedkd.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
 from fedkd.errors import InputError, under
 from fedkd.methods.teachers import Said, ask
-from fedkd.nets import Net, Outputs
-from fedkd.node import load
+from fedkd.nets import Net, Outputs, load
 from fedkd.server import Server
 from fedkd.targets import Evidence, Rule, rule_named
 from fedkd.train import Batch, Split, fit
