@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedkd.client import Client
     from fedkd.errors import InputError
-    from fedkd.evaluate import Classifier, Embedder, Predictor, broadcast_net, classifier
+    from fedkd.evaluate import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
     from fedkd.experiment import Experiment
     from fedkd.history import History
     from fedkd.knowledge import Knowledge, TensorSpec, UpTo, schema_of
-    from fedkd.node import Node, load
+    from fedkd.nets import load
+    from fedkd.node import Node
     from fedkd.server import Server
     from fedkd.simulation import simulate
     from fedkd.strategy import Needs, NonNegative, Positive, Strategy
@@ -33,6 +34,7 @@ _HOME = {
     "Needs": "strategy",
     "Node": "node",
     "NonNegative": "strategy",
+    "Peers": "evaluate",
     "Positive": "strategy",
     "Predictor": "evaluate",
     "Server": "server",
@@ -44,7 +46,7 @@ _HOME = {
     "broadcast_net": "evaluate",
     "classifier": "evaluate",
     "fit": "train",
-    "load": "node",
+    "load": "nets",
     "predict": "train",
     "schema_of": "knowledge",
     "simulate": "simulation",
@@ -61,6 +63,7 @@ __all__ = [
     "Needs",
     "Node",
     "NonNegative",
+    "Peers",
     "Positive",
     "Predictor",
     "Server",

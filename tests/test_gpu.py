@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.parametrize("strategy", sorted(strategies()))
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_strategies_train_and_are_evaluated_on_the_gpu(strategy: str, precision: str) -> None:
-    data = {"clients": 3, "partition": "iid", "train_limit": 400, "public": 50, "validation": 50}
+    partition = "shared" if strategies()[strategy].needs.shared_data else "iid"
+    data = {"clients": 3, "partition": partition, "train_limit": 400, "public": 50, "validation": 50}
     train = {"lr": 0.05, "batch_size": 32, "precision": precision}
     history = simulate(Experiment(strategy=strategy, rounds=2, data=data, train=train, engine={"num_gpus": 1}))
     assert history.metrics[-1]["clients_ok"] == 3

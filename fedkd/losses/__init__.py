@@ -14,7 +14,7 @@ from fedkd.losses.class_wise import cskd_loss
 from fedkd.losses.connectors import BoundaryConnector, ConvolutionalRegressor, OverhaulConnector
 from fedkd.losses.correlation_congruence import cc_loss
 from fedkd.losses.crd import CRDLoss
-from fedkd.losses.cross_entropy import cross_entropy_loss
+from fedkd.losses.cross_entropy import cross_entropy_loss, labelled_cross_entropy
 from fedkd.losses.decoupled import dkd_loss
 from fedkd.losses.distillation import kd_loss
 from fedkd.losses.factor_transfer import FactorTransfer
@@ -75,6 +75,7 @@ __all__ = [
     "jacobian_loss",
     "kd_loss",
     "kdsvd_loss",
+    "labelled_cross_entropy",
     "logit_mae",
     "logit_mse",
     "logit_standardize",

@@ -1,0 +1,100 @@
+"""Born-again networks: generations of equal nets, each from fresh weights and taught by the last of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import Batch, Client, Knowledge, Needs, Node, NonNegative, Peers, Predictor, Server, Strategy, classifier, fit, load
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods import checkpoints, generations
+from fedkd.nets import Net
+from fedkd.train import make_optimizer
+
+TEACHER = "teacher/"
+
+
+@final
+@dataclass(frozen=True)
+class BornAgain(Strategy):
+    """Generation 0 learns from labels; each later one starts anew and learns what the last net of the one before says.
+
+    Paper: Furlanello et al., "Born-Again Neural Networks", ICML 2018, arXiv 1805.04770; formulas as usually stated. Variants:
+        ban    cross-entropy with the teacher's probabilities at T = 1
+        cwtm   cross-entropy with labels, samples weighted by the teacher's largest probability over the batch's sum of these
+        dkpp   as ban, after each sample's probabilities but the largest were shuffled among the other classes
+    to each of which ``label_weight`` times the cross-entropy with labels may be added. With one client it is the paper; with
+    many, each generation is trained as in FedAvg, and the teacher is the generation's last mean.
+    What travels: weights and buffers of the current generation, |θ| elements up and down; from the second generation on its
+    teacher's too, as much again down, but for the round in which it begins: there the net received is the teacher. Fresh
+    weights do not travel: all draw the same, others for each generation. So who missed rounds has the right nets.
+    The server keeps all generations: ``generations``, from the second on, are each one's last net and the current (BANE is
+    their ensemble). ``accuracy`` is the current generation's; a row in which one ends shows its last. The teacher is in
+    eval mode. Learning rates of [train] run their schedule once a generation; the optimiser is new each round.
+    Deviations: the paper's CWTM and DKPP are ablations without labels beside them, as here by default.
+    """
+
+    generation: Annotated[int, Field(ge=1)] = 10  # rounds of each
+    variant: Literal["ban", "cwtm", "dkpp"] = "ban"
+    label_weight: NonNegative = 0.0  # of the cross-entropy with labels beside the variant; 1 is the paper's BAN+L
+
+    paper: ClassVar[str] = "Furlanello et al., ICML 2018, arXiv 1805.04770"
+    sends: ClassVar[str] = "weights and buffers both ways, the last generation's down"
+    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    outlives_its_round: ClassVar[bool] = False  # a late net may be of another generation
+
+    def _number(self, node: Node) -> int:
+        return (max(1, node.round) - 1) // self.generation
+
+    def first_broadcast(self, server: Server) -> Knowledge:
+        """The shared initial weights of generation 0."""
+        return Knowledge.of("weights", server.net().state_dict(), header={"generation": 0})
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """Local epochs from the current generation's weights; from fresh ones where it begins."""
+        number, net, data = self._number(client), client.net(), client.train.labelled()
+        start, taught = checkpoints.without(broadcast, TEACHER), checkpoints.under(broadcast, TEACHER)
+        if broadcast.header["generation"] != number:
+            start, taught = client.module(f"generation {number}", client.fresh_net).state_dict(), start
+        load(net, start)
+        teacher, rng = checkpoints.frozen_net(client, "teacher", taught) if taught else None, client.rng("permutations")
+
+        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+            logits = net(batch.images)  # (B, C)
+            label_loss = cross_entropy_loss(logits, batch.labels)
+            if teacher is None:
+                return {"cross_entropy": label_loss}
+            with torch.no_grad():
+                said = teacher(batch.images)
+            distillation = generations.BORN_AGAIN[self.variant](logits, said, batch.labels, rng)
+            return {"distillation": distillation, "cross_entropy": self.label_weight * label_loss}
+
+        lr = client.experiment.train.lr_at((client.round - 1) % self.generation + 1, self.generation)
+        losses = fit(net, data, loss, optimizer=make_optimizer(net, client.work(), lr=lr))
+        metrics = {**losses, "distillation_weight": 0.0 if teacher is None else 1.0, "generation": number}
+        return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=metrics)
+
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
+        """The mean, kept as the generation's newest; the teacher beside it unless the generation ends here."""
+        mean = weighted_mean(uploads).with_header(generation=(number := self._number(server)))
+        server.memory.store(f"generation {number}/", mean.tensors)
+        earlier = [] if server.round % self.generation == 0 else self._kept(server)[:-1]
+        taught = server.memory.under(f"generation {earlier[-1]}/") if earlier else {}
+        return mean.with_tensors("weights", {TEACHER + name: tensor for name, tensor in taught.items()})
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        """The current generation everywhere; at the server all of them, once there are two."""
+        student = checkpoints.frozen_net(node, "student", checkpoints.without(broadcast, TEACHER))
+        kept = self._kept(node) if isinstance(node, Server) else []
+        nets = [checkpoints.frozen_net(node, name := f"generation {g}", node.memory.under(f"{name}/")) for g in kept]
+        everyone = {"generations": Peers(lambda images: torch.stack([net(images) for net in nets]))}  # (K, B, C)
+        return {"student": classifier(student), **(everyone if len(nets) > 1 else {})}
+
+    def _kept(self, node: Node) -> list[int]:
+        return [number for number in range(self._number(node) + 1) if node.memory.under(f"generation {number}/")]

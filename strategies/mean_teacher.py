@@ -1,0 +1,87 @@
+"""Mean teacher: a student agrees, on samples without labels too, with the moving average of its own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, final
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, classifier, fit, load
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import kd_loss, labelled_cross_entropy
+from fedkd.methods.ramp import ramped
+from fedkd.nets import MovingAverage
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@final
+@dataclass(frozen=True)
+class MeanTeacher(Strategy):
+    """Few labels: the student learns them, and to say of one view of a sample what its teacher says of another.
+
+    Paper: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780; defaults are those of
+    the official PyTorch code on CIFAR-10. Set ``data.labelled`` below 1. With one client it is the paper.
+    What travels: weights and buffers of student and teacher, and the teacher's count of steps, down and up; 2 |θ| elements and
+    one each. Both are averaged, weighted by sample counts; of the counts the largest is taken.
+        loss = CE of the labelled samples, summed, / B + w(t) mean over B and C of (softmax(student) - softmax(teacher))^2
+        teacher <- a teacher + (1 - a) student after each step t = 1, 2 ..., over all rounds: a = min(1 - 1 / (t + 1), decay)
+    Student and teacher see independent views of ``data.views``. As in the official code the teacher is run in train mode and
+    has BatchNorm statistics of its own: of its passes over its views, not averages of the student's. No gradient reaches it.
+    The optimiser's state stays at the client, so that one client's rounds are one training. ``accuracy`` is the teacher's.
+    Deviations: a teacher starts as its student, not from weights of its own. Batches are drawn from all samples; the code fills
+    a fixed quarter with labelled ones. w grows once a round, not a step. The code's second head of logits, tied to the
+    first by 0.01 times their mean squared difference, is left out, as it is by default there. No noise but the views'.
+    """
+
+    weight: NonNegative = 100.0  # w at full height; 100 goes with a mean over classes
+    ramp: Share = 0.03  # share of the rounds over which w grows to it; 5 of 180 epochs in the code
+    decay: Share = 0.97  # at most; nearer to 1 for longer runs (0.99 and 0.999 in the paper)
+
+    paper: ClassVar[str] = "Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780"
+    sends: ClassVar[str] = "weights and buffers of student and teacher, both ways"
+    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+
+    def first_broadcast(self, server: Server) -> Knowledge:
+        """The shared initial weights, twice; no step yet."""
+        return Knowledge.of("weights", self._pair(server).state_dict())
+
+    def check_upload(self, server: Server, upload: Knowledge) -> None:
+        """A count that clients can go on from: the largest is taken."""
+        if not 0 <= int(upload.tensors["teacher.steps"]) <= 2**53:
+            raise ValueError("its count of steps is negative or beyond 2^53")
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """Local epochs on all samples; the teacher moves after each step."""
+        nets, data, weight = self._pair(client, broadcast), client.train, self.weight * ramped(client, self.ramp)
+
+        def loss(nets: Any, batch: Batch) -> dict[str, Tensor]:
+            target = nets["teacher"](batch.view(1))  # (B, C), a constant
+            logits = nets["student"](batch.view(0))
+            consistency = kd_loss(logits, target, temperature=1.0, preset="kd_lib")  # mean squared difference of probabilities
+            return {"cross_entropy": labelled_cross_entropy(logits, batch.labels), "consistency": weight * consistency}
+
+        optimizer = client.optimizer("student", nets["student"])
+        losses = fit(nets, data, loss, optimizer=optimizer, after_step=lambda: nets["teacher"].follow(nets["student"]))
+        metrics = {**losses, "distillation_weight": weight}
+        return Knowledge.of("weights", nets.state_dict(), weight=len(data), metrics=metrics)
+
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
+        """The means of the students and of the teachers."""
+        return weighted_mean(uploads)
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
+        """Both global nets, at the server and at every client."""
+        nets = self._pair(node, broadcast)
+        return {"teacher": classifier(nets["teacher"]), "student": classifier(nets["student"])}
+
+    def _pair(self, node: Node, broadcast: Knowledge | None = None) -> Any:
+        """Student and teacher, from shared initial weights or as broadcast."""
+        student = node.net("student", architecture=node.experiment.architectures[0])
+        nets = nn.ModuleDict({"student": student, "teacher": MovingAverage(student, most=self.decay, first=1)})
+        if broadcast is not None:
+            load(nets, broadcast.tensors)
+        return nets
