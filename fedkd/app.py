@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -143,8 +144,8 @@ def _exchange(content: RecordDict, context: Context, functions: Functions) -> Re
         down = ClientEnd("downlink", strategy.downlink(experiment), client.memory)
         broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=str(facts["held"]))
         upload = under_adversity(client, strategy.client_update, broadcast)
-        upload = upload.with_header(round=client.round, exchange=client.exchange, **client.common_ground)
-        upload = upload.with_metrics(seconds=time.perf_counter() - start)
+        header = {**upload.header, "round": client.round, "exchange": client.exchange, **client.common_ground}
+        upload = replace(upload, header=header, metrics={**upload.metrics, "seconds": time.perf_counter() - start})
         up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)
         records = to_records(up.encode(upload, which, acknowledged=str(facts["acknowledged"])))
         _close(facts, context, client)

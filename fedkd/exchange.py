@@ -15,7 +15,7 @@ from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard, too_heavy
 from fedkd.knowledge import Knowledge
 from fedkd.links import ServerEnd
-from fedkd.records import RecordError, from_records, to_records, wire_bytes
+from fedkd.records import RecordError, config_bytes, from_records, to_records, wire_bytes
 
 INSTRUCTION = "fedkd.instruction"
 JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
@@ -126,7 +126,7 @@ class Courier:
             instruction = ConfigRecord({**facts, "client": client, **acknowledged})
             content = RecordDict({**records, INSTRUCTION: instruction})
             messages.append(Message(content, self._node_of[client], kind, group_id=str(facts.get("round", 0))))
-            wire = size + wire_bytes(RecordDict({INSTRUCTION: instruction}))
+            wire = size + config_bytes(instruction)
             traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
             if kind == TRAIN:
                 self._sent[client] = (f"{facts['round']}.{facts['exchange']}", left)

@@ -75,10 +75,6 @@ class Knowledge:
         spaces = {**self.spaces, **dict.fromkeys(tensors, space)}
         return replace(self, tensors={**self.tensors, **tensors}, spaces=spaces)
 
-    def with_metrics(self, **numbers: float) -> Knowledge:
-        """The same Knowledge with these numbers added to its metrics."""
-        return replace(self, metrics={**self.metrics, **numbers})
-
 
 @dataclass(frozen=True)
 class UpTo:

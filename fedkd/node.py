@@ -142,8 +142,7 @@ class Node(ABC):
 
     def work(self) -> Work:
         """How training is done here and now."""
-        experiment = self.experiment
-        where = f"{self.name}, round {self.round}"
+        experiment, where = self.experiment, f"{self.name}, round {self.round}"
         return Work(experiment.train, experiment.lr(max(1, self.round)), self.device, experiment.data.views, where)
 
     @property

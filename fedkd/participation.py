@@ -45,8 +45,10 @@ def draw_fault(experiment: Experiment, round: int, client: int) -> str:
 def draw_in_time(experiment: Experiment, round: int, exchange: int, asked: Sequence[int]) -> set[int]:
     """Whose reply comes before the wait of an exchange ends: no straggler, and the first ``enough`` of a seeded order."""
     ready = [client for client in asked if draw_fault(experiment, round, client) != "straggle"]
+    if (enough := enough_of(experiment, len(asked))) >= len(ready):
+        return set(ready)
     order = torch.randperm(len(ready), generator=generator(experiment.seed, round, exchange, "arrival")).tolist()
-    return {ready[position] for position in order[: enough_of(experiment, len(asked))]}
+    return {ready[position] for position in order[:enough]}
 
 
 def enough_of(experiment: Experiment, asked: int) -> int:

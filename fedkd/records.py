@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,12 +80,12 @@ def from_records(records: RecordDict, *, max_bytes: int | None = None, memo: Unp
 def wire_bytes(records: RecordDict) -> int:
     """Bytes of these records as Flower counts them: arrays with their headers, configs and metrics with their keys."""
     return sum(
-        _config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes() for record in records.values()
+        config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes() for record in records.values()
     )
 
 
-def _config_bytes(record: ConfigRecord) -> int:
-    """As Flower's ``count_bytes``, which refuses empty text and empty lists."""
+def config_bytes(record: ConfigRecord) -> int:
+    """Bytes of keys and values, as Flower's ``count_bytes``, which refuses empty text and empty lists."""
     values = [(key, v) for key, value in record.items() for v in (value if isinstance(value, list) else [value])]
     sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for _, v in values)
     return sum(map(len, record)) + sum(sizes)
@@ -129,17 +128,18 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 def _pack(tensors: list[Tensor]) -> Array:
-    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu()  # (sum of elements,)
+    parts = [tensor.detach().reshape(-1) for tensor in tensors]
+    flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu()  # (sum of elements,)
     carrier = flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy()
-    data = _npy_header_of(carrier.dtype, len(carrier)) + carrier.tobytes()
-    return Array(str(carrier.dtype), carrier.shape, "numpy.ndarray", data)
+    data = _npy_header_of(kind := str(carrier.dtype), len(carrier)) + carrier.tobytes()
+    return Array(kind, carrier.shape, "numpy.ndarray", data)
 
 
 @lru_cache(maxsize=256)
-def _npy_header_of(dtype: np.dtype[Any], length: int) -> bytes:
+def _npy_header_of(kind: str, length: int) -> bytes:
     """What NumPy's format 1.0 puts before the elements of a flat array. Cached: online methods send thousands alike."""
     stream = BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    description = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(stream, description)
     return stream.getvalue()
 

@@ -30,6 +30,7 @@ def with_held_out(upload: Knowledge, client: Client, net: Net) -> Knowledge:
     if client.exchange:
         return upload
     logits = predict(net.eval(), client.validation.samples, client.work())  # (V, C)
+    net.train()
     return upload.with_tensors("logits", {VALIDATION: logits})
 
 

@@ -63,7 +63,9 @@ class Heard:
 
     def others(self, name: str) -> Tensor:
         """What all but me said. (K - 1, B, ...)"""
-        return self.tensors[name][[place for place, peer in enumerate(self.ids) if peer != self.me]]
+        said = self.tensors[name]
+        others = [theirs for peer, theirs in zip(self.ids, said, strict=True) if peer != self.me]
+        return torch.stack(others) if others else said[:0]
 
     def with_mine(self, name: str, mine: Tensor) -> Tensor:
         """What all said, with mine (B, ...), and its graph, in my place. (K, B, ...)
@@ -87,7 +89,7 @@ def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateNa
     round, exchange = plan(client, update), client.exchange
     if not round.draws:
         raise TrainingError(f"{client.work().where}: there are no labelled samples to train on")
-    peer.net.train()
+    client.live("peer in train mode", peer.net.train)  # set where it is not, as walking a deep net costs
     if not exchange:
         _begin(client, peer)
     if exchange and client.id in round.turns[exchange - 1].learners:
@@ -228,7 +230,8 @@ def gather(
     batch, learners = round.digest(round.turns[exchange].batch), round.turns[exchange].learners
     header = {"peers": ",".join(map(str, said)), "batch": batch}
     everything = Knowledge(tensors, {name: _space(name) for name in tensors}, header)
-    everything = everything.with_tensors("embedding", {BESIDE + name: tensor for name, tensor in (beside or {}).items()})
+    if beside:
+        everything = everything.with_tensors("embedding", {BESIDE + name: tensor for name, tensor in beside.items()})
     if learners >= uploads.keys():
         return everything
     nothing = Knowledge(header={"batch": batch})

@@ -93,7 +93,17 @@ def _draw_accuracies(run: RecordedRun, axis: Axes) -> None:
     axis.set_title("Each peer, and all together", loc="left")
     axis.set_ylabel(NAMES["accuracy"])
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    _show_trained(axis, run.rows)
     _finish(axis)
+
+
+def _show_trained(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As much of the axis as trained peers need: those of round 0 guess, which would squeeze all that follows."""
+    trained = [row for row in _measured(rows, "peer_accuracies") if row["round"] > 0]
+    shown = [value for row in trained for value in (*row["peer_accuracies"], *(row[key] for key in TOGETHER if key in row))]
+    if shown:
+        margin = max(0.005, 0.05 * (max(shown) - min(shown)))
+        axis.set_ylim(min(shown) - margin, max(shown) + margin)
 
 
 def _styles(count: int) -> Iterator[dict[str, Any]]:
