@@ -144,7 +144,7 @@ def run(cell: Cell) -> dict[str, Any]:
     began, out = time.perf_counter(), ROOT / "runs" / "online" / f"{cell.method}-{cell.epochs}-{cell.seed}"
     shutil.rmtree(out, ignore_errors=True)
     last = simulate(cell.experiment(), "in-process", out=out).metrics[-1]
-    if cell.seed == 0 and cell.epochs == EPOCHS and (out / "peers.png").exists():
+    if cell.seed == 0 and cell.epochs == EPOCHS and cell.method != "alone1" and (out / "peers.png").exists():
         FIGURES.mkdir(exist_ok=True)
         shutil.copy(out / "peers.png", FIGURES / f"{cell.method}.png")
     keys = ("accuracy", "peer_accuracies", "mean_peer_accuracy", "best_peer_accuracy", "ensemble_accuracy", "agreement")
