@@ -10,6 +10,7 @@ from fedkd import Experiment, InputError, simulate
 from fedkd.grids import InProcessGrid
 from fedkd.history import TIMES
 
+pytestmark = pytest.mark.slow  # nodes are polled for
 EXPERIMENT = Experiment(
     strategy="fedavg",
     nets="mlp",

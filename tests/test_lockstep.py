@@ -27,6 +27,7 @@ from fedkd.registry import load, strategies
 from fedkd.train import Work
 
 #: Every strategy whose clients need the same samples, shipped or added.
+pytestmark = pytest.mark.slow  # the fast ones are in tests/strategies/test_dml.py and test_kdcl.py
 LOCKSTEP = sorted(name for name, cls in strategies().items() if cls.needs.shared_data)
 #: The same, of which one is looked at in seconds and the others when there is time.
 EACH = [pytest.param(name, marks=[] if name == "dml" else pytest.mark.slow) for name in LOCKSTEP]

@@ -21,6 +21,9 @@ from fedkd.runs.plots import convergence, partition
 from fedkd.runs.recorded import RecordedRun
 
 
+pytestmark = pytest.mark.slow  # drawing takes half a second and more
+
+
 def test_convergence_draws_png_and_svg_with_three_panels(tmp_path: Path, make_run: MakeRun) -> None:
     runs = [RecordedRun.read(make_run(f"s{seed}", seed=seed, rows=rows_of(0.1, 0.2, 0.2 + seed / 9)).path) for seed in (0, 1)]
     runs.append(RecordedRun.read(make_run("local", strategy="local", rows=rows_of(0.1, 0.2), up=0).path))
