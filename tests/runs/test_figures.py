@@ -20,7 +20,6 @@ from fedkd.runs.peers_plot import accuracies_of, has_peers, peer_names, peers
 from fedkd.runs.plots import convergence, partition
 from fedkd.runs.recorded import RecordedRun
 
-
 pytestmark = pytest.mark.slow  # drawing takes half a second and more
 
 
