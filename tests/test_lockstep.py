@@ -30,7 +30,6 @@ from fedkd.train import Work
 pytestmark = pytest.mark.slow  # the fast ones are in tests/strategies/test_dml.py and test_kdcl.py
 LOCKSTEP = sorted(name for name, cls in strategies().items() if cls.needs.shared_data)
 #: The same, of which one is looked at in seconds and the others when there is time.
-EACH = [pytest.param(name, marks=[] if name == "dml" else pytest.mark.slow) for name in LOCKSTEP]
 OPTIONS = {"resnet18": {"width": 4}, "cnn": {"channels": [4, 8], "hidden": 16}, "mlp": {"hidden": [16]}}
 TINY = "test_lockstep:Tiny"
 
@@ -138,7 +137,6 @@ ALONE = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ALONE, ids=str)
 def test_one_peer_alone_is_cross_entropy_bit_for_bit(strategy: Strategy) -> None:
     experiment = peers(strategy, clients=1, nets="resnet18", rounds=2)
@@ -146,7 +144,7 @@ def test_one_peer_alone_is_cross_entropy_bit_for_bit(strategy: Strategy) -> None
     assert_same(found[0].under("net/main/"), plain_training(experiment))
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_one_peer_alone_has_nobody_to_learn_from(name: str) -> None:
     """What it is taught is 0, and its weight without effect. Or the strategy says in one line that it needs more peers."""
     try:
@@ -183,7 +181,6 @@ def everywhere(strategy: Any) -> Experiment:
         return peers(strategy, nets=TINY)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", EVERYWHERE, ids=str)
 def test_a_grid_that_forgets_leaves_the_same_nets(strategy: Any) -> None:
     """It repeats each forward pass on the buffers from before it, with the same dropout."""
@@ -193,8 +190,7 @@ def test_a_grid_that_forgets_leaves_the_same_nets(strategy: Any) -> None:
         assert_same(memory, there[peer])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", [each for each in EVERYWHERE if each not in (DML(target="ensemble"), KDCL())], ids=str)
+@pytest.mark.parametrize("strategy", [DML(), DML(update="sequential"), KDCL(target="general")], ids=str)
 def test_ray_leaves_the_same_nets(strategy: Any, ray_session: None) -> None:
     (_, here), (_, there) = memories(everywhere(strategy)), memories(everywhere(strategy), RayGrid(actors=2))
     assert here.keys() == there.keys() == {0, 1, 2}
@@ -209,7 +205,7 @@ class Backwards(InProcessGrid):  # type: ignore[misc]
         return list(super().send_and_receive(list(messages)[::-1], timeout=timeout))
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_who_is_asked_and_answers_first_changes_nothing(name: str) -> None:
     (_, here), (_, there) = memories(peers(name)), memories(peers(name), Backwards())
     for peer, memory in here.items():
@@ -263,7 +259,7 @@ def test_batch_statistics_move_once_for_each_batch_that_a_peer_learns_from(updat
     assert [tracked(memory) for _, memory in sorted(found.items())] == [{count} for count in learned]
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_in_every_strategy_they_move_once_a_batch(name: str) -> None:
     _, found = memories(peers(name, nets=TINY))
     assert [tracked(memory) for memory in found.values()] == [{3}] * 3
@@ -328,7 +324,7 @@ def test_peers_start_from_different_weights_on_the_same_batches(name: str) -> No
 # ---- who speaks of something else, fails or diverges
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_a_peer_with_other_labels_is_rejected_in_words(name: str) -> None:
     experiment = peers(name, attack={"name": "label_flip", "share": 1 / 3})
     row = simulate(experiment).metrics[1]
@@ -338,7 +334,6 @@ def test_a_peer_with_other_labels_is_rejected_in_words(name: str) -> None:
     assert reason.endswith("give all peers the same data and labels")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCKSTEP)
 @pytest.mark.parametrize("kept", [39, 12], ids=["one sample less", "fewer batches"])
 def test_a_peer_with_other_samples_is_rejected_too(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +364,7 @@ def test_a_broadcast_of_another_batch_makes_the_client_fail_by_name(monkeypatch:
     assert row["failures"]["1"].startswith("ValueError: the broadcast speaks of batch another, not of ")
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", LOCKSTEP)
 def test_who_fails_at_a_step_leaves_until_the_next_round(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[int, int, int, str]] = []
 
@@ -477,7 +472,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 FAULTS = ({"dropout": 0.4}, {"straggle": 0.4}, {"crash": 0.4}, {"nan": 0.4}, {"dropout": 0.1, "straggle": 0.1, "crash": 0.1})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", LOCKSTEP)
 def test_runs_under_every_setting(name: str, setting: str) -> None:
@@ -489,7 +483,6 @@ def test_runs_under_every_setting(name: str, setting: str) -> None:
     assert all(bool(tensor.isfinite().all()) for memory in found.values() for tensor in memory.under("net/").values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("faults", FAULTS, ids=str)
 @pytest.mark.parametrize("name", LOCKSTEP)
 def test_faults_lose_clients_and_no_round(name: str, faults: dict[str, float]) -> None:
