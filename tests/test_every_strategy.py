@@ -79,8 +79,22 @@ def test_same_seed_same_metrics_on_a_grid_that_forgets(name: str) -> None:
     assert numbers(simulate(experiment.replace(seed=1))) != numbers(histories[0])
 
 
+def of_every_kind() -> list[str]:
+    """A strategy for every combination of what makes a difference to an engine: starting its workers takes seconds.
+
+    The grid that forgets, above, sends each strategy's messages through other processes too.
+    """
+    found: dict[object, str] = {}
+    for name in NAMES:
+        cls = strategies()[name]
+        several = cls().exchanges_per_round(small(name)) > 1
+        starts = cls.first_broadcast is not Strategy.first_broadcast
+        found.setdefault((cls.needs, cls.compares_clients, cls.outlives_its_round, several, starts), name)
+    return list(found.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of_every_kind())
 def test_same_seed_same_metrics_on_ray(name: str, ray_session: None) -> None:
     assert numbers(simulate(small(name), RayGrid(actors=2))) == numbers(simulate(small(name)))
 

@@ -23,7 +23,8 @@ from fedkd.grids.flower import (
     run_client,
 )
 
-LARGE = 65_536  # bytes from which an array travels as a buffer of its own, not in a pickle; a buffer costs a call of 2 ms
+LARGE = 4096  # bytes from which an array travels as a buffer of its own, which Ray does not copy into a pickle
+WORTH_SHARING = 65_536  # bytes in all messages together: sharing costs a call of 2 ms to each worker
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Shared:
     def __init__(self, messages: Sequence[Message]) -> None:
         large = [data for message in messages for data in array_bytes(message) if is_large(data)]
         counts = Counter(id(data) for data in large)
-        arrays = {id(data): data for data in large if counts[id(data)] > 1}
+        often = {id(data): data for data in large if counts[id(data)] > 1}
+        arrays = {key: data for key, data in often.items() if counts[key] * len(data) >= WORTH_SHARING}
         self.buffers = [to_buffer(data) for data in arrays.values()]
         self._positions = {identity: position for position, identity in enumerate(arrays)}
         self._messages = messages  # they keep the arrays alive, else another array could get the same id
