@@ -24,7 +24,6 @@ RUNS = {
 }
 #: Peers, whose nets live through rounds of several exchanges, with momentum and batch statistics.
 PEERS = sorted(name for name, cls in strategies().items() if cls.needs.shared_data)
-RUNS |= {f"peers in {name}": {"strategy": name, "nets": "resnet18", "data": {"partition": "shared"}} for name in PEERS}
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -98,6 +97,7 @@ def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(name: str, tm
     nets = [{file.name: file.read_bytes() for file in (tmp_path / place / "nets").iterdir()} for place in ("whole", "pieces")]
     assert nets[0] == nets[1]
     assert len(nets[0]) == 4
+    assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
 def test_a_directory_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
