@@ -179,9 +179,8 @@ class Run:
             if not self._cohort:
                 break
         left = sorted(set(everyone) - set(self._cohort))
-        if (
-            left and self._exchanges > 1 and self.courier.keeps_contexts
-        ):  # who left in mid-round still holds its memory live: have it written
+        # Who left in mid-round still holds its memory live: have it written.
+        if left and self._exchanges > 1 and self.courier.keeps_contexts:
             facts = {"round": round, "exchange": 0, "persist": 1}
             farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, {})
             list(self.courier.grid.send_and_receive(farewells, timeout=self.experiment.timeout))

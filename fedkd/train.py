@@ -197,7 +197,7 @@ def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work:
     logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
     total.backward()
     if work.settings.clip:
-        nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), work.settings.clip)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
     optimizer.step()
     return logged
 
