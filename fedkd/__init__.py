@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedkd.node import Node
     from fedkd.server import Server
     from fedkd.simulation import simulate
-    from fedkd.strategy import Needs, NonNegative, Positive, Strategy
+    from fedkd.strategy import Listed, Needs, NonNegative, Positive, Share, Strategy
     from fedkd.table import Table
     from fedkd.train import Batch, Split, fit, predict
 
@@ -31,6 +31,7 @@ _HOME = {
     "History": "history",
     "InputError": "errors",
     "Knowledge": "knowledge",
+    "Listed": "strategy",
     "Needs": "strategy",
     "Node": "node",
     "NonNegative": "strategy",
@@ -38,6 +39,7 @@ _HOME = {
     "Positive": "strategy",
     "Predictor": "evaluate",
     "Server": "server",
+    "Share": "strategy",
     "Split": "train",
     "Strategy": "strategy",
     "Table": "table",
@@ -60,6 +62,7 @@ __all__ = [
     "History",
     "InputError",
     "Knowledge",
+    "Listed",
     "Needs",
     "Node",
     "NonNegative",
@@ -67,6 +70,7 @@ __all__ = [
     "Positive",
     "Predictor",
     "Server",
+    "Share",
     "Split",
     "Strategy",
     "Table",

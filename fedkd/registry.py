@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from fedkd.strategy import Strategy
 from fedkd.user_code import import_object
 
 ENTRY_POINTS = "fedkd.strategies"
+T = TypeVar("T")
 
 
 def names() -> tuple[str, ...]:
@@ -51,20 +52,20 @@ def build(table: Mapping[str, Any]) -> Strategy:
     return build_class(load(str(table.get("name", "fedavg"))), {k: v for k, v in table.items() if k != "name"})
 
 
-def build_class(cls: type[Strategy], table: Mapping[str, Any]) -> Strategy:
-    """A strategy of this class from the values of its fields. Raises InputError naming the first bad one."""
-    known = [field.name for field in fields(cls)]
-    for key in table:
-        if key not in known:
-            raise InputError(f"unknown key 'strategy.{key}': {did_you_mean(key, known)}")
+def build_class(cls: type[T], table: Mapping[str, Any], *, key: str = "strategy") -> T:
+    """A dataclass, a strategy's or of what is its part, from the values of its fields. InputError names the first bad one."""
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for name in table:
+        if name not in known:
+            raise InputError(f"unknown key '{key}.{name}': {did_you_mean(name, known)}")
     try:
         return TypeAdapter(cls).validate_python(table)
     except ValidationError as error:
         finding = error.errors(include_url=False)[0]
-        key = ".".join(map(str, finding["loc"]))
+        where = ".".join(map(str, (key, *finding["loc"])))
         if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
-            raise InputError(f"strategy.{key}: {inner}") from None
-        raise InputError(f"strategy.{key}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}") from None
+            raise InputError(f"{where}: {inner}") from None
+        raise InputError(f"{where}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}") from None
 
 
 def describe(strategy: Strategy) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fedkd.errors import InputError
 from fedkd.knowledge import Knowledge, TensorSpec, schema_of
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Types of hyperparameters that are checked when an experiment is made.
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+#: Beside the type of a tuple: a run-config holds lists as text with commas. One name may stand alone.
+Listed = BeforeValidator(lambda given: tuple(filter(None, given.split(","))) if isinstance(given, str) else given)
 
 
 @dataclass(frozen=True)

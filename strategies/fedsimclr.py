@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
-from torch import Tensor
-
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Positive, Server, Strategy, broadcast_net, fit, load
-from fedkd.aggregate import weighted_mean
-from fedkd.contrastive import SimCLR, Views
-from fedkd.nets import Net
-
-HEADS = ("projection",)
+from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy
+from fedkd.contrastive import SimCLR
+from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
 @final
@@ -33,28 +27,30 @@ class FedSimCLR(Strategy):
 
     paper: ClassVar[str] = "Chen et al., ICML 2020, arXiv 2002.05709, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
+    needs: ClassVar[Needs] = Needs(equal_nets=True)
+
+    @property
+    def base(self) -> SimCLR:
+        """What clients descend."""
+        return SimCLR(self.temperature)
+
+    def check(self, experiment: Experiment) -> None:
+        """Also what the base asks for."""
+        self.needs.check(type(self).__name__, experiment)
+        self.base.check(experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""
-        return Knowledge.of("weights", server.net(heads=HEADS).state_dict())
+        return first_weights(server, self.base)
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs of SimCLR, from the global weights."""
-        net, base = client.net(heads=HEADS), SimCLR(self.temperature)
-        load(net, broadcast.tensors)
-        state = base.start(client, net)
-
-        def loss(net: Net, batch: Batch) -> Mapping[str, Tensor]:
-            images = torch.cat([batch.view(1), batch.view(2)])  # (2B, C, H, W)
-            return base.loss(state, Views(*net.head("projection", net.features(images)).chunk(2)))
-
-        losses = fit(net, client.train, loss, after_step=lambda: base.after_step(state, net))
-        return Knowledge.of("weights", net.state_dict(), weight=client.samples, metrics=losses)
+        return train_by(client, broadcast, self.base)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
-        return weighted_mean(uploads)
+        return average(server, uploads, self.base)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the projection head."""
-        return {"encoder": Embedder(broadcast_net(node, broadcast, heads=HEADS).features)}
+        return global_encoder(node, broadcast, self.base)

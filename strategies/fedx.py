@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Node, Positive, Server, Strategy, broadcast_net, fit, load
-from fedkd.aggregate import weighted_mean
-from fedkd.contrastive import BASES, Views
+from fedkd import (
+    Batch,
+    Client,
+    Embedder,
+    Experiment,
+    InputError,
+    Knowledge,
+    Listed,
+    Needs,
+    Node,
+    Positive,
+    Server,
+    Strategy,
+    broadcast_net,
+)
+from fedkd.contrastive import Base, Views, make_base
 from fedkd.losses import nt_xent_loss, relational_loss
+from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 from fedkd.nets import Net
 
-HEADS = ("projection", "prediction")
+PREDICTION = "prediction"
+Term = Literal["local_contrastive", "global_contrastive", "local_relational", "global_relational"]
 
 
 @final
@@ -40,24 +55,35 @@ class FedX(Strategy):
     global_target_temperature: Positive = 0.1  # of the global relational target (the repository's --tt)
     divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"
     detach_target: bool = False
-    base: Literal["simclr"] = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
+    base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
+    base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
+    without: Annotated[tuple[Term, ...], Listed] = ()  # terms left out, for ablations
 
     paper: ClassVar[str] = "Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "weights and buffers of encoder and both heads, both ways"
+    needs: ClassVar[Needs] = Needs(equal_nets=True)
+
+    def check(self, experiment: Experiment) -> None:
+        """Also what the base asks for; some term must be left."""
+        self.needs.check(type(self).__name__, experiment)
+        if set(self.without) == set(get_args(Term)):
+            raise InputError("strategy.without: it leaves no term to train on: take one out of it")
+        self.made_base().check(experiment)
+
+    def made_base(self) -> Base[Any]:
+        """What gives the local contrastive term."""
+        return make_base(self.base, self.base_options, temperature=self.temperature)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""
-        return Knowledge.of("weights", server.net(heads=HEADS).state_dict())
+        return first_weights(server, self.made_base(), PREDICTION)
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs against the frozen global net. Anchors come from a second, independent stream over the same data."""
-        net, teacher, base = client.net(heads=HEADS), client.net("teacher", heads=HEADS), BASES[self.base](self.temperature)
-        load(net, broadcast.tensors)
-        load(teacher, broadcast.tensors)
-        teacher.eval().requires_grad_(False)
-        anchors, state = client.train.stream("anchors"), base.start(client, net)
+        base, anchors = self.made_base(), client.train.stream("anchors")
+        teacher = broadcast_net(client, broadcast, heads=(*base.heads, PREDICTION)).requires_grad_(False)
 
-        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+        def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:
             images = torch.cat([batch.view(1), batch.view(2), next(anchors).view(1)])  # (2B + A, C, H, W)
             parts = [len(batch), len(batch), len(images) - 2 * len(batch)]
             projected = net.head("projection", net.features(images))  # z: (2B + A, 256)
@@ -66,18 +92,16 @@ class FedX(Strategy):
             z1, z2, zr = projected.split(parts)
             p1, p2, _ = net.head("prediction", projected).split(parts)
             g2, gr = taught.split(parts[1:])
-            own = self._relations(z1, z2, zr, self.local_target_temperature)
-            cross = self._relations(p1, p2, gr, self.global_target_temperature)
-            distance = nt_xent_loss(p1, g2, temperature=self.temperature)
-            return {
-                **base.loss(state, Views(z1, z2)),
-                "global_contrastive": distance,
-                "local_relational": own,
-                "global_relational": cross,
+            views = Views(images[: 2 * len(batch)], projected[: 2 * len(batch)], batch.ids)
+            terms = {
+                "global_contrastive": lambda: nt_xent_loss(p1, g2, temperature=self.temperature),
+                "local_relational": lambda: self._relations(z1, z2, zr, self.local_target_temperature),
+                "global_relational": lambda: self._relations(p1, p2, gr, self.global_target_temperature),
             }
+            own = {} if "local_contrastive" in self.without else base.loss(state, net, views)
+            return {**own, **{name: term() for name, term in terms.items() if name not in self.without}}
 
-        losses = fit(net, client.train, loss, after_step=lambda: base.after_step(state, net))
-        return Knowledge.of("weights", net.state_dict(), weight=client.samples, metrics=losses)
+        return train_by(client, broadcast, base, PREDICTION, objective=objective)
 
     def _relations(self, a: Tensor, b: Tensor, anchors: Tensor, target: float) -> Tensor:
         loss = partial(relational_loss, divergence=self.divergence, detach_target=self.detach_target)
@@ -85,8 +109,8 @@ class FedX(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
-        return weighted_mean(uploads)
+        return average(server, uploads, self.made_base(), PREDICTION)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the heads."""
-        return {"encoder": Embedder(broadcast_net(node, broadcast, heads=HEADS).features)}
+        return global_encoder(node, broadcast, self.made_base(), PREDICTION)

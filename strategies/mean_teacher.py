@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, final
+from typing import Any, ClassVar, final
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, classifier, fit, load
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Share, Strategy, classifier, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import kd_loss, labelled_cross_entropy
 from fedkd.methods.ramp import ramped
 from fedkd.nets import MovingAverage
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @final

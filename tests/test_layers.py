@@ -41,7 +41,16 @@ LAYERS = {
     "fedkd/topology.py": ("torch", "networkx", *LEAVES),
     "fedkd/methods/": (
         *("torch", "pydantic", "fedkd.aggregate", "fedkd.distillers", "fedkd.evaluate", "fedkd.experiment", "fedkd.knowledge"),
-        *("fedkd.losses", "fedkd.lowrank", "fedkd.memory", "fedkd.methods", "fedkd.client", "fedkd.nets", "fedkd.node"),
+        *(
+            "fedkd.contrastive",
+            "fedkd.losses",
+            "fedkd.lowrank",
+            "fedkd.memory",
+            "fedkd.methods",
+            "fedkd.client",
+            "fedkd.nets",
+            "fedkd.node",
+        ),
         *(
             "fedkd.randomness",
             "fedkd.server",

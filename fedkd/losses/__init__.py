@@ -19,6 +19,7 @@ from fedkd.losses.decoupled import dkd_loss
 from fedkd.losses.distillation import kd_loss
 from fedkd.losses.factor_transfer import FactorTransfer
 from fedkd.losses.hint import hint_loss
+from fedkd.losses.info_nce import info_nce_loss
 from fedkd.losses.jacobian import jacobian_loss
 from fedkd.losses.kdsvd import kdsvd_loss
 from fedkd.losses.logit_distance import logit_mae, logit_mse
@@ -72,6 +73,7 @@ __all__ = [
     "hcl_loss",
     "hint_loss",
     "icl_loss",
+    "info_nce_loss",
     "jacobian_loss",
     "kd_loss",
     "kdsvd_loss",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from fedkd.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
@@ -17,6 +17,7 @@ from fedkd.errors import InputError, under
 from fedkd.methods.teachers import Said, ask
 from fedkd.nets import Net, Outputs, load
 from fedkd.server import Server
+from fedkd.strategy import Listed, NonNegative
 from fedkd.targets import Evidence, Rule, rule_named
 from fedkd.train import Batch, Split, fit
 
@@ -31,13 +32,9 @@ def _known_target(name: str) -> str:
 
 #: A field that takes a name of fedkd.targets.RULES.
 TargetName = Annotated[str, AfterValidator(_known_target)]
-#: Fields that take a list, which a run-config holds as text with commas; one name may stand alone.
-Numbers = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(lambda given: _split(given))]
-RunNames = Annotated[tuple[str, ...], BeforeValidator(lambda given: _split(given))]
-
-
-def _split(given: object) -> object:
-    return tuple(filter(None, given.split(","))) if isinstance(given, str) else given
+#: Fields that take a list.
+Numbers = Annotated[tuple[NonNegative, ...], Listed]
+RunNames = Annotated[tuple[str, ...], Listed]
 
 
 #: Samples that tell a distiller the shapes of maps and features, and what a teacher's responses are like.

@@ -6,7 +6,7 @@ from fedkd.nets.encoder import Encoder
 from fedkd.nets.exits import AtExits, NetWithExits, check_exits
 from fedkd.nets.heads import HEADS
 from fedkd.nets.load import load
-from fedkd.nets.moving_average import MovingAverage
+from fedkd.nets.moving_average import MovingAverage, move_towards
 from fedkd.nets.net import Net
 from fedkd.nets.outputs import Outputs, features_of
 from fedkd.nets.zoo import ZOO
@@ -29,6 +29,7 @@ __all__ = [
     "check_net",
     "features_of",
     "load",
+    "move_towards",
     "pooled",
     "scale_gradient",
 ]

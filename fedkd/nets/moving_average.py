@@ -27,6 +27,19 @@ def newest_share(step: Tensor, most: float) -> Tensor:
     return (1 / (step + 1.0)).clamp_min(1 - most)
 
 
+@torch.no_grad()
+def move_towards(average: nn.Module, net: nn.Module, share: float | Tensor) -> None:
+    """``average <- (1 - share) average + share net``, of every parameter; buffers stay as they are.
+
+    Args:
+        average: what moves.
+        net: a module with the same parameters in the same order.
+        share: 0..1; a tensor () of it on the device makes nothing wait.
+    """
+    for own, other in zip(average.parameters(), net.parameters(), strict=True):
+        own.lerp_(other, share.to(own.dtype) if isinstance(share, Tensor) else share)
+
+
 @final
 class MovingAverage(nn.Module):
     """The exponential moving average of another module's weights: a net that is never trained.
@@ -59,7 +72,5 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def follow(self, net: nn.Module) -> None:
         """Move towards the weights that ``net`` has after one more step."""
-        share = newest_share(self.first + self.steps, self.most)  # on the device: nothing waits for it
-        for own, other in zip(self.net.parameters(), net.parameters(), strict=True):
-            own.lerp_(other, share.to(own.dtype))
+        move_towards(self.net, net, newest_share(self.first + self.steps, self.most))
         self.steps += 1
