@@ -42,7 +42,7 @@ class FedMoCo(Strategy):
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""
-        self.needs.check(type(self).__name__, experiment)
+        super().check(experiment)
         self.base.check(experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import fedkd.strategies.fedx as fedx_module
 import pytest
 import torch
-from fedkd.strategies.fedx import HEADS, FedX
+from fedkd.strategies.fedx import FedX
 from torch import Tensor
 
+import fedkd.methods.self_supervised as training_module
 from fedkd import Experiment, Knowledge, load, simulate
 from fedkd.client import Client
 from fedkd.experiment import Functions
 from fedkd.memory import Memory
+
+HEADS = ("projection", "prediction")
 
 
 def client_of(strategy: FedX) -> Client:
@@ -42,7 +44,7 @@ def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
             seen["g"] = [teacher.head("projection", teacher.eval().features(view)).double() for view in views]
         return {}
 
-    monkeypatch.setattr(fedx_module, "fit", look)
+    monkeypatch.setattr(training_module, "fit", look)
     strategy.client_update(client, broadcast)
     return seen
 
@@ -103,7 +105,7 @@ def test_the_teacher_is_the_broadcast_and_stays_as_it_was() -> None:
     client = client_of(strategy)
     before = {name: tensor.clone() for name, tensor in client.net("start", heads=HEADS).state_dict().items()}
     upload = strategy.client_update(client, Knowledge.of("weights", before))
-    after = client.net("teacher", heads=HEADS).state_dict()
+    after = client.net("broadcast", heads=HEADS).state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(not torch.equal(upload.tensors[name], tensor) for name, tensor in before.items())
     assert upload.weight == len(client.train)
