@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from fedkd.exchange import Received, Traffic
 from fedkd.row import first_line, mean_metrics
 
@@ -22,6 +24,8 @@ class Books:
         self.clients: dict[int, dict[str, Any]] = {}
         #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
         self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
+        #: For the picture of the round: features and labels of some test images. In no row.
+        self.representations: Mapping[str, Tensor] = {}
 
     def client(self, client: int) -> dict[str, Any]:
         """The line of a client."""

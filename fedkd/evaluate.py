@@ -6,18 +6,31 @@ import math
 from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.client import Client
+from fedkd.client_embedder import ClientEmbedder
 from fedkd.data import Samples
+from fedkd.embedded import (
+    Features,
+    features_of,
+    few_label_accuracies,
+    fine_tuned_row,
+    fit_probe,
+    neighbour_score,
+    pictured_features,
+    probe_score,
+    view_scores,
+)
 from fedkd.knowledge import Knowledge
 from fedkd.nets import Net, load
 from fedkd.node import Node
 from fedkd.peer_scores import compared
-from fedkd.probe import Probe, linear_probe, weighted_knn
-from fedkd.randomness import derive, generator
+from fedkd.probe import Probe
+from fedkd.score import Score, score
 from fedkd.train import predict
 
 
@@ -32,8 +45,14 @@ class Classifier(Predictor):
     """Gives logits or probabilities (B, C); its accuracy is that of the largest."""
 
 
+@dataclass(frozen=True)
 class Embedder(Predictor):
-    """Gives features (B, D); its accuracy is that of a linear classifier fitted on them (linear probe)."""
+    """Gives features (B, D); its accuracy is that of a linear classifier fitted on them (linear probe).
+
+    ``net``, where it is given, is the net whose ``features`` they are: a copy of it can be fine-tuned on few labels.
+    """
+
+    net: Net | None = None
 
 
 @dataclass(frozen=True)
@@ -63,29 +82,8 @@ def broadcast_net(node: Node, broadcast: Knowledge, *, heads: tuple[str, ...] = 
 PEER_LOGITS = "peer_logits"
 
 
-@dataclass(frozen=True)
-class Score:
-    """Right answers by class. ``accuracy`` is a fraction; NaN where there was nothing to answer."""
-
-    correct: Tensor  # (C,)
-    samples: Tensor  # (C,)
-
-    @property
-    def accuracy(self) -> float:
-        """Right answers over all answers."""
-        return float(self.correct.sum() / self.samples.sum()) if self.samples.sum() else math.nan
-
-
-def score(answers: Tensor, labels: Tensor, classes: int) -> Score:
-    """Count right answers (M,) against labels (M,) by class; labels of -1 do not count."""
-    known = labels >= 0
-    samples = torch.bincount(labels[known], minlength=classes)
-    correct = torch.bincount(labels[known & (answers == labels)], minlength=classes)
-    return Score(correct, samples)
-
-
-def outputs_of(predictor: Classifier | Peers, samples: Samples, node: Node) -> Tensor:
-    """What it says of each sample, in order: (M, C) float32 on the CPU of a classifier, (K, M, C) of peers."""
+def outputs_of(predictor: Predictor, samples: Samples, node: Node) -> Tensor:
+    """What it gives for each sample, in order: (M, C) float32 on the CPU of a classifier, (K, M, C) of peers."""
     function = predictor.function
     if not isinstance(predictor, Peers):
         return predict(function, samples, node.work()) if len(samples) else torch.empty(0, node.classes)
@@ -95,7 +93,7 @@ def outputs_of(predictor: Classifier | Peers, samples: Samples, node: Node) -> T
     return predict(lambda images: function(images).transpose(0, 1), samples, node.work()).transpose(0, 1)
 
 
-def score_outputs(predictor: Classifier | Peers, outputs: Tensor, samples: Samples, node: Node) -> Score:
+def score_outputs(predictor: Predictor, outputs: Tensor, samples: Samples, node: Node) -> Score:
     """The score of what ``outputs_of`` gave; without a headline each of K peers counts for 1/K of an answer."""
     labels = samples.labels[samples.indices]
     if not isinstance(predictor, Peers):
@@ -105,7 +103,7 @@ def score_outputs(predictor: Classifier | Peers, outputs: Tensor, samples: Sampl
     return Score(torch.stack([each.correct for each in scores]).double().mean(0), scores[0].samples)
 
 
-def spoken(predictor: Classifier | Peers, outputs: Tensor) -> Tensor:
+def spoken(predictor: Predictor, outputs: Tensor) -> Tensor:
     """The logits (M, C) with which a client is compared to others: of its headline, else of its peers' mean probabilities."""
     if not isinstance(predictor, Peers):
         return outputs
@@ -117,83 +115,80 @@ def spoken(predictor: Classifier | Peers, outputs: Tensor) -> Tensor:
 def evaluate_client(
     predictors: Mapping[str, Predictor], client: Client, probes: Mapping[str, Probe], *, globally: bool, logits: bool
 ) -> Knowledge:
-    """Score every predictor on the client's own test samples; embedders by the server's linear probes.
+    """Score every predictor on the client's own test samples; embedders by linear probes.
 
     Args:
         predictors: what the strategy evaluates at this client; the first is the headline.
         client: where.
-        probes: by name of predictor.
+        probes: those that the server fitted, by name of predictor; where there is none, it is fitted here.
         globally: whether on the global test set too.
         logits: whether the headline's logits there, (M, C), travel with the counts, for clients to be compared by them.
 
     Returns:
-        metrics ``<name>/<split>/correct`` and ``.../samples``, of the splits ``own`` and ``global``; ``PEER_LOGITS`` if asked.
+        metrics ``<name>/<split>/correct`` and ``.../samples``, of the splits ``own`` and ``global``, for every predictor and,
+        of a headline embedder, for what ``ClientEmbedder.beside`` names; ``PEER_LOGITS`` if asked.
     """
-    metrics: dict[str, float] = {}
+    scores: dict[str, Score] = {}
+    beside: dict[str, Score] = {}
     tensors: dict[str, Tensor] = {}
     splits = {"own": client.test.samples} | ({"global": client.federation.test} if globally else {})
-    for position, (name, given) in enumerate(predictors.items()):
-        predictor = _classifying(given, probes.get(name))
-        for split, samples in splits.items():
-            outputs = outputs_of(predictor, samples, client)
-            scored = score_outputs(predictor, outputs, samples, client)
-            metrics[f"{name}/{split}/correct"] = float(scored.correct.sum())
-            metrics[f"{name}/{split}/samples"] = float(scored.samples.sum())
-            if logits and split == "global" and position == 0:
-                tensors[PEER_LOGITS] = spoken(predictor, outputs)
+    for position, (name, predictor) in enumerate(predictors.items()):
+        if isinstance(predictor, Embedder):
+            embedder = ClientEmbedder(predictor.function, splits, probes.get(name), client)
+            outputs = embedder.logits()
+            beside |= embedder.beside() if position == 0 else {}
+        else:
+            outputs = {split: outputs_of(predictor, samples, client) for split, samples in splits.items()}
+        scores |= {f"{name}/{split}": score_outputs(predictor, outputs[split], splits[split], client) for split in splits}
+        if logits and globally and position == 0:
+            tensors[PEER_LOGITS] = spoken(predictor, outputs["global"])
+    metrics: dict[str, float] = {}
+    for key, scored in {**scores, **beside}.items():
+        metrics |= {f"{key}/correct": float(scored.correct.sum()), f"{key}/samples": float(scored.samples.sum())}
     return Knowledge.of("logits", tensors, metrics=metrics)
-
-
-def _classifying(predictor: Predictor, probe: Probe | None) -> Classifier | Peers:
-    """The predictor itself, or an embedder under the linear probe that the server fitted."""
-    if isinstance(predictor, Peers):
-        return predictor
-    if not isinstance(predictor, Embedder):
-        return Classifier(predictor.function)
-    if probe is None:
-        raise ValueError("an embedder can be evaluated at a client only with the server's probe")
-    return Classifier(lambda images: probe.logits(predictor.function(images)))
 
 
 @dataclass(frozen=True)
 class GlobalScores:
-    """What the server found: the numbers for the metrics row, and the probe of each embedder, for the clients to use."""
+    """What the server found: the metrics row, each embedder's probe, for the clients, and the headline's representations."""
 
-    row: Mapping[str, float | list[float]]
+    row: Mapping[str, Any]
     probes: Mapping[str, Probe]
+    representations: Mapping[str, Tensor]
 
 
 def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalScores:
     """Score every predictor on the global test set; the first is the headline, ``accuracy``. The first Peers are compared."""
-    row: dict[str, float | list[float]] = {}
+    row: dict[str, Any] = {}
     probes: dict[str, Probe] = {}
+    pictured: dict[str, Tensor] = {}
     test = node.federation.test
     for position, (name, predictor) in enumerate(predictors.items()):
-        beside: dict[str, float | list[float]] = {}
+        beside: dict[str, Any] = {}
         if isinstance(predictor, Embedder):
-            scored, neighbours, probes[name] = _probe(predictor, node)
+            train, asked = (features_of(predictor.function, each, node) for each in (node.federation.train.labelled(), test))
+            probes[name] = fit_probe(train, node)
+            scored = probe_score(probes[name], asked, node)
             if position == 0:
-                beside = {"probe_accuracy": scored.accuracy, "knn_accuracy": neighbours.accuracy}
+                beside = {"probe_accuracy": scored.accuracy, **_of_embedder(predictor, train, asked, node)}
+                pictured = pictured_features(asked, node)
         else:
-            classifying = _classifying(predictor, None)
-            outputs = outputs_of(classifying, test, node)
-            scored = score_outputs(classifying, outputs, test, node)
+            outputs = outputs_of(predictor, test, node)
+            scored = score_outputs(predictor, outputs, test, node)
             if isinstance(predictor, Peers) and "peer_accuracies" not in row:
-                beside = compared(outputs, test.labels[test.indices])
+                beside = dict(compared(outputs, test.labels[test.indices]))
         if position == 0:
             row |= {"accuracy": scored.accuracy, "class_accuracy": (scored.correct / scored.samples).tolist()}
         row |= beside
         row.setdefault(f"{name}_accuracy", scored.accuracy)
-    return GlobalScores(row, probes)
+    return GlobalScores(row, probes, pictured)
 
 
-def _probe(predictor: Embedder, node: Node) -> tuple[Score, Score, Probe]:
-    """Linear probe and weighted kNN, fitted on the labelled training images of all clients, scored on the test set."""
-    federation, classes = node.federation, node.classes
-    train, test = federation.train.labelled(), federation.test
-    fitted, asked = (predict(predictor.function, samples, node.work()) for samples in (train, test))
-    labels, truth = train.labels[train.indices], test.labels[test.indices]
-    rng = generator(derive(node.experiment.seed, "probe", node.round))
-    probe = linear_probe(fitted, labels, classes=classes, generator=rng)
-    neighbours = weighted_knn(fitted, labels, asked, classes=classes, neighbours=min(200, len(labels)))
-    return score(probe.logits(asked).argmax(1), truth, classes), score(neighbours, truth, classes), probe
+def _of_embedder(predictor: Embedder, train: Features, test: Features, node: Node) -> dict[str, Any]:
+    """What else the row says of a headline embedder. It is fine-tuned after the last round only, and if asked."""
+    row: dict[str, Any] = {"knn_accuracy": neighbour_score(train, test, node).accuracy}
+    row |= few_label_accuracies(train, test, node) | view_scores(predictor.function, test, node)
+    experiment = node.experiment
+    if predictor.net is not None and experiment.evaluation.fine_tune_epochs and node.round == experiment.rounds:
+        row |= fine_tuned_row(predictor.net, node)
+    return row

@@ -18,7 +18,7 @@ from fedkd.participation import draw_evaluated
 from fedkd.peer_scores import compared
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import from_records, wire_bytes
-from fedkd.row import first_line, headline, others, worst_tenth
+from fedkd.row import first_line, headline, means, others, probed, worst_tenth
 from fedkd.server import Server
 
 
@@ -44,6 +44,7 @@ class EvaluationRound:
             found = evaluate_global(predictors, server)
         server.release(kept=False)
         books.row |= found.row
+        books.representations = found.representations
         probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
         with_probes: dict[int, Knowledge] = {}
 
@@ -61,7 +62,7 @@ class EvaluationRound:
     def absorb(self, replies: Iterable[Message], books: Books) -> None:
         """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
         contents, received = self._courier.receive(replies, draw_evaluated(self._experiment))
-        own, everyone, beside = [], [], []
+        own, everyone, beside, beside_global = [], [], [], []
         logits: dict[int, Tensor] = {}
         failed = dict(received.failed)
         for client, records in contents.items():
@@ -80,16 +81,17 @@ class EvaluationRound:
                 beside.append(others(answer.metrics))
             if scores["global"] is not None:
                 everyone.append(scores["global"])
+                beside_global.append(probed(answer.metrics))
         if own:
             books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
-        for name in beside[0] if beside else ():
-            books.row[name] = sum(scores[name] for scores in beside) / len(beside)
+        books.row |= means(beside)
         if everyone:
-            books.row["accuracy"] = sum(everyone) / len(everyone)
+            books.row |= {"accuracy": sum(everyone) / len(everyone), **means(beside_global)}
         if logits:
             books.row |= self._compare(logits)
         if failed:
-            books.row["evaluation_failures"] = {str(client): first_line(why) for client, why in sorted(failed.items())}
+            named = {str(client): first_line(why) for client, why in sorted(failed.items())}
+            books.row["evaluation_failures"] = books.row.get("evaluation_failures", {}) | named
 
     def _read(self, records: RecordDict) -> Knowledge:
         """The answer, its size bounded, its tensors checked as those of an upload. ValueError says what is wrong with it."""

@@ -17,7 +17,7 @@ from fedkd import registry
 from fedkd.config_text import flatten, line_of_error, parse_value, to_toml, unflatten
 from fedkd.errors import InputError, did_you_mean, under
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
-from fedkd.settings import FROZEN, SECTIONS, Attacking, Data, Engine, Faults, Names, Privacy, Training
+from fedkd.settings import FROZEN, SECTIONS, Attacking, Data, Engine, Evaluation, Faults, Names, Privacy, Training
 from fedkd.shares import deal, read_nets
 from fedkd.strategy import Strategy
 from fedkd.user_code import import_object, path_of
@@ -65,6 +65,7 @@ class Experiment(BaseModel):
     late_rounds: int = Field(0, ge=0)
     train: Training = Training()
     data: Data = Data()
+    evaluation: Evaluation = Evaluation()
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     faults: Faults = Faults()
     attack: Attacking = Attacking()
@@ -125,6 +126,10 @@ class Experiment(BaseModel):
     def lr(self, round: int) -> float:
         """The learning rate of a round."""
         return self.train.lr_at(round, self.rounds)
+
+    def evaluates(self, round: int) -> bool:
+        """Whether a round is evaluated: every so many, and the last."""
+        return round % self.evaluate_every == 0 or round == self.rounds
 
     def federation(self) -> Federation:
         """Who holds which images. Loaded once a process."""

@@ -40,6 +40,9 @@ def run_recorded(
         directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=federation)
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
+        if run.books.representations:
+            classes = run.server.federation.source.classes
+            directory.save_representations(row["round"], run.books.representations, classes)
         directory.append(row, clients)
         directory.save_checkpoint(row["round"], parts_of(run), {})
         if on_round:

@@ -78,7 +78,7 @@ class Run:
             self.first_broadcast()
         else:
             self._train(round)
-        if self._evaluates(round):
+        if self.experiment.evaluates(round):
             self._evaluate(round)
         self.done = round
         return self.books.close()
@@ -204,9 +204,6 @@ class Run:
         return MetricRecord(
             {key: float(self.books.row[key]) for key in ("accuracy", "client_accuracy") if key in self.books.row}
         )
-
-    def _evaluates(self, round: int) -> bool:
-        return round % self.experiment.evaluate_every == 0 or round == self.experiment.rounds
 
     def _evaluate(self, round: int) -> None:
         messages = self.evaluation_instructions(round)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedkd.knowledge import Knowledge
 
@@ -30,6 +30,24 @@ def others(metrics: Mapping[str, float]) -> dict[str, float]:
     names = [key.removesuffix("/own/correct") for key in metrics if key.endswith("/own/correct")][1:]
     counted = {name: (metrics[f"{name}/own/correct"], metrics[f"{name}/own/samples"]) for name in names}
     return {f"client_{name}_accuracy": correct / samples for name, (correct, samples) in counted.items() if samples}
+
+
+def probed(metrics: Mapping[str, float]) -> dict[str, float]:
+    """On the global test set: the accuracy of the linear probe and of the neighbours that a client found for its own net."""
+    correct, samples = (metrics.get(f"knn/global/{part}", 0.0) for part in ("correct", "samples"))
+    accuracy = headline(metrics, "global")
+    return {} if accuracy is None or not samples else {"probe_accuracy": accuracy, "knn_accuracy": correct / samples}
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the rows that have it.
+
+    >>> means([{"a": 1.0}, {"a": 2.0, "b": 5.0}])
+    {'a': 1.5, 'b': 5.0}
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    having = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in having.items()}
 
 
 def first_line(reason: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FUNCTION = "<function>"
 #: Keys of a run-config that are the app's own and no part of the experiment.
 APP_KEYS = ("out", "resume")
-_LISTS = {"train.milestones": int, "uplink": str, "downlink": str}
+_LISTS = {"train.milestones": int, "evaluation.label_shares": float, "uplink": str, "downlink": str}
 
 
 def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any]:
@@ -39,7 +39,12 @@ def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any
 
 
 def _listed(key: str, value: Scalar) -> object:
-    return tuple(map(_LISTS[key], filter(None, str(value).split(",")))) if key in _LISTS else value
+    if key not in _LISTS:
+        return value
+    try:
+        return tuple(map(_LISTS[key], filter(None, str(value).split(","))))
+    except ValueError:
+        raise InputError(f"{key}: {value!r} is no list of numbers: set it to one, with commas") from None
 
 
 def _code(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -23,9 +23,12 @@ class Server(Node):
         super().__init__(*arguments)
         self.reported: dict[str, float] = {}
 
-    def report(self, numbers: Mapping[str, float]) -> None:
-        """Put numbers into the round's row of metrics, each as ``server_<name>``: losses of a student at the server, say."""
-        self.reported |= {f"server_{name}": value for name, value in numbers.items()}
+    def report(self, numbers: Mapping[str, float], *, prefix: str = "server_") -> None:
+        """Put numbers into the round's row of metrics, each as ``server_<name>``: losses of a student at the server, say.
+
+        What speaks of the clients, not of the server, says so with another ``prefix``.
+        """
+        self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
 
     @property
     def name(self) -> str:

@@ -12,6 +12,11 @@ from fedkd.schedule import rate_at
 
 #: Names in a list, of which one may stand alone: ``uplink = "float16"``.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
+#: Shares in a list, of which one may stand alone: ``label_shares = 0.01``.
+Shares = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
+]
 FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -76,6 +81,24 @@ class Data(BaseModel):
         return self
 
 
+class Evaluation(BaseModel):
+    """What is said of representations beside the linear probe on all labels and the nearest neighbours."""
+
+    model_config = FROZEN
+    label_shares: Shares = (0.01, 0.1)
+    fine_tune_epochs: int = Field(0, ge=0)
+    pictured: int = Field(0, ge=0)
+    compared: int = Field(256, ge=0)
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        if len(set(self.label_shares)) < len(self.label_shares):
+            raise InputError(f"evaluation.label_shares: {list(self.label_shares)} names a share twice: name each once")
+        if self.compared == 1:
+            raise InputError("evaluation.compared: one image is compared to none: set it to 0, or to 2 or more")
+        return self
+
+
 class Faults(BaseModel):
     """Simulated failures, drawn by the seed for each client and round; each is a probability."""
 
@@ -134,6 +157,7 @@ class Engine(BaseModel):
 SECTIONS: dict[str, type[BaseModel]] = {
     "train": Training,
     "data": Data,
+    "evaluation": Evaluation,
     "faults": Faults,
     "attack": Attacking,
     "privacy": Privacy,

@@ -37,12 +37,16 @@ LAYERS = {
     "fedkd/lowrank.py": ("torch", *LEAVES),
     "fedkd/privacy.py": ("torch", "dp_accounting", *LEAVES),
     "fedkd/peer_scores.py": ("torch", *LEAVES),
+    "fedkd/representation_scores.py": ("torch",),
+    "fedkd/few_labels.py": ("torch",),
+    "fedkd/score.py": ("torch",),
     "fedkd/table.py": ("torch", *LEAVES),
     "fedkd/topology.py": ("torch", "networkx", *LEAVES),
     "fedkd/methods/": (
         *("torch", "pydantic", "fedkd.aggregate", "fedkd.distillers", "fedkd.evaluate", "fedkd.experiment", "fedkd.knowledge"),
         *(
             "fedkd.contrastive",
+            "fedkd.embedded",
             "fedkd.losses",
             "fedkd.lowrank",
             "fedkd.memory",
@@ -53,6 +57,7 @@ LAYERS = {
         ),
         *(
             "fedkd.randomness",
+            "fedkd.representation_scores",
             "fedkd.server",
             "fedkd.strategy",
             "fedkd.table",
@@ -68,7 +73,7 @@ LAYERS = {
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (
     *("aggregate", "contrastive", "distillers", "errors", "losses", "lowrank", "methods", "nets", "privacy", "targets"),
-    *("topology", "train"),
+    *("representation_scores", "topology", "train"),
 )
 #: Flower's public modules. What lies elsewhere in flwr may change with any release.
 FLOWER = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy")

@@ -38,6 +38,26 @@ def test_the_probe_takes_the_step_that_autograd_takes() -> None:
     torch.testing.assert_close(probe.logits(features), linear(features).detach())
 
 
+def test_every_step_is_the_official_loops() -> None:
+    """Three epochs with a short last batch, against nn.Linear, cross_entropy and torch's Adam on the same batches."""
+    features, labels = clusters(70, seed=1)
+    settings = {"lr": 0.05, "weight_decay": 0.1}  # large enough to tell
+    rng = generator(0)
+    start = torch.empty(4, 17).uniform_(-0.25, 0.25, generator=rng)  # weights, then biases, as linear_probe draws them
+    linear = nn.Linear(16, 4)
+    linear.weight.data, linear.bias.data = start[:, :-1].clone(), start[:, -1].clone()
+    adam = torch.optim.Adam(linear.parameters(), **settings)
+    for _ in range(3):
+        for batch in torch.randperm(70, generator=rng).split(32):
+            adam.zero_grad()
+            nn.functional.cross_entropy(linear(features[batch]), labels[batch]).backward()
+            adam.step()
+    with torch.autocast("cpu", torch.bfloat16):  # a caller's, of no concern to float32
+        probe = linear_probe(features, labels, classes=4, generator=generator(0), epochs=3, batch_size=32, **settings)
+    torch.testing.assert_close(probe.weight, linear.weight.data, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(probe.bias, linear.bias.data, rtol=1e-4, atol=1e-5)
+
+
 def test_the_probe_starts_as_nn_linear_does() -> None:
     probe = linear_probe(*clusters(9, seed=1), classes=4, generator=generator(0), epochs=0)
     bound = 1 / math.sqrt(16)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from fedkd.client import Client
 from fedkd.contrastive.base import Base, Views
+from fedkd.contrastive.finite import is_finite
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment
 from fedkd.losses import info_nce_loss
 from fedkd.nets import Net, load, move_towards
 from fedkd.nets.heads import EMBEDDING
-from fedkd.strategy import Positive
+from fedkd.strategy import Positive, Share
 
 KEY_HEADS = ("projection",)
 
@@ -35,19 +36,20 @@ class Queue:
         """As the client's memory keeps it, else drawn for this client alone."""
         kept: Any = client.memory.get("queue")
         if kept is not None and len(kept) == size:
-            return cls(kept.to(client.device, copy=True), int(client.memory["queue_oldest"]))  # type: ignore[arg-type]
+            return cls(kept.to(client.device, copy=True), int(client.memory["queue_oldest"]))
         drawn = torch.randn(size, EMBEDDING, generator=client.lasting_rng("queue"))
         return cls(F.normalize(drawn, dim=1).to(client.device), 0)
 
     def add(self, keys: Tensor) -> None:
-        """Put keys (n, D), n <= Q, in the places of the oldest."""
+        """Put keys (n, D) in the places of the oldest; of more than Q the last Q."""
+        keys = keys[-len(self.keys) :]
         places = (self.oldest + torch.arange(len(keys), device=keys.device)) % len(self.keys)
         self.keys[places] = keys
         self.oldest = (self.oldest + len(keys)) % len(self.keys)
 
     def keep(self, client: Client) -> None:
-        """Write it to the client's memory: 4 D Q bytes."""
-        client.memory["queue"], client.memory["queue_oldest"] = self.keys.cpu(), self.oldest
+        """Write a copy to the client's memory: 4 D Q bytes."""
+        client.memory["queue"], client.memory["queue_oldest"] = self.keys.to("cpu", copy=True), self.oldest
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class MoCo(Base[MoCoState]):
 
     temperature: Positive = 0.1  # of InfoNCE; 0.07 in the paper, 0.1 wherever FedX's code has a temperature
     queue: Annotated[int, Field(ge=1)] = 4096  # keys of the past; a multiple of the 2 train.batch_size that a step adds
-    momentum: Annotated[float, Field(ge=0, le=1)] = 0.99  # of the key encoder
+    momentum: Share = 0.99  # of the key encoder
     resync: bool = False  # whether the key encoder starts each round as the received net (EasyFL's code), not as it was left
 
     def check(self, experiment: Experiment) -> None:
@@ -87,7 +89,8 @@ class MoCo(Base[MoCoState]):
         first = self.resync or "queue" not in client.memory
         key = client.net("key", heads=KEY_HEADS, keep=not self.resync).requires_grad_(False)
         if first:
-            load(key, {name: net.state_dict()[name] for name in key.state_dict()})
+            query = net.state_dict()
+            load(key, {name: query[name] for name in key.state_dict()})
         return MoCoState(key.train(), Queue.of(client, self.queue))
 
     def loss(self, state: MoCoState, net: Net, views: Views) -> Mapping[str, Tensor]:
@@ -95,7 +98,7 @@ class MoCo(Base[MoCoState]):
         with torch.no_grad():
             keys = F.normalize(state.key.head("projection", state.key.features(views.images)).float(), dim=1)  # (2B, D)
         positives = keys.roll(len(keys) // 2, 0)  # the other view's
-        loss = info_nce_loss(views.projected, positives, state.queue.keys.clone(), temperature=self.temperature)
+        loss = info_nce_loss(views.projected, positives, state.queue.keys, temperature=self.temperature)
         state.queue.add(keys)
         return {"local_contrastive": loss}
 
@@ -105,5 +108,8 @@ class MoCo(Base[MoCoState]):
         move_towards(state.key.heads["projection"], net.heads["projection"], 1 - self.momentum)
 
     def finish(self, state: MoCoState, client: Client, net: Net) -> None:
-        """The queue, for the next time."""
-        state.queue.keep(client)
+        """The queue, for the next time; a training that ends in weights that are not finite leaves none, and is forgotten."""
+        if is_finite(net):
+            state.queue.keep(client)
+        else:
+            client.memory.pop("queue", None)

@@ -7,12 +7,23 @@ from dataclasses import fields
 from typing import Any
 
 from fedkd.contrastive.base import Base
+from fedkd.contrastive.byol import BYOL
+from fedkd.contrastive.divergence_aware import DivergenceAwarePredictor
+from fedkd.contrastive.divergence_mixed import DivergenceAwareAverage
 from fedkd.contrastive.moco import MoCo
+from fedkd.contrastive.protocl import ProtoCL
 from fedkd.contrastive.simclr import SimCLR
 from fedkd.errors import InputError, did_you_mean
 from fedkd.registry import build_class
 
-BASES: dict[str, type[Base[Any]]] = {"simclr": SimCLR, "moco": MoCo}
+BASES: dict[str, type[Base[Any]]] = {
+    "simclr": SimCLR,
+    "moco": MoCo,
+    "protocl": ProtoCL,
+    "byol": BYOL,
+    "fedu": DivergenceAwarePredictor,
+    "fedema": DivergenceAwareAverage,
+}
 
 
 def make_base(name: str, options: Mapping[str, Any], *, temperature: float) -> Base[Any]:

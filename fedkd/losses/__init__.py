@@ -9,8 +9,10 @@ float64 stays float64. Where a student learns from a teacher, the student comes 
 
 from fedkd.losses.activation_boundary import ab_loss
 from fedkd.losses.attention_transfer import at_loss
+from fedkd.losses.byol import byol_loss
 from fedkd.losses.channel_wise import cwd_loss
 from fedkd.losses.class_wise import cskd_loss
+from fedkd.losses.compress import compress_loss
 from fedkd.losses.connectors import BoundaryConnector, ConvolutionalRegressor, OverhaulConnector
 from fedkd.losses.correlation_congruence import cc_loss
 from fedkd.losses.crd import CRDLoss
@@ -33,6 +35,7 @@ from fedkd.losses.overhaul import ofd_loss, ofd_margin
 from fedkd.losses.pearson import dist_loss
 from fedkd.losses.pkt import pkt_loss
 from fedkd.losses.prototype import prototype_loss
+from fedkd.losses.prototype_contrast import proto_nce_loss, prototype_concentrations
 from fedkd.losses.proximal import proximal_term
 from fedkd.losses.relation_votes import draw_triplets, relation_vote_loss
 from fedkd.losses.relational import relational_loss
@@ -62,7 +65,9 @@ __all__ = [
     "VIDLoss",
     "ab_loss",
     "at_loss",
+    "byol_loss",
     "cc_loss",
+    "compress_loss",
     "cross_entropy_loss",
     "cskd_loss",
     "cwd_loss",
@@ -88,6 +93,8 @@ __all__ = [
     "ofd_loss",
     "ofd_margin",
     "pkt_loss",
+    "proto_nce_loss",
+    "prototype_concentrations",
     "prototype_loss",
     "proximal_term",
     "relation_vote_loss",

@@ -13,6 +13,7 @@ from fedkd.client import Client
 from fedkd.contrastive import Base, Views
 from fedkd.evaluate import Embedder, broadcast_net
 from fedkd.knowledge import Knowledge
+from fedkd.methods.client_similarity import compare_uploaded
 from fedkd.nets import Net
 from fedkd.node import Node
 from fedkd.server import Server
@@ -63,10 +64,12 @@ def own_objective(base: Base[Any]) -> Objective:
 
 
 def average(server: Server, uploads: Mapping[int, Knowledge], base: Base[Any], *heads: str) -> Knowledge:
-    """The mean of the clients' weights, by sample counts."""
+    """The mean of the clients' weights, by sample counts. How alike their encoders have become is reported first."""
+    compare_uploaded(server, uploads)
     return weighted_mean(uploads)
 
 
 def global_encoder(node: Node, broadcast: Knowledge, base: Base[Any], *heads: str) -> Mapping[str, Embedder]:
     """The features h of the global encoder, before all heads."""
-    return {"encoder": Embedder(broadcast_net(node, broadcast, heads=(*base.heads, *heads)).features)}
+    net = broadcast_net(node, broadcast, heads=(*base.heads, *heads))
+    return {"encoder": Embedder(net.features, net)}

@@ -25,6 +25,12 @@ def prediction(in_features: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
 
 
+def target_prediction(in_features: int, classes: int) -> nn.Module:
+    """What predicts a target net's projection: (B, 256) -> (B, 256). The BatchNorm in it is BYOL's, arXiv 2006.07733."""
+    hidden = nn.Linear(EMBEDDING, EMBEDDING)
+    return nn.Sequential(hidden, nn.BatchNorm1d(EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+
+
 def projected_classifier(in_features: int, classes: int) -> nn.Module:
     """Logits of a projection instead of features, as in MOON (arXiv 2103.16257): (B, 256) -> (B, classes)."""
     return nn.Linear(EMBEDDING, classes)
@@ -34,6 +40,7 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "classifier": classifier,
     "projection": projection,
     "prediction": prediction,
+    "target_prediction": target_prediction,
     "projected_classifier": projected_classifier,
 }
 """Name -> factory(width of the encoder's features, number of classes)."""

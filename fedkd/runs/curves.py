@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ NAMES = {
     "agreement": "agreement between peers",
     "peer_divergence": "KL divergence between peers (nats)",
     "distillation_weight": "weight of distillation",
+    "client_probe_accuracy": "accuracy of clients' own linear probes",
+    "client_cka": "linear CKA between clients' encoders",
 }
 
 
@@ -85,9 +88,19 @@ def reading(metric: str, values: Sequence[float]) -> str:
 def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:
     """What the figure's vertical axis shows: the headline metric is named after the one it was taken from."""
     if metric != "accuracy":
-        return NAMES.get(metric, metric.replace("_", " "))
+        return NAMES.get(metric) or few_labels_name(metric) or metric.replace("_", " ")
     names = {headline(run) for group in groups for run in group.runs if run.rows}
     return names.pop() if len(names) == 1 else NAMES["accuracy"]
+
+
+def few_labels_name(metric: str) -> str:
+    """What a metric on a share of the labels is called; nothing for another one.
+
+    >>> few_labels_name("probe_0_5_percent_accuracy"), few_labels_name("fine_tuned_1_percent_accuracy"), few_labels_name("loss")
+    ('probe, 0.5 % of labels', 'fine-tuned, 1 % of labels', '')
+    """
+    found = re.fullmatch(r"(probe|fine_tuned)_(\d+(?:_\d+)?)_percent_accuracy", metric)
+    return f"{found[1].replace('_', '-')}, {found[2].replace('_', '.')} % of labels" if found else ""
 
 
 def headline(run: RecordedRun) -> str:

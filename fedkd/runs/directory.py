@@ -13,6 +13,7 @@ from fedkd.runs import checkpoint
 from fedkd.runs.checkpoint import Checkpoint
 from fedkd.runs.environment import environment
 from fedkd.runs.files import append_lines, read_lines, write_atomically
+from fedkd.runs.representations import FOLDER, representation_files
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -60,6 +61,9 @@ class RunDirectory:
         for log in (path / "metrics.jsonl", path / "clients.jsonl"):
             kept = [row for row in read_lines(log) if row["round"] <= last]
             write_atomically(log, "".join(json.dumps(row) + "\n" for row in kept))
+        for round, file in representation_files(path).items():
+            if round > last:
+                file.unlink()
         return cls(path)
 
     def experiment_toml(self) -> str:
@@ -74,6 +78,14 @@ class RunDirectory:
         append_lines(self.path / "clients.jsonl", [{"round": row["round"], **client} for client in clients])
         append_lines(self.path / "metrics.jsonl", [row])
 
+    def save_representations(self, round: int, tensors: Mapping[str, Tensor], classes: Sequence[object]) -> None:
+        """Keep what a round's picture shows: features (N, D) and labels (N,). Call it before ``append`` for the same round."""
+        from safetensors.torch import save
+
+        (self.path / FOLDER).mkdir(exist_ok=True)
+        file = self.path / FOLDER / f"round-{round:04d}.safetensors"
+        write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
+
     def save_checkpoint(self, round: int, parts: Mapping[str, RecordDict], note: Mapping[str, Any]) -> None:
         """Keep what the run needs to go on after this round; the note holds JSON values. The last two rounds stay."""
         checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), dict(note)))
@@ -83,13 +95,14 @@ class RunDirectory:
         return checkpoint.load(checkpoint.newest(self.path / "checkpoint"))
 
     def finish(self, nets: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the final nets (state dicts by name), the figures (of peers, if the run has any) and, last, the report."""
+        """Write the final nets (state dicts by name), the figures (of peers, of representations) and, last, the report."""
         from safetensors.torch import save
 
         from fedkd.runs.peers_plot import has_peers, peers
         from fedkd.runs.plots import convergence
         from fedkd.runs.recorded import RecordedRun
         from fedkd.runs.report import write_report
+        from fedkd.runs.representation_plot import has_representations, representation
 
         for name, state in nets.items():
             target = self.path / "nets" / f"{name}.safetensors"
@@ -100,6 +113,8 @@ class RunDirectory:
         convergence([run], self.path / "convergence.png")
         if has_peers(run):
             peers(run, self.path / "peers.png")
+        if has_representations(run):
+            representation(run, self.path / "representation.png")
         write_report(run, self.path / "report.html")
 
 
@@ -122,7 +137,8 @@ def discard_unstarted(path: Path) -> bool:
     for name in ("experiment.toml", "env.json", "partition.png", "metrics.jsonl", "clients.jsonl"):
         (path / name).unlink(missing_ok=True)
     if path.is_dir():
-        shutil.rmtree(path / "checkpoint", ignore_errors=True)
+        for folder in ("checkpoint", FOLDER):
+            shutil.rmtree(path / folder, ignore_errors=True)
         if not any(path.iterdir()):
             path.rmdir()
     return True

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.runs.curves import NAMES
-from fedkd.runs.plots import COLOURS, LINES, MARKERS, save_figure, styled_figure
+from fedkd.runs.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
+from fedkd.runs.plots import COLOURS, LINES, save_figure, styled_figure
 from fedkd.runs.recorded import RecordedRun
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ NAMED_PEERS = 8
 #: The last of the palette, black, is for what speaks of all peers.
 OF_PEERS, OF_ALL = COLOURS[:-1], COLOURS[-1]
 TOGETHER = {"mean_peer_accuracy": ("their mean", (0, (3, 1))), "ensemble_accuracy": ("their ensemble", "-")}
-#: A line that has an axis for itself gives it its colour.
-LEFT: dict[str, Any] = {"color": COLOURS[0], "linestyle": "-", "linewidth": 1.8}
-RIGHT: dict[str, Any] = {"color": COLOURS[1], "linestyle": "--", "linewidth": 1.8}
 WEIGHT = "distillation_weight"
 
 
@@ -42,7 +40,7 @@ def peers(run: RecordedRun, path: str | Path) -> list[Path]:
     the weight of distillation and its parts of the loss, if the run logged any.
     """
     panels = [_draw_accuracies]
-    panels += [_draw_agreement] if _measured(run.rows, "agreement") else []
+    panels += [_draw_agreement] if measured(run.rows, "agreement") else []
     panels += [_draw_distillation] if _distillation(run.rows) else []
     with styled_figure(width=4.3 * len(panels), height=4.1) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, gridspec_kw={"wspace": 0.06})
@@ -62,7 +60,7 @@ def peer_names(run: RecordedRun) -> list[str]:
 
 def accuracies_of(run: RecordedRun) -> tuple[Floats, Floats]:
     """The measured rounds (R,), and each peer's accuracy in them (K, R): NaN where a client did not answer."""
-    rows = _measured(run.rows, "peer_accuracies")
+    rows = measured(run.rows, "peer_accuracies")
     clients = sorted({client for row in rows for client in row.get("peer_clients") or ()})
     table = np.full((len(peer_names(run)), len(rows)), np.nan)
     for column, row in enumerate(rows):
@@ -89,17 +87,17 @@ def _draw_accuracies(run: RecordedRun, axis: Axes) -> None:
     for name, accuracies, style in zip(peer_names(run), table, _styles(len(table)), strict=True):
         axis.plot(rounds, accuracies, linewidth=1.2, **({"label": name} | style))
     for key, (name, line) in TOGETHER.items() if len(table) > 1 else ():
-        _plot(axis, run.rows, key, label=name, color=OF_ALL, linestyle=line, linewidth=2.4)
+        plot_line(axis, run.rows, key, label=name, color=OF_ALL, linestyle=line, linewidth=2.4)
     axis.set_title("Each peer, and all together", loc="left")
     axis.set_ylabel(NAMES["accuracy"])
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     _show_trained(axis, run.rows)
-    _finish(axis)
+    finish_panel(axis)
 
 
 def _show_trained(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """As much of the axis as trained peers need: those of round 0 guess, which would squeeze all that follows."""
-    trained = [row for row in _measured(rows, "peer_accuracies") if row["round"] > 0]
+    trained = [row for row in measured(rows, "peer_accuracies") if row["round"] > 0]
     shown = [value for row in trained for value in (*row["peer_accuracies"], *(row[key] for key in TOGETHER if key in row))]
     if shown:
         margin = max(0.005, 0.05 * (max(shown) - min(shown)))
@@ -118,66 +116,36 @@ def _styles(count: int) -> Iterator[dict[str, Any]]:
 def _draw_agreement(run: RecordedRun, axis: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    _plot(axis, run.rows, "agreement", label="agreement", **LEFT)
+    plot_line(axis, run.rows, "agreement", label="agreement", **LEFT)
     axis.set_title("How far two peers agree", loc="left")
     axis.set_ylabel("same class, share of test samples", color=LEFT["color"])
     axis.set_ylim(0, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    beside = _second(axis, "KL divergence (nats)")
-    _plot(beside, run.rows, "peer_divergence", label="divergence", **RIGHT)
+    beside = second_axis(axis, "KL divergence (nats)")
+    plot_line(beside, run.rows, "peer_divergence", label="divergence", **RIGHT)
     beside.set_ylim(bottom=0)
-    _finish(axis, beside)
+    finish_panel(axis, beside)
 
 
 def _draw_distillation(run: RecordedRun, axis: Axes) -> None:
     """The parts of the loss on the left, their weight on the right; what is alone stands on the left."""
     keys = _distillation(run.rows)
     parts = [key for key in keys if key != WEIGHT]
-    axes = [axis, _second(axis, "weight")] if WEIGHT in keys and parts else [axis]
+    axes = [axis, second_axis(axis, "weight")] if WEIGHT in keys and parts else [axis]
     for key, colour, line in zip(parts, cycle([LEFT["color"], *COLOURS[2:-1]]), cycle(LINES[::2] + LINES[1::2])):
-        _plot(axis, run.rows, key, label=key.replace("_", " "), color=colour, linestyle=line, linewidth=1.8)
+        plot_line(axis, run.rows, key, label=key.replace("_", " "), color=colour, linestyle=line, linewidth=1.8)
     if WEIGHT in keys:
-        _plot(axes[-1], run.rows, WEIGHT, label="weight", **RIGHT)
+        plot_line(axes[-1], run.rows, WEIGHT, label="weight", **RIGHT)
     axis.set_title("Distillation", loc="left")
     alone = {0: RIGHT["color"], 1: LEFT["color"]}  # an axis of one line has its colour
     axis.set_ylabel("part of the loss" if parts else "weight", color=alone.get(len(parts), "black"))
     for each in axes:
         low, high = each.get_ylim()
         each.set_ylim(min(0.0, low) if low < -0.1 * high else 0.0, high)
-    _finish(*axes)
+    finish_panel(*axes)
 
 
 def _distillation(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that speak of distillation, in the order in which they were first logged."""
     keys = dict.fromkeys(key for row in rows for key, value in row.items() if "distillation" in key and value is not None)
     return [key for key in keys if all(isinstance(row.get(key), (int, float, type(None))) for row in rows)]
-
-
-def _measured(rows: Sequence[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
-    return [row for row in rows if row.get(key) is not None]
-
-
-def _plot(axis: Axes, rows: Sequence[Mapping[str, Any]], key: str, **style: Any) -> None:
-    measured = _measured(rows, key)
-    marker = MARKERS[0] if len(measured) == 1 else ""  # of one point there is no line
-    axis.plot([row["round"] for row in measured], [row[key] for row in measured], marker=marker, **style)
-
-
-def _second(axis: Axes, name: str) -> Axes:
-    """A second vertical axis, on the right."""
-    beside = axis.twinx()
-    beside.spines.right.set_visible(True)
-    beside.set_ylabel(name, color=RIGHT["color"])
-    return beside
-
-
-def _finish(axis: Axes, *beside: Axes) -> None:
-    """Rounds, grid, and under the panel a legend of the lines of all its axes."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_xlabel("round")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(color="#dddddd", linewidth=0.6)
-    lines = [line for each in (axis, *beside) for line in each.get_lines() if not str(line.get_label()).startswith("_")]
-    names = [str(line.get_label()) for line in lines]
-    axis.legend(lines, names, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=2.6)

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedkd.runs.curves import headline, is_share
+from fedkd.runs.curves import few_labels_name, headline, is_share
 from fedkd.runs.files import write_atomically
 from fedkd.runs.peers_plot import has_peers
 from fedkd.runs.recorded import RecordedRun
+from fedkd.runs.representation_plot import has_representations
 from fedkd.runs.statistics import duration, sent_up, size, summary
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ COLUMNS = {
     "worst_tenth_accuracy": "worst tenth",
     "probe_accuracy": "linear probe",
     "knn_accuracy": "kNN",
+    "client_probe_accuracy": "own probe",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+    "client_cka": "client CKA",
     "server_accuracy": "server",
     "mean_peer_accuracy": "mean of peers",
     "best_peer_accuracy": "best peer",
@@ -40,6 +45,14 @@ COLUMNS = {
     "clients_failed": "failed",
 }
 """The columns of the table of rounds: metrics key -> heading. A column no round has is left out."""
+
+OF_REPRESENTATIONS = {
+    "client_probe_accuracy": ("Own probe", "mean over clients of a linear probe on their own labels, on their own test splits"),
+    "alignment": ("Alignment", "mean squared distance of unit features of two random views of a test image"),
+    "uniformity": ("Uniformity", "log of the mean of exp(-2 squared distance) over pairs of test images' unit features"),
+    "client_cka": ("Client CKA", "biased linear CKA between clients' encoders after local training, mean over pairs"),
+}
+"""How the numbers on representations came about: metrics key -> (term, description)."""
 
 
 def write_report(run: RecordedRun, path: str | Path) -> None:
@@ -59,10 +72,11 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
             "time": duration(sum(row.get("seconds") or 0 for row in run.rows)),
         },
         columns=list(columns(run)),
-        headings=COLUMNS,
+        headings=headings(run),
         cell=cell,
         convergence=_inline_svg(run.path / "convergence.svg"),
         peers=_inline_svg(run.path / "peers.svg") if has_peers(run) else "",
+        representation=_inline_svg(run.path / "representation.svg") if has_representations(run) else "",
         partition=base64.b64encode((run.path / "partition.png").read_bytes()).decode(),
         failures=list(failures(run)),
         environment=dict(_flat(environment)),
@@ -70,9 +84,16 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
     write_atomically(Path(path), page)
 
 
+def headings(run: RecordedRun) -> dict[str, str]:
+    """All columns with those of few labels, whatever shares the experiment names, behind the nearest neighbours."""
+    few = {key: name for row in run.rows for key in row if (name := few_labels_name(key))}
+    first = list(COLUMNS)[: list(COLUMNS).index("knn_accuracy") + 1]
+    return {key: COLUMNS[key] for key in first} | few | COLUMNS
+
+
 def columns(run: RecordedRun) -> Iterator[str]:
     """The keys to show: those some round has, without one that only repeats the headline accuracy."""
-    for key in COLUMNS:
+    for key in headings(run):
         present = any(row.get(key) is not None for row in run.rows)
         repeats = key != "accuracy" and all(_equal(row.get(key), row.get("accuracy")) for row in run.rows)
         if present and not repeats:
@@ -102,6 +123,7 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         ("Accuracy", f"{headline(run)} on the global test set, measured {_every(every)}"),
         *(probe if probed else []),
         *(compared if has_peers(run) else []),
+        *(described for key, described in OF_REPRESENTATIONS.items() if any(key in row for row in run.rows)),
         ("Last", "after the last round: the number to quote"),
         ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
         ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),

@@ -62,6 +62,7 @@ def example(loss: Callable[..., Tensor], dtype: torch.dtype) -> dict[str, Any]:
         "projected": draw(B, D).requires_grad_(),
         "positive": draw(B, D),
         "negative": draw(B, D),
+        "concentrations": torch.tensor([0.1, 0.2, 0.1, 0.4]),
         "queue": draw(2 * B, D),
         "margin": -draw(MAP[0]).abs(),
         "net": net,

@@ -1,0 +1,65 @@
+"""Encoders that stay with their clients: each trains its own by a self-supervised base. No weights travel, nets may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fedkd.client import Client
+from fedkd.contrastive import Base, SimCLR
+from fedkd.evaluate import Embedder
+from fedkd.methods.self_supervised import Objective, own_objective
+from fedkd.nets import Net
+from fedkd.node import Node
+from fedkd.server import Server
+from fedkd.train import fit
+
+#: A field that takes a number of epochs; 0 = train.epochs.
+Epochs = Annotated[int, Field(ge=0)]
+
+
+def own_net(client: Client, base: Base[Any], *heads: str) -> Net:
+    """The client's own net with the base's heads and these: drawn for it alone, kept over the rounds."""
+    return client.net(init="own", heads=(*base.heads, *heads), keep=True)
+
+
+def train_own(client: Client, base: Base[Any], *heads: str, objective: Objective | None = None) -> dict[str, float]:
+    """One local training of the client's own net, from where its last one ended. Returns the mean loss by parts.
+
+    Args:
+        client: whose samples; labels are not used.
+        base: opens and closes the training.
+        heads: of the net, beside the base's.
+        objective: what is descended; default, the base's own loss.
+    """
+    net = own_net(client, base, *heads)
+    state, descended = base.start(client, net), objective or own_objective(base)
+    losses = fit(
+        net, client.train, lambda net, batch: descended(net, batch, state), after_step=lambda: base.after_step(state, net)
+    )
+    base.finish(state, client, net)
+    return losses
+
+
+def own_encoder(node: Node, base: Base[Any], *heads: str) -> Mapping[str, Embedder]:
+    """At a client the features h of its own encoder, before all heads; nothing at the server, as no net is global."""
+    if not isinstance(node, Client):
+        return {}
+    net = own_net(node, base, *heads).eval()
+    return {"encoder": Embedder(net.features, net)}
+
+
+def train_at_server(server: Server, *, temperature: float, epochs: int = 0) -> Net:
+    """One round of SimCLR on all public images at the server; its net is kept over the rounds, its loss reported.
+
+    Args:
+        server: whose ``server_net``; it has no samples of its own.
+        temperature: of NT-Xent.
+        epochs: 0 = train.epochs.
+    """
+    net, contrast = server.net(init="own", heads=("projection",), keep=True), own_objective(SimCLR(temperature))
+    images = server.public_subset(round=0)
+    server.report(fit(net, images, lambda net, batch: contrast(net, batch, None), epochs=epochs or None))
+    return net

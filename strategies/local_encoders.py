@@ -1,0 +1,61 @@
+"""Local encoders: self-supervised training without exchange. The baseline that any federation without labels must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
+from fedkd.contrastive import Base, make_base
+from fedkd.methods.own_encoders import own_encoder, train_own
+
+
+@final
+@dataclass(frozen=True)
+class LocalEncoders(Strategy):
+    """Each client trains its own encoder by a base on its own images, round after round, and tells nobody anything.
+
+    Paper: none; the baseline of federated self-supervised learning.
+    What travels: nothing (0 bytes); nets may differ. No labels.
+    ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set, as no net is global. The
+    optimiser is new each round, as in the other strategies.
+    """
+
+    temperature: Positive = 0.1  # of the base, if it has one
+    base: str = "simclr"  # what is descended: a name in fedkd.contrastive.BASES
+    base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
+
+    paper: ClassVar[str] = "none (baseline)"
+    sends: ClassVar[str] = "nothing"
+    needs: ClassVar[Needs] = Needs()
+
+    def check(self, experiment: Experiment) -> None:
+        """Also what the base asks for."""
+        self.needs.check(type(self).__name__, experiment)
+        self.made_base().check(experiment)
+
+    def made_base(self) -> Base[Any]:
+        """What clients descend."""
+        return make_base(self.base, self.base_options, temperature=self.temperature)
+
+    def first_broadcast(self, server: Server) -> Knowledge:
+        """Nothing. Clients that cannot take part are named here."""
+        self.made_base().check_clients(server)
+        return Knowledge()
+
+    def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
+        """No tensors."""
+        return {}
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """One round of the base on the client's own net, kept in its memory."""
+        return Knowledge(weight=client.samples, metrics=train_own(client, self.made_base()))
+
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
+        """Nothing came, nothing goes."""
+        return Knowledge()
+
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
+        """A client's own encoder, its features h before all heads; the server has none."""
+        return own_encoder(node, self.made_base())
