@@ -52,6 +52,8 @@ class Needs:
             "a public set: set data.public to its size": self.public and not (data.public or data.public_source),
             "a labelled validation set: set data.validation to its size": self.validation and not data.validation,
             "the same net at all clients: name one in nets": self.equal_nets and len(experiment.architectures) > 1,
+            "the clients' net at the server too: leave server_net away": self.equal_nets
+            and experiment.server_net not in ("", *experiment.architectures),
             "a server net: set server_net": self.server_net and not experiment.server_net and not experiment.nets,
             'the same samples at all clients: set data.partition = "shared"': self.shared_data and data.partition != "shared",
         }

@@ -27,7 +27,7 @@ class FedMoCo(Strategy):
     """
 
     temperature: Positive = 0.1  # of InfoNCE; 0.07 in the paper
-    queue: Annotated[int, Field(ge=1)] = 4096  # keys of the past; a multiple of 2 train.batch_size
+    queue: Annotated[int, Field(ge=1)] = 256  # keys of the past; a multiple of 2 train.batch_size
     momentum: Share = 0.99  # of the key encoder
     resync: bool = False  # whether the key encoder starts each round as the received net
 
@@ -55,7 +55,7 @@ class FedMoCo(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
-        return average(server, uploads, self.base)
+        return average(server, uploads)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the projection head."""

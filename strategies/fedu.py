@@ -51,7 +51,7 @@ class FedU(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
-        return average(server, uploads, self.base)
+        return average(server, uploads)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the heads."""

@@ -48,7 +48,7 @@ class FedX(Strategy):
     without: Annotated[tuple[Term, ...], Listed, Field(max_length=3)] = ()  # terms left out, for ablations
 
     paper: ClassVar[str] = "Han et al., ECCV 2022, arXiv 2207.09158"
-    sends: ClassVar[str] = "weights and buffers of encoder and both heads, both ways"
+    sends: ClassVar[str] = "weights and buffers of encoder and heads, both ways"
     needs: ClassVar[Needs] = Needs(equal_nets=True)
 
     def check(self, experiment: Experiment) -> None:
@@ -93,7 +93,7 @@ class FedX(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, weighted by sample counts."""
-        return average(server, uploads, self.made_base(), PREDICTION)
+        return average(server, uploads)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the heads."""

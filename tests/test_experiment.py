@@ -51,7 +51,7 @@ UNKNOWN = [  # the text of a file, the line of the mistake, the error
     ('uplink = ["flaot16"]', 1, "uplink: unknown codec 'flaot16': did you mean 'float16'?"),
     ("[train]\nlr = -1", 2, "train.lr: input should be greater than 0, got -1"),
     ('[train]\noptimizer = "sdg"', 2, "train.optimizer: input should be 'sgd' or 'adam', got 'sdg'"),
-    ('[strategy]\nname = "fedx"\nbase = "moco"', 3, "strategy.base: input should be 'simclr', got 'moco'"),
+    ('[strategy]\nname = "fedx"\nbase = "mocco"', 3, "strategy.base: unknown base 'mocco': did you mean 'moco'?"),
 ]
 
 

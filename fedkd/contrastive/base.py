@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from fedkd.client import Client
+from fedkd.errors import InputError
 from fedkd.experiment import Experiment
 from fedkd.nets import Net, load
 from fedkd.server import Server
@@ -42,7 +43,13 @@ class Base(ABC, Generic[S]):
         """Raise InputError on settings that do not go with the experiment. Default: all do."""
 
     def check_clients(self, server: Server) -> None:
-        """Raise InputError on a client that cannot take part, before the first round. Default: all can."""
+        """Raise InputError on a client that cannot take part, before round 1. Default: one with nothing to tell apart."""
+        client, samples = smallest_client(server)
+        if samples < 2:
+            raise InputError(
+                f"data: client {client} has {samples} training samples, and a contrast needs 2: give every client more "
+                "(data.min_partition_size)"
+            )
 
     def receive(self, client: Client, net: Net, weights: Mapping[str, Tensor]) -> None:
         """Take in the global weights. Default: they overwrite the net."""

@@ -15,7 +15,7 @@ from fedkd.nets import Net
 class BYOL(TargetNet[TargetState]):
     """Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv 2006.07733.
 
-    Deviations: those of ``TargetNet``; the momentum is constant, the projection head has no BatchNorm, and heads are 256 wide.
+    Deviations: those of ``TargetNet``; the momentum is constant, and all heads are 256 wide.
     """
 
     def start(self, client: Client, net: Net) -> TargetState:

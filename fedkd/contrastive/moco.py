@@ -66,11 +66,14 @@ class MoCo(Base[MoCoState]):
     """He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, arXiv 1911.05722.
 
     Each view is the query once, and the other view's key its positive; both directions count half. The key encoder, and the
-    queue of its keys, stay at the client over the rounds. Deviations: no shuffling of BatchNorm, which takes several devices.
+    queue of its keys, stay at the client over the rounds. Deviations: no shuffling of BatchNorm, which takes several devices;
+    a short queue, as a client has few images, and a queue that outlasts an epoch holds an image's own past as a negative
+    (4096 keys in EasyFL's code, whose clients have 10,000). Beside other terms that forward more images in one pass, as FedX's
+    anchors, these share the queries' BatchNorm batch.
     """
 
     temperature: Positive = 0.1  # of InfoNCE; 0.07 in the paper, 0.1 wherever FedX's code has a temperature
-    queue: Annotated[int, Field(ge=1)] = 4096  # keys of the past; a multiple of the 2 train.batch_size that a step adds
+    queue: Annotated[int, Field(ge=1)] = 256  # keys of the past; a multiple of the 2 train.batch_size that a step adds
     momentum: Share = 0.99  # of the key encoder
     resync: bool = False  # whether the key encoder starts each round as the received net (EasyFL's code), not as it was left
 

@@ -45,7 +45,7 @@ def cluster(embeddings: Tensor, count: int, *, temperature: float, alpha: float,
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     kmeans = KMeans(count, n_init=1, max_iter=20, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():

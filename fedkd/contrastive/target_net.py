@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedkd.client import Client
@@ -19,6 +20,16 @@ from fedkd.strategy import Share
 TARGET_HEADS = ("projection",)
 #: Where a client's memory holds the round it last trained in. Without it the client is as one that never took part.
 TRAINED = "target_trained_in"
+
+
+def standardised(rows: Tensor) -> Tensor:
+    """Columns of mean 0 and variance 1, as a last BatchNorm without parameters gives: (N, D) -> (N, D) float32, N >= 2.
+
+    >>> standardised(torch.tensor([[1.0, 7.0], [3.0, 7.0]])).round(decimals=4)
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
+    """
+    return F.batch_norm(rows.float(), None, None, training=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +52,12 @@ class TargetNet(Base[S]):
 
     After each step ``target <- momentum target + (1 - momentum) online``, parameters only. The target starts as a copy of the
     online net that the client first receives, and stays with the client over the rounds. It is run in train mode and has
-    BatchNorm statistics of its own. Both views go through a net together, so a BatchNorm sees them as one batch.
+    BatchNorm statistics of its own. Subclasses say what a client takes of the global weights, in ``receive``.
     A training that ends in weights that are not finite is forgotten: the client then starts anew from what it receives.
-    Subclasses say what a client takes of the global weights, in ``receive``.
+
+    Deviations from BYOL: z and xi are standardised over the batch here, for the projection head has no BatchNorm, BYOL's has
+    one in its middle, and without any all images soon project alike, which loses nothing here and teaches nothing. Both views
+    go through a net together, so a BatchNorm sees them as one batch.
     """
 
     heads: ClassVar[tuple[str, ...]] = ("projection", "target_prediction")
@@ -61,8 +75,8 @@ class TargetNet(Base[S]):
     def loss(self, state: S, net: Net, views: Views) -> Mapping[str, Tensor]:
         """Both directions, summed. Gradient: through the predictions only."""
         with torch.no_grad():
-            targets = state.target.head("projection", state.target.features(views.images))  # (2B, 256)
-        predictions = net.head("target_prediction", views.projected)  # (2B, 256)
+            targets = standardised(state.target.head("projection", state.target.features(views.images)))  # (2B, 256)
+        predictions = net.head("target_prediction", standardised(views.projected))  # (2B, 256)
         (q1, q2), (xi1, xi2) = predictions.chunk(2), targets.chunk(2)
         return {"local_contrastive": byol_loss(q1, xi2) + byol_loss(q2, xi1)}
 

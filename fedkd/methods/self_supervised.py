@@ -63,7 +63,7 @@ def own_objective(base: Base[Any]) -> Objective:
     return objective
 
 
-def average(server: Server, uploads: Mapping[int, Knowledge], base: Base[Any], *heads: str) -> Knowledge:
+def average(server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
     """The mean of the clients' weights, by sample counts. How alike their encoders have become is reported first."""
     compare_uploaded(server, uploads)
     return weighted_mean(uploads)
