@@ -60,6 +60,7 @@ def strategies() -> dict[str, dict[str, Any]]:
     alone = {base: {"name": base if base.startswith("fed") else f"fed{base}", **OPTIONS.get(base, {})} for base in BASES}
     with_fedx = {f"{base}+fedx": {"name": "fedx", "base": base, "base_options": OPTIONS.get(base, {})} for base in BASES}
     without = {f"fedx-{term}": {"name": "fedx", "without": [term]} for term in TERMS}
+    without["fedx-detached"] = {"name": "fedx", "detach_target": True}
     apart = {"local": {"name": "local_encoders"}, "fedx_rep": {"name": "fedx_rep"}, "fedx_public": {"name": "fedx"}}
     return alone | with_fedx | without | apart
 
@@ -161,7 +162,8 @@ def ablation_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """FedX and FedX without each of its terms."""
     whole = column(found, "simclr+fedx")
     lines = ["| FedX | last | against the whole | best |", "|---|---|---|---|"]
-    for title, method in [("whole", "simclr+fedx"), *((f"without {term.replace('_', ' ')}", f"fedx-{term}") for term in TERMS)]:
+    rows = {"whole": "simclr+fedx"} | {f"without {term.replace('_', ' ')}": f"fedx-{term}" for term in TERMS}
+    for title, method in (rows | {"targets detached": "fedx-detached"}).items():
         last, best = column(found, method), column(found, method, best=True)
         lines.append(f"| {title} | {shown(last)} | {gain(last, whole) if last != whole else ''} | {shown(best)} |")
     return lines

@@ -35,8 +35,8 @@ class EncoderDistillation(Strategy):
     ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set; the teacher's is not told.
     """
 
-    relation: Literal["seed", "compress_2q", "compress_1q", "isd"] = "seed"  # a name in fedkd.methods.anchor_relations
-    relation_weight: Positive = 1.0  # beside the base's loss
+    relation: Literal["seed", "compress_2q", "compress_1q", "isd"] = "compress_2q"  # a name in fedkd.methods.anchor_relations
+    relation_weight: Positive = 0.1  # beside the base's loss; at 1 CompRess and ISD, whose temperatures are low, drown it
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer
     teacher_epochs: Epochs = 0  # of SimCLR at the server, each round, on all public images; 0 = train.epochs
     temperature: Positive = 0.1  # of the teacher's NT-Xent, and of the base if it has one

@@ -238,3 +238,21 @@ def test_the_clients_encoders_are_evaluated_and_the_server_has_none() -> None:
     assert [list(predictors) for predictors in named] == [["encoder"], []]
     assert named[0]["encoder"].function(torch.zeros(2, 1, 8, 8)).shape == (2, 8)  # features, not projections
     assert dataclasses.is_dataclass(FedXRep)
+
+
+def digits(strategy: dict[str, Any]) -> Experiment:
+    """As in simulations/digits_fedx_rep.toml, evaluated once."""
+    data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True, "public": 400}
+    train = {"epochs": 3, "batch_size": 32, "lr": 0.03}
+    options = {"cnn": {"channels": [16, 32], "norm": "batch"}}
+    settings = {"rounds": 10, "evaluate_every": 10, "nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": options}
+    return Experiment(strategy=strategy, data=data, train=train, **settings)
+
+
+@pytest.mark.slow
+def test_meeting_in_public_images_beats_the_same_terms_alone() -> None:
+    """Linear probes on 359 test digits, mean of five clients: TODO."""
+    alone = {"name": "fedx_rep", "global_contrastive_weight": 0, "global_relational_weight": 0}
+    found = {name: simulate(digits(each)).metrics[10] for name, each in (("alone", alone), ("met", {"name": "fedx_rep"}))}
+    assert found["met"]["accuracy"] > found["alone"]["accuracy"] + 0.01
+    assert found["met"]["client_cka"] > found["alone"]["client_cka"] + 0.1
