@@ -68,7 +68,7 @@ class FedX(Strategy):
         """Local epochs against the frozen global net. Anchors come from a second, independent stream over the same data."""
         base, anchors = self.made_base(), client.train.stream("anchors")
         teacher = broadcast_net(client, broadcast, heads=(*base.heads, PREDICTION)).requires_grad_(False)
-        how = {"temperature": self.temperature, "divergence": self.divergence, "detach_target": self.detach_target}
+        how: Any = {"temperature": self.temperature, "divergence": self.divergence, "detach_target": self.detach_target}
         relate: Any = partial(relational_loss, **how)
 
         def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from bases import client_of, later, online, other_weights, shift, tiny, views_of
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fedkd import Client, InputError, simulate
+from fedkd import Client, Experiment, InputError, simulate
 from fedkd.contrastive import BYOL, Base, DivergenceAwareAverage, DivergenceAwarePredictor, make_base
 from fedkd.contrastive.divergence import kernels, weight_divergence
 from fedkd.losses import byol_loss
@@ -290,3 +290,16 @@ def test_bytes_are_those_of_encoder_projection_and_predictor() -> None:
     encoder, projection = 64 * 8 + 8, 8 * 256 + 256 + 256 * 256 + 256
     predictor = 2 * (256 * 256 + 256) + 4 * 256
     assert row["bytes_up"] == row["bytes_down"] == 2 * (4 * (encoder + projection + predictor) + 8)  # and BatchNorm's counter
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedbyol", "fedu", "fedema"])
+def test_learns_more_than_the_encoder_it_starts_from(name: str) -> None:
+    """Linear probe of the global encoder, seed 0: 0.730 before training, then 0.827, 0.819 and 0.836."""
+    data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
+    train = {"epochs": 5, "batch_size": 32, "lr": 0.1}
+    options = {"cnn": {"channels": [16, 32], "norm": "batch"}}
+    strategy = {"name": name, "momentum": 0.996}
+    experiment = Experiment(strategy=strategy, rounds=5, nets="cnn", net_options=options, data=data, train=train, evaluate_every=5)
+    first, *_, last = simulate(experiment).metrics
+    assert last["accuracy"] > first["accuracy"] + 0.04
