@@ -172,10 +172,10 @@ def test_a_queue_that_holds_no_whole_number_of_steps_is_refused_in_one_line(stra
 
 @pytest.mark.slow
 def test_learns_more_than_the_encoder_it_starts_from() -> None:
-    """Linear probe of the global encoder, seed 0."""
-    data = {"clients": 3, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
-    train = {"epochs": 3, "batch_size": 32, "lr": 0.03}
-    strategy = {"name": "fedmoco", "queue": 1024}
-    experiment = Experiment(strategy=strategy, rounds=4, nets="cnn", data=data, train=train, evaluate_every=4)
-    first, *_, last = simulate(experiment).metrics
+    """Linear probe of the global encoder, seed 0: 0.730 before training, 0.875 after it."""
+    data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
+    train = {"epochs": 5, "batch_size": 32, "lr": 0.03}
+    options = {"cnn": {"channels": [16, 32], "norm": "batch"}}
+    settings = {"nets": "cnn", "net_options": options, "data": data, "train": train, "rounds": 3, "evaluate_every": 3}
+    first, *_, last = simulate(Experiment(strategy={"name": "fedmoco", "queue": 1024}, **settings)).metrics
     assert last["accuracy"] > first["accuracy"] + 0.04

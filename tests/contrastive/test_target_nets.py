@@ -295,11 +295,10 @@ def test_bytes_are_those_of_encoder_projection_and_predictor() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedbyol", "fedu", "fedema"])
 def test_learns_more_than_the_encoder_it_starts_from(name: str) -> None:
-    """Linear probe of the global encoder, seed 0: 0.730 before training, then 0.827, 0.819 and 0.836."""
+    """Linear probe of the global encoder, seed 0: 0.730 before training, then 0.819, 0.805 and 0.833."""
     data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
     train = {"epochs": 5, "batch_size": 32, "lr": 0.1}
     options = {"cnn": {"channels": [16, 32], "norm": "batch"}}
-    strategy = {"name": name, "momentum": 0.996}
-    experiment = Experiment(strategy=strategy, rounds=5, nets="cnn", net_options=options, data=data, train=train, evaluate_every=5)
-    first, *_, last = simulate(experiment).metrics
+    settings = {"nets": "cnn", "net_options": options, "data": data, "train": train, "rounds": 3, "evaluate_every": 3}
+    first, *_, last = simulate(Experiment(strategy={"name": name, "momentum": 0.996}, **settings)).metrics
     assert last["accuracy"] > first["accuracy"] + 0.04
