@@ -33,7 +33,11 @@ def small(name: str, **changes: Any) -> Experiment:
     """A run of seconds: 4 clients, 160 digits, two rounds, and whatever the strategy needs."""
     needs = strategies()[name].needs
     parts = {"partition": "dirichlet", "alpha": 1.0, "min_partition_size": 40}
-    data = {"clients": 4, "train_limit": 260, **({"partition": "shared"} if needs.shared_data else parts)}
+    data = {
+        "clients": 4,
+        "train_limit": 300 if needs.validation else 260,
+        **({"partition": "shared"} if needs.shared_data else parts),
+    }
     data |= {"public": 40 if needs.public else 0, "validation": 40 if needs.validation else 0}
     settings = {"rounds": 2, "nets": "cnn", "net_options": SMALL_NETS, "train": {"lr": 0.05, "batch_size": 32}}
     return Experiment(**{"strategy": name, "data": data, **settings, **changes})

@@ -124,7 +124,7 @@ def test_client_cka_is_that_of_the_uploaded_encoders() -> None:
     server = server_of(experiment, round=1)
     weights = [server.net(f"net {i}", init="own", heads=("projection",)).state_dict() for i in (0, 1)]
     uploads = {i: Knowledge.of("weights", {k: t.clone() for k, t in w.items()}) for i, w in enumerate(weights)}
-    average(server, uploads, experiment.strategy.base)  # type: ignore[attr-defined]
+    average(server, uploads)
     samples = server.federation.test.subset(drawn_from_test(server, 30))
     features = []
     for upload in uploads.values():
