@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fedkd import Experiment
 
 RESULTS = Path(__file__).parent / "results" / "unsupervised.jsonl"
-#: A client has a few hundred images: MoCo's queue holds less than two epochs, k-means has a few clusters. At its usual 0.4,
-#: which is for larger nets, FedU's mu would never keep a predictor here: it would be FedBYOL.
+#: A client has a few hundred images: MoCo's queue holds less than two epochs, k-means has a few clusters. FedU's usual mu, 0.4,
+#: is for larger nets, whose weights move farther.
 OPTIONS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 512},
     "protocl": {"prototypes": [8, 16, 32], "queue": 512},
