@@ -91,10 +91,8 @@ class ProtoCL(Base[ProtoCLState]):
     Known to be unstable: federated it reaches 49.9 % on SVHN where SimCLR has 75.2 % (table of FedX, arXiv 2207.09158); with
     FedX on top, 69.3 %.
 
-    The queue is short: one that outlasts an epoch holds an image's own past as a negative. On digits, 5 clients of 290 images,
-    8 rounds, the mean probe of four seeds (each within 4 points of it) is 86.0 % with 128 keys, 83.4 % with 256, 81.6 % with
-    1024, and 85.0 % with the other images of the batch in place of a queue: no case for a second kind of negatives. 256 is the
-    least that also takes batches of 128.
+    The queue is short: one that outlasts an epoch holds an image's own past as a negative. 256 is the least that also takes
+    batches of 128.
     Deviations from the official code: both views are queries; all prototypes are negatives, as there are few; counts for
     hundreds of images and not for a million; one k-means++ start and not five random ones; a warm-up of rounds, as what a
     client gets later has been trained, where there 20 epochs of 200 are; that of ``prototype_concentrations``; MoCo's own.
