@@ -96,6 +96,7 @@ def test_what_is_switched_off_is_not_said_and_changes_nothing_else(simclr: Histo
     ]
 
 
+@pytest.mark.slow
 def test_encoders_are_compared_in_rounds_that_are_evaluated() -> None:
     rows = simulate(digits(rounds=3, evaluate_every=2)).metrics
     assert [row["round"] for row in rows if "client_cka" in row] == [2, 3]
@@ -134,6 +135,7 @@ def test_client_cka_is_that_of_the_uploaded_encoders() -> None:
     assert server.reported == {"client_cka": pytest.approx(linear_cka(*features))}
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_a_copy(simclr: History) -> None:
     """The global net goes on as it was: the probe's accuracy is that of a run without fine-tuning."""
     assert simulate(digits()).metrics[-1]["probe_accuracy"] == simclr.metrics[-1]["probe_accuracy"]
@@ -194,6 +196,7 @@ def bright(strategy: Any, **changes: Any) -> History:
     return simulate(Experiment(strategy=strategy, rounds=1, data=data, **changes))
 
 
+@pytest.mark.slow
 def test_an_embedder_without_the_servers_probe_is_probed_where_it_is() -> None:
     """Blind encoders say one class of all: black, of which the test set has three quarters, or white."""
     row = bright(OwnEncoders()).metrics[1]
@@ -211,6 +214,7 @@ def test_a_second_embedder_at_a_client_has_its_accuracy_and_no_scores_beside_it(
     assert [key for key in row if "other" in key] == ["client_other_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_probe_fitted_at_a_client_is_the_one_the_server_would_fit() -> None:
     """By the official protocol, on the labelled images of all clients, by the stream of the round."""
     experiment = digits(SameEncoder(), rounds=1)

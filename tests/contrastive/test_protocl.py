@@ -256,6 +256,7 @@ def test_fedx_on_it_is_the_same_from_flat_config_and_from_toml(tmp_path: Any) ->
     assert len(set(found)) == 1
 
 
+@pytest.mark.slow
 def test_clients_of_unequal_size_take_part() -> None:
     data = {"clients": 3, "partition": "dirichlet", "alpha": 0.3, "min_partition_size": 10, "train_limit": 120}
     experiment = experiment_of({"name": "fedprotocl", "prototypes": (2, 8), "warm_up": 0, "queue": 16}, epochs=2, **data)

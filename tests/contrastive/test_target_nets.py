@@ -254,6 +254,7 @@ def test_fedema_takes_the_head_of_another_method_from_the_global_net() -> None:
     assert not torch.equal(net.heads["projection"][0].weight, received["heads.projection.0.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simclr", "moco", "byol", "fedu", "fedema"])
 def test_fedx_left_with_its_base_is_the_bases_own_method(name: str) -> None:
     """Over two rounds, so that what stays at a client counts; a net without batch statistics does not see the anchors."""
@@ -267,6 +268,7 @@ def test_fedx_left_with_its_base_is_the_bases_own_method(name: str) -> None:
         assert found[round]["loss"] == pytest.approx(found[round]["local_contrastive"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["byol", "fedu", "fedema"])
 def test_fedx_puts_its_three_terms_beside_the_bases(name: str) -> None:
     row = simulate(tiny({"name": "fedx", "base": name}, rounds=2)).metrics[2]
