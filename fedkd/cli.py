@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice, RunFailed
 from fedkd.launch import carry_out, parse_changes, parse_seeds, planned, refuse_together, resumed
 
 if TYPE_CHECKING:
@@ -30,17 +31,35 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit code 2; anything unexpected keeps its traceback."""
+    """Entry point: bad input is one line on stderr and exit code 2, a failed run one line and 1; the rest keeps its traceback."""
     from click.exceptions import ClickException
 
     os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    _show_notices()
     try:
         code = app(standalone_mode=False)
     except (InputError, ClickException) as error:
         message = error.format_message() if isinstance(error, ClickException) else str(error)
         print(f"fedkd: error: {' '.join(message.split())}", file=sys.stderr)
         code = 2
+    except RunFailed as error:
+        print(f"fedkd: the run failed: {error}", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+def _show_notices() -> None:
+    """A Notice is one line on stderr, each text once; other warnings stay as Python has them."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"fedkd: note: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *rest, **named)
+
+    warnings.simplefilter("once", Notice)
+    warnings.showwarning = show
 
 
 @app.command()

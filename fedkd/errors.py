@@ -13,6 +13,14 @@ class TrainingError(RuntimeError):
     """Training went wrong at a named client, round and batch, for instance a loss that is not finite."""
 
 
+class RunFailed(RuntimeError):
+    """A run went to its end, or could not go on, and has nothing to show. One line; the command line exits with 1."""
+
+
+class Notice(UserWarning):
+    """Something that is done for the user, or left out, and that they should know: one line, nothing is wrong with the run."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The cure for a mistyped name: the nearest known one, or all of them where none is near.
 
