@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit code 2, a failed run one line and 1; the rest keeps its traceback."""
+    """Entry point. Bad input: one line on stderr, exit code 2. A failed run: one line, 1. The rest keeps its traceback."""
     from click.exceptions import ClickException
 
     os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
