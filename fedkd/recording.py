@@ -35,9 +35,7 @@ def run_recorded(
     if resume:
         directory = RunDirectory.resume(out)
     else:
-        federation = experiment.federation()
-        federation.partition_table()  # a draw that cannot be made must fail before anything is written
-        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=federation)
+        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         if run.books.representations:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 from fedkd.errors import InputError
 from fedkd.runs import checkpoint
 from fedkd.runs.checkpoint import Checkpoint
+from fedkd.runs.data import FILE, RecordedData
 from fedkd.runs.environment import environment
 from fedkd.runs.files import append_lines, read_lines, write_atomically
 from fedkd.runs.representations import FOLDER, representation_files
@@ -31,18 +32,20 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path, *, experiment_toml: str, federation: Federation) -> RunDirectory:
-        """Start a run's directory: ``experiment.toml``, ``env.json`` and ``partition.png``.
+        """Start a run's directory: ``experiment.toml``, ``data.json``, ``env.json`` and ``partition.png``.
 
         Raises InputError, before anything is written, for a directory that is not empty or cannot be made.
         """
         path = Path(path)
         refuse_if_taken(path)
+        data = RecordedData.of(federation)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the output directory {path}: {error.strerror}") from error
         from fedkd.runs.plots import partition
 
+        data.write(path)
         write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
         partition(federation.partition_table(), federation.source.classes, path / "partition.png")
         write_atomically(path / "experiment.toml", experiment_toml)
@@ -134,7 +137,7 @@ def discard_unstarted(path: Path) -> bool:
     """Remove what a run wrote before its first checkpoint; whether it did. A run with a checkpoint is left alone."""
     if any((path / "checkpoint").glob("round-*")):
         return False
-    for name in ("experiment.toml", "env.json", "partition.png", "metrics.jsonl", "clients.jsonl"):
+    for name in ("experiment.toml", FILE, "env.json", "partition.png", "metrics.jsonl", "clients.jsonl"):
         (path / name).unlink(missing_ok=True)
     if path.is_dir():
         for folder in ("checkpoint", FOLDER):

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedkd.config_text import flatten
 from fedkd.errors import InputError
+from fedkd.runs.data import RecordedData
 from fedkd.runs.files import read_lines
 
 
@@ -35,6 +36,11 @@ class RecordedRun:
     def clients(self) -> list[dict[str, Any]]:
         """The rows of ``clients.jsonl``: client x round."""
         return read_lines(self.path / "clients.jsonl")
+
+    @cached_property
+    def data(self) -> RecordedData | None:
+        """What the run's data were; None where an earlier fedkd did not say."""
+        return RecordedData.read(self.path)
 
     @property
     def strategy(self) -> str:

@@ -24,7 +24,7 @@ STATE = {"server": RecordDict({"config": ConfigRecord({"x": 1})})}
 
 def test_a_new_run_says_what_it_is_and_where_it_ran(make_run: MakeRun) -> None:
     run = make_run()
-    assert sorted(file.name for file in run.path.iterdir()) == ["env.json", "experiment.toml", "partition.png"]
+    assert sorted(file.name for file in run.path.iterdir()) == ["data.json", "env.json", "experiment.toml", "partition.png"]
     assert 'name = "fedx"' in run.experiment_toml()
     environment = json.loads((run.path / "env.json").read_text())
     assert {"fedkd", "torch", "flwr", "ray", "numpy"} <= environment["versions"].keys()
