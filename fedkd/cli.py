@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from click import Context
+from typer.core import TyperCommand
 
 from fedkd.errors import InputError, Notice, RunFailed
 from fedkd.launch import carry_out, parse_changes, parse_seeds, planned, refuse_together, resumed
 
 if TYPE_CHECKING:
     from fedkd.runs.recorded import RecordedRun
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help says [required], not \\[required]: typer escapes brackets for rich even where rich is off."""
+
+    def get_help(self, ctx: Context) -> str:
+        """The help, as it is shown."""
+        return super().get_help(ctx).replace("\\[", "[")
+
 
 app = typer.Typer(
     name="fedkd",
@@ -62,7 +73,7 @@ def _show_notices() -> None:
     warnings.showwarning = show
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def run(
     file: Annotated[Path | None, typer.Argument(help="The experiment, a TOML file.", show_default=False)] = None,
     engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
@@ -109,7 +120,7 @@ def run(
         report_result([launch.out for launch in launches], sys.stderr if as_json else sys.stdout, compare=baselines)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of seed runs.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The figure; .png and .svg are written side by side, .pdf if asked.")] = Path(
@@ -133,7 +144,7 @@ def plot(
         print(file)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the strategies: name, paper, what travels, what they need."""
     from fedkd.registry import strategies
@@ -144,7 +155,7 @@ def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
     _show(rows, as_json)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def losses(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the losses that `strategy.loss` takes: function, what they need, usual weight, options."""
     from fedkd.distillers import DISTILLERS
@@ -162,7 +173,7 @@ def losses(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     _show(rows, as_json)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the ensemble targets that `strategy.target` takes, and what they need beside the teachers' logits."""
     from fedkd.targets import RULES
@@ -177,7 +188,7 @@ def _show(rows: list[dict[str, str]], as_json: bool) -> None:
         print_table(rows, sys.stdout)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say whether this machine is ready: versions, cores, memory, GPU, data."""
     from fedkd.doctor import findings
@@ -209,10 +220,10 @@ def report_result(places: Sequence[Path], stream: TextIO, *, compare: bool = Fal
 
 
 def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
-    """Last, best and mean of the last five, for each group of seeds: the mean with its 95 % interval."""
+    """Last, best and mean of the last five (or as many as there are), for each group of seeds: the mean, its 95 % interval."""
     from fedkd.runs.curves import is_share, reading
     from fedkd.runs.recorded import group_seeds
-    from fedkd.runs.statistics import summary
+    from fedkd.runs.statistics import last_measured, summary
 
     for group in group_seeds(runs):
         found = [result for run in group.runs if (result := summary(run.rows, metric))]
@@ -222,8 +233,9 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
         seeds = f"seed {group.runs[0].seed}" if len(found) == 1 else f"{len(found)} seeds, 95 % interval"
         last, best = reading(metric, [result.last for result in found]), reading(metric, [result.best for result in found])
         five = reading(metric, [result.mean_last_five for result in found])
+        averaged = last_measured([result.averaged for result in found])
         name, highest = metric.replace("_", " "), "best" if is_share(metric) else "highest"
-        print(f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the last five {five}", file=stream)
+        print(f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}", file=stream)
 
 
 def print_table(rows: Sequence[dict[str, str]], stream: TextIO) -> None:

@@ -143,11 +143,13 @@ class Experiment(BaseModel):
     def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
         """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")  # Notepad puts a mark in front
             tables = tomllib.loads(text)
         except FileNotFoundError:
             raise InputError(f"no experiment file {path}: name an existing .toml file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        except UnicodeDecodeError:
+            raise InputError(f"{path} is not a TOML file in UTF-8: save it in this encoding") from None
+        except (tomllib.TOMLDecodeError, IsADirectoryError) as error:
             raise InputError(f"{path} is not a TOML file: {error}") from None
         flat = {key: parse_value(value) for key, value in (overrides or {}).items()}
         try:

@@ -42,6 +42,8 @@ class History:
     def summary(self, metric: str = "accuracy") -> dict[str, float]:
         """The last, the best and the mean of the last five values of a metric, and their rounds; empty if it has none.
 
+        A metric that was measured in fewer rounds than five is averaged over these: ``averaged`` says how many.
+
         "Best" is chosen on the test set: optimistic.
         """
         from fedkd.runs.statistics import summary

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fedkd.runs.recorded import RecordedRun, find_runs
-from fedkd.runs.statistics import mean_interval, sent_up, size, summary
+from fedkd.runs.statistics import last_measured, mean_interval, sent_up, size, summary
 
 
 def interval(values: list[float]) -> str:
@@ -33,7 +33,8 @@ def line(name: str, runs: list[RecordedRun]) -> str:
 def main(paths: list[str]) -> None:
     """Print a table in Markdown, the state before training first."""
     groups = {Path(path).name: find_runs([path]) for path in paths}
-    print("| method | last % | best % | mean of the last five % | uploaded | seconds | seeds |\n|---|---|---|---|---|---|---|")
+    averaged = last_measured([found.averaged for runs in groups.values() for run in runs if (found := summary(run.rows))])
+    print(f"| method | last % | best % | mean of the {averaged} % | uploaded | seconds | seeds |\n|---|---|---|---|---|---|---|")
     untrained = [row["accuracy"] for run in next(iter(groups.values())) for row in run.rows if row["round"] == 0]
     print(f"| before training | {interval(untrained)} | | | 0 B | 0 | {len(untrained)} |")
     for name, runs in groups.items():

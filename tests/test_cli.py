@@ -77,7 +77,7 @@ def test_run_prints_rounds_and_ends_with_result_place_and_next_command(fedkd: Fe
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("round")] == ["0/2", "1/2", "2/2"]
-    pattern = r"fedavg \(seed 0\): accuracy last [\d.]+ %, best [\d.]+ %, mean of the last five [\d.]+ %"
+    pattern = r"fedavg \(seed 0\): accuracy last [\d.]+ %, best [\d.]+ %, mean of the last two [\d.]+ %"
     assert re.fullmatch(pattern, lines[-3])
     assert lines[-2] == "report: runs/small-fedavg-s0/report.html" and Path("runs/small-fedavg-s0/report.html").exists()
     plotted = fedkd(lines[-1].removeprefix("next:").strip())
@@ -265,6 +265,12 @@ def test_the_live_table_shows_the_latest_rounds_and_marks_failures(capfd: pytest
     out, _ = capfd.readouterr()
     assert "runs/demo" in out and "round 20 of 40  40.0 s to go" in out
     assert "46.0 MB" in out and "9 ok, 1 late" in out
+
+
+@pytest.mark.parametrize("command", ["", *(f" {command.name or command.callback.__name__}" for command in cli.app.registered_commands)])
+def test_help_prints_brackets_as_they_are(fedkd: Fedkd, command: str) -> None:
+    shown = fedkd(f"fedkd{command} --help")
+    assert shown.code == 0 and "Usage: " in shown.out and "\\" not in shown.out
 
 
 def test_help_starts_nothing_heavy() -> None:

@@ -221,8 +221,11 @@ def test_the_summary_is_last_best_and_mean_of_the_last_five() -> None:
         "best": 0.8,
         "best_round": 2,
         "mean_last_five": pytest.approx(0.44),
+        "averaged": 5,
     }  # round 0 is before training
     assert History([{"round": 0, "accuracy": 0.1}]).summary() == {}
+    three = History(rows[:4]).summary()
+    assert (three["mean_last_five"], three["averaged"]) == (pytest.approx((0.1 + 0.8 + 0.2) / 3), 3)
 
 
 # Peers

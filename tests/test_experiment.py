@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,20 @@ def test_a_mistake_is_one_line_with_the_cure_and_the_place(
 def test_what_is_no_toml_is_said_with_its_line(read: Callable[..., Experiment]) -> None:
     with pytest.raises(InputError, match=r"mine\.toml is not a TOML file: .* \(at line 2, column 10\)"):
         read("seed = 1\nrounds = \n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_may_begin_with_a_byte_order_mark_and_end_its_lines_as_windows_does(encoding: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes('rounds = 3\r\n[data]\r\npath = "é"\r\nsource = "tables"\r\n'.encode(encoding))
+    experiment = Experiment.from_toml(file)
+    assert (experiment.rounds, experiment.data.path) == (3, "é")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes("rounds = 3".encode("utf-16"))
+    with pytest.raises(InputError, match=r"mine\.toml is not a TOML file in UTF-8: save it in this encoding"):
+        Experiment.from_toml(tmp_path / "mine.toml")
 
 
 def test_a_missing_file_is_named() -> None:

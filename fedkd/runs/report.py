@@ -14,7 +14,7 @@ from fedkd.runs.files import write_atomically
 from fedkd.runs.peers_plot import has_peers
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.representation_plot import has_representations
-from fedkd.runs.statistics import duration, sent_up, size, summary
+from fedkd.runs.statistics import duration, last_measured, sent_up, size, summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -61,10 +61,12 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
 
     templates = Environment(loader=PackageLoader("fedkd.runs", ""), autoescape=True, undefined=StrictUndefined)
     environment = json.loads((run.path / "env.json").read_text())
+    found = summary(run.rows)
     page = templates.get_template("report.html").render(
         run=run,
         title=f"{run.strategy} on {run.experiment.get('data.source', 'data')}, seed {run.seed}",
-        summary=summary(run.rows),
+        summary=found,
+        averaged=last_measured([found.averaged]) if found else "",
         protocol=protocol(run),
         totals={
             "uploaded": size(sum(map(sent_up, run.rows))),

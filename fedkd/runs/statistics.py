@@ -12,13 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Summary:
-    """A run's accuracy in three readings: the last, the best (chosen on the test set) and the mean of the last five."""
+    """A run's accuracy in three readings: the last, the best (chosen on the test set) and the mean of the last five.
+
+    A run that was measured less often has fewer to average: ``averaged`` says how many they were.
+    """
 
     last: float
     last_round: int
     best: float
     best_round: int
     mean_last_five: float
+    averaged: int
 
 
 def summary(rows: Sequence[Mapping[str, Any]], metric: str = "accuracy") -> Summary | None:
@@ -35,7 +39,18 @@ def summary(rows: Sequence[Mapping[str, Any]], metric: str = "accuracy") -> Summ
     last_round, last = measured[-1]
     best_round, best = max(measured, key=lambda pair: (pair[1], -pair[0]))  # the first of equals
     last_five = [value for _, value in measured[-5:]]
-    return Summary(last, last_round, best, best_round, sum(last_five) / len(last_five))
+    return Summary(last, last_round, best, best_round, sum(last_five) / len(last_five), len(last_five))
+
+
+def last_measured(counts: Sequence[int]) -> str:
+    """Of which rounds a mean was taken, in words; ``counts`` has one entry a run.
+
+    >>> last_measured([5, 5]), last_measured([3]), last_measured([1]), last_measured([2, 5])
+    ('last five', 'last three', 'last one', 'last two to five')
+    """
+    words = ("one", "two", "three", "four", "five")
+    least, most = words[min(counts) - 1], words[max(counts) - 1]
+    return f"last {least}" if least == most else f"last {least} to {most}"
 
 
 def sent_up(row: Mapping[str, Any]) -> float:

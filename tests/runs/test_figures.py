@@ -87,7 +87,8 @@ def test_the_report_is_one_page_that_needs_nothing_else(make_run: MakeRun) -> No
     assert "evaluation: OSError: disk" in page.text
     assert (
         "80.0 %" in page.text and "90.0 %" in page.text and "85.0 %" in page.text
-    )  # last, best, mean of the last five after training began
+    )  # last, best, mean of all two after training began
+    assert "Mean of the last two" in page.text and "last five" not in page.text
     assert {"svg", "img", "table"} <= set(page.tags)
 
 

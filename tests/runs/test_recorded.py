@@ -48,6 +48,8 @@ def test_summary_over_the_rounds_that_were_measured() -> None:
     assert found is not None
     assert (found.last, found.last_round, found.best, found.best_round) == (0.5, 6, 0.8, 4)
     assert found.mean_last_five == pytest.approx((0.4 + 0.6 + 0.8 + 0.8 + 0.5) / 5)
+    assert found.averaged == 5
+    assert (few := summary(rows_of(0.1, 0.4, None, 0.6))) and few.averaged == 2 and few.mean_last_five == pytest.approx(0.5)
     assert summary(rows_of(None, None)) is None
 
 
