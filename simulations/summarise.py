@@ -34,7 +34,9 @@ def main(paths: list[str]) -> None:
     """Print a table in Markdown, the state before training first."""
     groups = {Path(path).name: find_runs([path]) for path in paths}
     averaged = last_measured([found.averaged for runs in groups.values() for run in runs if (found := summary(run.rows))])
-    print(f"| method | last % | best % | mean of the {averaged} % | uploaded | seconds | seeds |\n|---|---|---|---|---|---|---|")
+    print(
+        f"| method | last % | best % | mean of the {averaged} % | uploaded | seconds | seeds |\n|---|---|---|---|---|---|---|"
+    )
     untrained = [row["accuracy"] for run in next(iter(groups.values())) for row in run.rows if row["round"] == 0]
     print(f"| before training | {interval(untrained)} | | | 0 B | 0 | {len(untrained)} |")
     for name, runs in groups.items():

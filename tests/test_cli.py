@@ -267,7 +267,9 @@ def test_the_live_table_shows_the_latest_rounds_and_marks_failures(capfd: pytest
     assert "46.0 MB" in out and "9 ok, 1 late" in out
 
 
-@pytest.mark.parametrize("command", ["", *(f" {command.name or command.callback.__name__}" for command in cli.app.registered_commands)])
+@pytest.mark.parametrize(
+    "command", ["", *(f" {command.name or command.callback.__name__}" for command in cli.app.registered_commands)]
+)
 def test_help_prints_brackets_as_they_are(fedkd: Fedkd, command: str) -> None:
     shown = fedkd(f"fedkd{command} --help")
     assert shown.code == 0 and "Usage: " in shown.out and "\\" not in shown.out
