@@ -12,23 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from click import Context
-from typer.core import TyperCommand
 
 from fedkd.errors import InputError, Notice, RunFailed
 from fedkd.launch import carry_out, parse_changes, parse_seeds, planned, refuse_together, resumed
+from fedkd.plain_help import PlainCommand
 
 if TYPE_CHECKING:
     from fedkd.runs.recorded import RecordedRun
-
-
-class PlainCommand(TyperCommand):
-    """A command whose help says [required], not \\[required]: typer escapes brackets for rich even where rich is off."""
-
-    def get_help(self, ctx: Context) -> str:
-        """The help, as it is shown."""
-        return super().get_help(ctx).replace("\\[", "[")
-
 
 app = typer.Typer(
     name="fedkd",
