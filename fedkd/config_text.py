@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from fedkd.errors import InputError
 
 Scalar = bool | int | float | str
 
@@ -33,9 +36,12 @@ def unflatten(flat: Mapping[str, Any], into: Mapping[str, Any] | None = None) ->
         *path, last = key.split(".")
         table = tables
         for part in path:
-            below = table.get(part)
-            # `strategy = "fedx"` is short for a table with a name.
-            table[part] = dict(below) if isinstance(below, Mapping) else ({"name": below} if below else {})
+            below = table.get(part, {})
+            if part == "strategy" and isinstance(below, str):  # short for a table with a name
+                below = {"name": below}
+            if not isinstance(below, Mapping):
+                raise InputError(f"{key}: {part} is one value and holds no keys: set {key.partition(f'.{last}')[0]} itself")
+            table[part] = dict(below)
             table = table[part]
         table[last] = value
     return tables
@@ -49,9 +55,11 @@ def parse_value(text: str) -> Any:
     """
     for candidate in (text, f"[{text}]" if "," in text else text):
         try:
-            return tomllib.loads(f"value = {candidate}")["value"]
-        except tomllib.TOMLDecodeError:
+            read = tomllib.loads(f"value = {candidate}")
+        except (tomllib.TOMLDecodeError, RecursionError):
             continue
+        if len(read) == 1 and isinstance(value := read["value"], bool | int | float | str | list | dict):  # and no date
+            return value
     return text
 
 
@@ -70,12 +78,25 @@ def line_of(text: str, key: str) -> int:
     return 0
 
 
-def line_of_error(text: str, message: str) -> int:
-    """The line of the key that an error's message begins with, or of what it quotes under that key; 0 if none is found."""
+def places_of_error(message: str) -> list[str]:
+    """The keys that an error may be about: what its message quotes below the key that it begins with, then this key."""
     key = re.match(r"(?:unknown (?:key )?)?'?([\w.:-]*\w)", message)
     below = re.findall(r"'([\w-]+)'", message)
-    places = [*(f"{key[1]}.{name}" for name in below), key[1]] if key else []
-    return next((line for place in places if (line := line_of(text, place))), 0)
+    return [*(f"{key[1]}.{name}" for name in below), key[1]] if key else []
+
+
+@contextmanager
+def located(file: str, text: str, *, besides: Collection[str] = ()) -> Iterator[None]:
+    """Say behind an InputError of the block where in the file its key stands; of a key given ``besides``, that it was so."""
+    try:
+        yield
+    except InputError as error:
+        places = places_of_error(str(error))
+        line = next((line for place in places if (line := line_of(text, place))), 0)
+        above = {key[: key.index(".", end)] for key in besides for end in range(len(key)) if "." in key[end:]}
+        if any(place in besides for place in places) or (not line and any(place in above for place in places)):
+            raise InputError(f"{error} (given beside the file, as by --set)") from None
+        raise InputError(f"{error} ({file}:{line})" if line else f"{error} ({file})") from None
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:

@@ -14,10 +14,12 @@ import torch
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fedkd import registry
-from fedkd.config_text import flatten, line_of_error, parse_value, to_toml, unflatten
-from fedkd.errors import InputError, did_you_mean, under
+from fedkd.config_text import flatten, located, parse_value, to_toml, unflatten
+from fedkd.errors import InputError, under
+from fedkd.explain import explained, shown
+from fedkd.misplaced import refuse_misplaced
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
-from fedkd.settings import FROZEN, SECTIONS, Attacking, Data, Engine, Evaluation, Faults, Names, Privacy, Training
+from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Names, Privacy, Section, Training
 from fedkd.shares import deal, read_nets
 from fedkd.strategy import Strategy
 from fedkd.user_code import import_object, path_of
@@ -38,7 +40,7 @@ class Functions:
 _NO_FUNCTIONS = Functions()
 
 
-class Experiment(BaseModel):
+class Experiment(Section):
     """A whole run in one frozen value. Its keys are those of the experiment file.
 
     >>> Experiment(strategy="fedavg", rounds=3).data.clients
@@ -48,7 +50,6 @@ class Experiment(BaseModel):
         InputError: one line that names the key, what is wrong and the cure.
     """
 
-    model_config = FROZEN
     strategy: Strategy = Field(default_factory=lambda: registry.load("fedavg")())
     rounds: int = Field(20, ge=1)
     seed: int = 0
@@ -72,11 +73,19 @@ class Experiment(BaseModel):
     privacy: Privacy = Privacy()
     engine: Engine = Engine()
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, *wrong: object, **values: Any) -> None:
+        if wrong:
+            raise InputError(
+                f"Experiment takes keys, as rounds=3; to read a file, Experiment.from_toml(...); got {shown(wrong[0])}"
+            )
+        refuse_misplaced(values, own=type(self).model_fields)
+        self._fill(values)
+
+    def _fill(self, values: Mapping[str, Any]) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise InputError(_explain(error)) from None
+            raise InputError(explained(error, own=type(self).model_fields)) from None
 
     @field_validator("strategy", mode="before")
     @classmethod
@@ -142,6 +151,8 @@ class Experiment(BaseModel):
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
         """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
+        if not isinstance(path, str | Path):
+            raise InputError(f"from_toml reads a file: give its path, got {shown(path)}")
         try:
             text = Path(path).read_text(encoding="utf-8-sig")  # Notepad puts a mark in front
             tables = tomllib.loads(text)
@@ -151,12 +162,9 @@ class Experiment(BaseModel):
             raise InputError(f"{path} is not a TOML file in UTF-8: save it in this encoding") from None
         except (tomllib.TOMLDecodeError, IsADirectoryError) as error:
             raise InputError(f"{path} is not a TOML file: {error}") from None
-        flat = {key: parse_value(value) for key, value in (overrides or {}).items()}
-        try:
+        flat = {key: parse_value(value) if isinstance(value, str) else value for key, value in (overrides or {}).items()}
+        with located(Path(path).name, text, besides=flat):
             return cls(**unflatten(flat, into=tables))
-        except InputError as error:
-            line = line_of_error(text, str(error))
-            raise InputError(f"{error} ({Path(path).name}:{line})" if line else f"{error} ({Path(path).name})") from None
 
     def to_tables(self) -> dict[str, Any]:
         """Nested plain tables, as the experiment file has them; functions become ``"my_module:name"`` or ``"<function>"``."""
@@ -229,16 +237,3 @@ def _federation(data: Data, seed: int) -> Federation:
     public_source = load_source(data.public_source) if data.public_source else None
     settings = data.model_dump(include=signature(build_federation).parameters.keys() - {"source", "public_source"})
     return build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)
-
-
-def _explain(error: ValidationError) -> str:
-    """The first of pydantic's findings as one line: the dotted key, what is wrong, the cure."""
-    finding = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "dict[", "callable")))
-    if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
-        return str(inner)
-    if finding["type"] == "extra_forbidden":
-        *section, name = key.split(".")
-        model = SECTIONS.get(section[0], Experiment) if section else Experiment
-        return f"unknown key {key!r}: {did_you_mean(name, model.model_fields)}"
-    return f"{key}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedkd.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,6 +24,11 @@ class History:
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
     clients: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, rows in vars(self).items():
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise InputError(f"History: {name} is a list of one dict a row, got {type(rows).__name__}")
 
     def write(self, state: RecordDict) -> None:
         """Put the rows into a Context's state, as JSON text: Flower drops what a ServerApp's main returns."""
@@ -48,5 +55,7 @@ class History:
         """
         from fedkd.runs.statistics import summary
 
+        if not isinstance(metric, str):
+            raise InputError(f"summary: name one metric, as 'accuracy'; got {metric!r}")
         found = summary(self.metrics, metric)
         return dict(vars(found)) if found else {}

@@ -28,7 +28,7 @@ class Launch:
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:
     """``["data.alpha=0.1"]`` -> ``{"data.alpha": "0.1"}``. Raises InputError for text without an equals sign."""
     pairs = [change.partition("=") for change in changes]
-    if bad := next((key for key, equals, _ in pairs if not equals or not key.strip()), None):
+    if bad := next((key for key, equals, _ in pairs if not equals or not all(part.strip() for part in key.split("."))), None):
         raise InputError(f"--set {bad}: write KEY=VALUE, e.g. --set data.alpha=0.1")
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -58,6 +58,9 @@ def build_class(cls: type[T], table: Mapping[str, Any], *, key: str = "strategy"
     for name in table:
         if name not in known:
             raise InputError(f"unknown key '{key}.{name}': {did_you_mean(name, known)}")
+    for field in fields(cls):  # type: ignore[arg-type]
+        if isinstance(table.get(field.name), bool) and type(field.default) in (int, float):
+            raise InputError(f"{key}.{field.name}: a number belongs here, got {table[field.name]}")
     try:
         return TypeAdapter(cls).validate_python(table)
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from fedkd.errors import InputError, unknown
 from fedkd.schedule import rate_at
@@ -20,10 +20,22 @@ Shares = Annotated[
 FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class Training(BaseModel):
-    """Local training, the same words for every strategy."""
+class Section(BaseModel):
+    """What the experiment and its sections have in common: frozen, no unknown keys, no true or false for a number."""
 
     model_config = FROZEN
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, given: object, info: ValidationInfo) -> object:
+        if isinstance(given, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number belongs here")  # `rounds = true` would be one round
+        return given
+
+
+class Training(Section):
+    """Local training, the same words for every strategy."""
+
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=1)
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -43,10 +55,10 @@ class Training(BaseModel):
         return self.lr * rate_at(self.schedule, round, rounds, self.warm_up, self.milestones, self.gamma)
 
 
-class Data(BaseModel):
+class Data(Section):
     """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
 
-    model_config = FROZEN | ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow")
     source: str | Callable[[], Any] = "digits"
     path: str = ""
     image_column: str = ""
@@ -75,16 +87,15 @@ class Data(BaseModel):
         from fedkd.data.partition import check_partition
         from fedkd.data.views import PRESETS
 
-        check_partition(self.partition, self.arguments, known=type(self).model_fields)
+        check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
         if self.views not in PRESETS:
             raise unknown("data.views", self.views, PRESETS)
         return self
 
 
-class Evaluation(BaseModel):
+class Evaluation(Section):
     """What is said of representations beside the linear probe on all labels and the nearest neighbours."""
 
-    model_config = FROZEN
     label_shares: Shares = (0.01, 0.1)
     fine_tune_epochs: int = Field(0, ge=0)
     pictured: int = Field(0, ge=0)
@@ -99,10 +110,9 @@ class Evaluation(BaseModel):
         return self
 
 
-class Faults(BaseModel):
+class Faults(Section):
     """Simulated failures, drawn by the seed for each client and round; each is a probability."""
 
-    model_config = FROZEN
     dropout: float = Field(0.0, ge=0, le=1)
     straggle: float = Field(0.0, ge=0, le=1)
     crash: float = Field(0.0, ge=0, le=1)
@@ -115,10 +125,9 @@ class Faults(BaseModel):
         return self
 
 
-class Attacking(BaseModel):
+class Attacking(Section):
     """Which share of the clients, drawn by the seed, attacks, and how."""
 
-    model_config = FROZEN
     name: str = ""
     share: float = Field(0.0, ge=0, le=1)
     scale: float = Field(1.0, gt=0)
@@ -133,19 +142,17 @@ class Attacking(BaseModel):
         return self
 
 
-class Privacy(BaseModel):
+class Privacy(Section):
     """Clipping and Gaussian noise on every table of probabilities that a client uploads; a noise of 0 is off."""
 
-    model_config = FROZEN
     noise_multiplier: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     delta: float = Field(1e-5, gt=0, lt=1)
 
 
-class Engine(BaseModel):
+class Engine(Section):
     """Where the clients run."""
 
-    model_config = FROZEN
     name: Literal["in-process", "ray"] = "in-process"
     actors: int = Field(2, ge=1)
     num_cpus: int = Field(1, ge=1)

@@ -9,6 +9,7 @@ from typing import Any
 from fedkd.app import client_app, server_app
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment
+from fedkd.explain import shown
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
 from fedkd.history import History
 from fedkd.settings import Engine
@@ -34,6 +35,7 @@ def simulate(
     Raises:
         InputError: bad input, in one line, before anything is written.
     """
+    _check_arguments(experiment, out, on_round)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
     Experiment.from_flat(config, code).federation()
@@ -50,10 +52,21 @@ def simulate(
 def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
     """The grid that the settings, or ``engine`` in their place, ask for."""
     name = engine or settings.name
-    if not isinstance(name, str):
+    if isinstance(name, JobGrid):
         return name
     if name == "ray":
         return RayGrid(settings.actors, settings.num_cpus, settings.num_gpus, settings.address)
     if name != "in-process":
-        raise InputError(f"engine.name: unknown engine {name!r}: use in-process or ray")
+        raise InputError(f"engine.name: unknown engine {name!r}: use in-process or ray, or give simulate a grid")
     return InProcessGrid()
+
+
+def _check_arguments(experiment: object, out: object, on_round: object) -> None:
+    if isinstance(experiment, str | Path):
+        raise InputError(f"simulate takes an Experiment, not a file: simulate(Experiment.from_toml({str(experiment)!r}))")
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"simulate takes an Experiment, as Experiment(rounds=3); got {shown(experiment)}")
+    if not isinstance(out, str | Path | None):
+        raise InputError(f"out: give the path of a directory, got {shown(out)}")
+    if on_round is not None and not callable(on_round):
+        raise InputError(f"on_round: give a function that takes a row of metrics, got {shown(on_round)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedkd import Experiment, InputError
+from fedkd import Experiment, History, InputError, simulate
+from fedkd.data.partition import argument_names, partition_names
+from fedkd.registry import strategies
+from fedkd.runs.plots import convergence
+from fedkd.runs.recorded import find_runs
+from fedkd.settings import SECTIONS
 
 
 def full() -> Experiment:
@@ -63,6 +69,132 @@ def test_a_mistake_is_one_line_with_the_cure_and_the_place(
     with pytest.raises(InputError) as caught:
         read(text)
     assert str(caught.value) == f"{error} (mine.toml:{line})"
+
+
+MISPLACED = [  # the text of a file, the line of the mistake, the error
+    (
+        "[data]\nclients = 3\nrounds = 3",
+        3,
+        "'data.rounds': rounds is a key of the whole experiment: move it above the first [section]",
+    ),
+    ("[train]\nseed = 3", 2, "'train.seed': seed is a key of the whole experiment: move it above the first [section]"),
+    (
+        "[strategy]\nname = 'local'\nnets = 'mlp'",
+        3,
+        "'strategy.nets': nets is a key of the whole experiment: move it above the",
+    ),
+    (
+        "[net_options.cnn]\nhidden = 9\nuplink = []",
+        3,
+        "'net_options.cnn.uplink': uplink is a key of the whole experiment: move it",
+    ),
+    (
+        "[data]\nstrategy = 'fedx'",
+        2,
+        "'data.strategy': strategy is a key of the whole experiment: move it above the first [section]",
+    ),
+    ("[train]\nlr = 1\nclients = 5", 3, "'train.clients': it is a key of [data]: move it there, as data.clients"),
+    ("[engine]\nalpha = 5", 2, "'engine.alpha': it is a key of [data]: move it there, as data.alpha"),
+    ("[data]\nlr = 5", 2, "'data.lr': it is a key of [train]: move it there, as train.lr"),
+    ("clip = 1", 1, "'clip': it is a key of [train] or [privacy]: move it below that header, as train.clip"),
+    (
+        "[train]\nmu = 1\n[strategy]\nname = 'fedprox'",
+        2,
+        "'train.mu': it is a key of [strategy]: move it there, as strategy.mu",
+    ),
+    ("[train.data]\nclients = 3", 1, "'train.data': data is a section of its own: write its header as [data]"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "error"), MISPLACED)
+def test_a_key_in_the_wrong_place_is_told_the_right_one(
+    read: Callable[..., Experiment], text: str, line: int, error: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read(text)
+    assert f"unknown key {error}" in str(caught.value) and str(caught.value).endswith(f"(mine.toml:{line})")
+
+
+def test_no_key_of_a_section_is_one_of_the_whole_experiment() -> None:
+    """Else a key that slid below a header would be taken for another."""
+    inside = {key for section in SECTIONS.values() for key in section.model_fields}
+    inside |= {field.name for cls in strategies().values() for field in dataclasses.fields(cls)}
+    inside |= {argument for name in partition_names() for argument in argument_names(name)}
+    assert not inside & Experiment.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("train.lr", "fast", "train.lr: input should be a valid number, unable to parse string as a number, got 'fast'"),
+        ("rounds", "", "rounds: input should be a valid integer, unable to parse string as an integer, got ''"),
+        ("rounds", "3\nseed = 4", "rounds: input should be a valid integer, unable to parse string as an integer, got '3"),
+        ("rounds.more", "3", "rounds.more: rounds is one value and holds no keys: set rounds itself"),
+        ("train", "3", 'train: give a table of its keys, {"epochs": ...}; got 3'),
+        ("tarin.lr", "3", "unknown key 'tarin': did you mean 'train'?"),
+        ("lr", "3", "unknown key 'lr': it is a key of [train]: move it below that header, as train.lr"),
+    ],
+)
+def test_of_a_bad_value_beside_the_file_it_is_not_said_that_the_file_is_wrong(
+    read: Callable[..., Experiment], key: str, value: str, error: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        read("rounds = 2\n[train]\nlr = 0.1\n", **{key: value})
+    assert error in str(caught.value) and str(caught.value).endswith("(given beside the file, as by --set)")
+
+
+def test_a_date_on_the_command_line_is_text(read: Callable[..., Experiment]) -> None:
+    assert read("", **{"data.path": "2024-01-31"}).data.path == "2024-01-31"
+
+
+WRONG = [
+    ({"strategy": 3}, "strategy: give its name, a table"),
+    ({"strategy": dict}, "strategy: dict is a class: give an instance"),
+    ({"train": 3}, 'train: give a table of its keys, {"epochs": ...}; got 3'),
+    ({"data": "digits"}, "data: give a table of its keys, {\"source\": ...}; got 'digits'"),
+    ({"data": {"source": 3}}, "data.source: give a name, a path, or a function"),
+    ({"nets": ["cnn", "mlp"]}, "nets: give one name, shares of the clients"),
+    ({"nets": None}, "nets: give one name, shares of the clients"),
+    ({"server_net": print}, "server_net: give the name of a net"),
+    ({"net_options": {"cnn": 3}}, "net_options.cnn: give a table of options for each net"),
+    ({"uplink": 3}, "uplink: give the names of codecs"),
+    ({"rounds": "ten"}, "rounds: input should be a valid integer"),
+    ({"rounds": True}, "rounds: a number belongs here, got True"),
+    ({"train": {"lr": True}}, "train.lr: a number belongs here, got True"),
+    ({"strategy": {"name": "fedprox", "mu": True}}, "strategy.mu: a number belongs here, got True"),
+    ({"faults": {"dropout": [0.5]}}, "faults.dropout: input should be a valid number, got [0.5]"),
+]
+
+
+@pytest.mark.parametrize(("given", "error"), WRONG)
+def test_a_value_of_a_wrong_type_is_one_line_from_python_too(given: dict[str, Any], error: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Experiment(**given)
+    assert error in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: simulate("mine.toml"), r"not a file: simulate\(Experiment\.from_toml\('mine\.toml'\)\)"),
+        (lambda: simulate({"rounds": 1}), r"simulate takes an Experiment, as Experiment\(rounds=3\); got \{'rounds': 1\}"),
+        (lambda: simulate(Experiment(), 3), "engine.name: unknown engine 3: use in-process or ray, or give simulate a grid"),
+        (lambda: simulate(Experiment(), out=3), "out: give the path of a directory, got 3"),
+        (lambda: simulate(Experiment(), on_round=3), "on_round: give a function that takes a row of metrics, got 3"),
+        (lambda: Experiment("mine.toml"), r"Experiment takes keys, .* to read a file, Experiment\.from_toml"),
+        (lambda: Experiment.from_toml({"rounds": 3}), "from_toml reads a file: give its path, got {'rounds': 3}"),
+        (lambda: History("mine"), "History: metrics is a list of one dict a row, got str"),
+        (lambda: History([3]), "History: metrics is a list of one dict a row, got list"),
+        (lambda: History().summary(3), "summary: name one metric, as 'accuracy'; got 3"),
+        (lambda: find_runs("runs/mine"), r"give a list of run directories, as \['runs/mine'\]; got 'runs/mine'"),
+        (lambda: convergence("runs/mine", "figure.png"), r"give a list of runs, as find_runs\(\['runs/mine'\]\) reads them"),
+        (lambda: convergence([], "figure.png"), "give a list of runs"),
+    ],
+)
+def test_what_a_call_cannot_take_is_one_line(call: Callable[[], object], error: str) -> None:
+    with pytest.raises(InputError, match=error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_toml_is_said_with_its_line(read: Callable[..., Experiment]) -> None:

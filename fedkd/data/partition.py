@@ -35,20 +35,33 @@ def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, see
     return flower_partition(name, arguments, clients=clients, seed=seed)
 
 
-def check_partition(name: str, arguments: Mapping[str, Any], *, known: Iterable[str] = ()) -> None:
-    """Raise InputError for an unknown partition, or for an argument that it does not take or that it needs and lacks.
+def check_partition(name: str, arguments: Mapping[str, Any], *, known: Iterable[str] = (), clients: int | None = None) -> None:
+    """Raise InputError for an unknown partition, for an argument that it does not take, needs and lacks, or cannot use so.
 
     Args:
         name: the partition's.
         arguments: those given to it.
         known: what else could have been meant by an unknown argument: the other keys of the section.
+        clients: how many, if that is known.
     """
     required, optional = _parameters(name)
     for argument in sorted(set(arguments) - required - optional):
+        if others := [other for other in partition_names() if argument in argument_names(other)]:
+            raise InputError(f"unknown key 'data.{argument}' with partition {name!r}: it is one of {' and '.join(others)}")
         near = did_you_mean(argument, required | optional | {*known})
         raise InputError(f"unknown key 'data.{argument}' with partition {name!r}: {near}")
     for argument in sorted(required - set(arguments)):
         raise InputError(f"data.partition {name!r} needs data.{argument}")
+    if name not in OWN:
+        from fedkd.data.arguments import check_values
+
+        check_values(name, arguments, clients=clients)
+
+
+def argument_names(name: str) -> set[str]:
+    """The arguments that a partition takes. InputError for an unknown partition."""
+    required, optional = _parameters(name)
+    return required | optional
 
 
 def _parameters(name: str) -> tuple[set[str], set[str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedkd.errors import InputError
 from fedkd.runs.curves import Curve, accuracy_name, curve, is_share
-from fedkd.runs.recorded import RecordedRun, group_seeds
+from fedkd.runs.recorded import RecordedRun, check_runs, group_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,6 +41,7 @@ def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = 
 
     Seeds of one experiment become their mean with a 95 % Student-t band. Raises InputError for another file type.
     """
+    check_runs(runs)
     path = Path(path)
     formats = list(dict.fromkeys([path.suffix or ".png", ".png", ".svg"]))
     if formats[0] not in (".png", ".svg", ".pdf"):

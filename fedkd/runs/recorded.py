@@ -73,6 +73,8 @@ class Seeds:
 
 def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
     """The runs at the given paths: each is a run's directory, or a directory of run directories (seeds, say)."""
+    if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
+        raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
     runs = []
     for path in map(Path, paths):
         if (path / "experiment.toml").is_file():
@@ -82,6 +84,12 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
         else:
             raise InputError(f"{path} is no run and holds none: give directories that `fedkd run` wrote")
     return runs
+
+
+def check_runs(runs: object) -> None:
+    """Raise InputError for anything but a list of runs that were read."""
+    if not isinstance(runs, Sequence) or not runs or not all(isinstance(run, RecordedRun) for run in runs):
+        raise InputError(f"give a list of runs, as find_runs(['runs/mine']) reads them; got {runs!r:.80}")
 
 
 def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:

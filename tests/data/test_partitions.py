@@ -110,10 +110,36 @@ def test_an_unknown_argument_may_be_another_key_misspelt() -> None:
         check_partition("iid", {"clinets": 3}, known=("clients", "public"))
 
 
-@pytest.mark.parametrize("value", [-1.0, 0, "much"])
-def test_bad_values_are_refused_before_the_draw(value: object) -> None:
-    with pytest.raises(InputError, match=r"data\.partition 'dirichlet', 5 clients: "):
-        make_partition("dirichlet", {"alpha": value}, clients=5, seed=0)
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("dirichlet", {"alpha": -1.0}, r"data\.alpha = -1\.0: must be larger than 0"),
+        ("dirichlet", {"alpha": 0}, r"data\.alpha = 0: must be larger than 0"),
+        ("dirichlet", {"alpha": float("nan")}, r"data\.alpha = nan: must be larger than 0"),
+        ("dirichlet", {"alpha": [0.5, 0.0, 1.0, 1.0, 1.0]}, r"data\.alpha = \[0\.5, 0\.0, .*: must be larger than 0"),
+        ("dirichlet", {"alpha": [0.5, 1.0]}, r"data\.alpha: it has 2 numbers: give one for each of the 5 clients"),
+        ("dirichlet", {"alpha": "much"}, r"data\.alpha = 'much': a number belongs here"),
+        ("dirichlet", {"alpha": True}, r"data\.alpha = True: a number belongs here"),
+        ("dirichlet", {"alpha": 1.0, "self_balancing": "yes"}, r"data\.self_balancing = 'yes': true or false belongs here"),
+        ("dirichlet", {"alpha": 1.0, "min_partition_size": -3}, r"data\.min_partition_size = -3: must be at least 0"),
+        ("pathological", {"num_classes_per_partition": 0}, r"data\.num_classes_per_partition = 0: must be at least 1"),
+        ("pathological", {"num_classes_per_partition": 2.5}, r"num_classes_per_partition = 2\.5: a whole number belongs here"),
+        ("pathological", {"num_classes_per_partition": 2, "class_assignment_mode": "any"}, r"= 'any': one of \['random', "),
+        ("shard", {"shard_size": 0}, r"data\.shard_size = 0: must be at least 1"),
+        ("shard", {}, r"'shard' needs data\.num_shards_per_partition, data\.shard_size, or both"),
+        ("size", {"partition_sizes": 3}, r"data\.partition_sizes = 3: a list of numbers belongs here"),
+        ("size", {"partition_sizes": [4, 4, -1, 4, 4]}, r"data\.partition_sizes = .*: must be at least 1"),
+        (
+            "shard",
+            {"num_shards_per_partition": 2, "alpha": 1.0},
+            r"'data\.alpha' .* 'shard': it is one of dirichlet and inner_",
+        ),
+    ],
+)
+def test_bad_values_are_refused_before_the_draw(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_partition(name, arguments, clients=5)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_draw_that_cannot_serve_every_client_names_the_cure() -> None:
