@@ -134,7 +134,7 @@ class Courier:
 
     def as_received(self, knowledge: Knowledge) -> Knowledge:
         """What clients read when this is broadcast: the same, but for what the codecs lose."""
-        return codecs.decode(self.down.codecs, codecs.encode(self.down.codecs, knowledge, {})[0], {})[0]
+        return codecs.as_decoded(self.down.codecs, knowledge)
 
     def collect(self, messages: list[Message], enough: int, *, round: int, exchange: int) -> Replies:
         """Send messages and wait, at most the timeout: on our own grids for all replies, elsewhere for ``enough`` of them."""

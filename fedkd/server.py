@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedkd import codecs
 from fedkd.experiment import Experiment
+from fedkd.knowledge import Knowledge
 from fedkd.nets import Net
 from fedkd.node import Node
 from fedkd.saved_nets import saved_nets
@@ -29,6 +31,13 @@ class Server(Node):
         What speaks of the clients, not of the server, says so with another ``prefix``.
         """
         self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
+
+    def as_received(self, knowledge: Knowledge) -> Knowledge:
+        """What clients read when this is broadcast: the same, but for what ``downlink`` loses.
+
+        A method that goes on from what it sent, as its clients do, goes on from this, or both drift apart.
+        """
+        return codecs.as_decoded(codecs.chain(self.experiment.strategy.downlink(self.experiment), "downlink"), knowledge)
 
     @property
     def name(self) -> str:

@@ -10,9 +10,24 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, Table, TensorSpec, classifier, fit
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Experiment,
+    InputError,
+    Knowledge,
+    Needs,
+    Node,
+    Server,
+    Strategy,
+    Table,
+    TensorSpec,
+    classifier,
+    fit,
+)
 from fedkd.losses import cross_entropy_loss
-from fedkd.methods.gossip import hear, peers, route
+from fedkd.methods.gossip import as_heard, hear, peers, route
 from fedkd.methods.public_distillation import predict_public, train_on_labels
 from fedkd.nets import Net
 
@@ -29,7 +44,8 @@ class DDistillation(Strategy):
     4 |R| C bytes and is sent as much from each neighbour. ``edges`` counts these, ``edge_bytes`` is what one of them carried.
     A client's first z is its first s. An edge counts in a round if both its ends uploaded, so that failures and absences keep
     the mean of all z the mean of all s; a client whose neighbours are missing goes on with its own z. z may leave [0, 1]:
-    it travels as an embedding, which [privacy] does not touch.
+    it travels as an embedding, which [privacy] does not touch. Lossy codecs round z where it is kept too, and what they took is
+    given back a round later: else the mean of all z would wander off.
     Deviations: a step takes a batch of R for a batch of the client's samples, instead of all of R; all of z travels, not a
     random part. rho is ours; learning rates are those of [train], where the proof lets them fall.
     """
@@ -46,6 +62,12 @@ class DDistillation(Strategy):
 
     def _peers(self, node: Node) -> tuple[tuple[tuple[int, ...], ...], Tensor]:
         return peers(self.graph, node.experiment.data.clients, self.degree, node.experiment.seed)
+
+    def check(self, experiment: Experiment) -> None:
+        """Neighbours must read of a table what its sender keeps."""
+        self.needs.check(type(self).__name__, experiment)
+        if svd := [name for name in experiment.downlink if name.startswith("svd")]:
+            raise InputError(f"downlink: {svd[0]} would cut the tables of several neighbours as one: put it on the uplink only")
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """Nothing; an impossible graph is found out here."""
@@ -80,8 +102,9 @@ class DDistillation(Strategy):
 
         losses = fit(net, data, loss) if met else train_on_labels(net, data)
         s = predict_public(net, reference).softmax(1)
-        client.memory["consensus"] = z = z + s - client.memory.tensor("decisions") if met else s
-        client.memory["decisions"] = s
+        z = z + s - client.memory.tensor("decisions") if met else s
+        client.memory["consensus"] = told = as_heard(client, z, "embedding")
+        client.memory["decisions"] = s + (told - z)  # what codecs took of z now is given back in the next step
         heard = list(broadcast.tensors.values())  # [(deg, P, C)] or nothing
         edges = {"edges": sum(map(len, heard)), "edge_bytes": 4 * z.numel() if heard else 0}
         return Knowledge.of("embedding", {"consensus": z}, weight=len(data), metrics={**losses, **edges})

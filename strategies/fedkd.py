@@ -9,11 +9,24 @@ from typing import Annotated, Any, ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, TensorSpec, classifier
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Strategy,
+    TensorSpec,
+    classifier,
+)
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
 from fedkd.lowrank import compress
-from fedkd.methods.compressed_updates import advance, all_weights, catch_up, parts_schema, update_from
+from fedkd.methods.compressed_updates import advance, all_weights, catch_up, check_downlink, parts_schema, update_from
 from fedkd.methods.mutual import feature_map, fit_together, keep_feature_map, shared_net
 
 Energy = Annotated[float, Field(gt=0, le=1)]
@@ -30,10 +43,14 @@ class FedKD(Strategy):
     What travels: the change of the mentee (``shared_net``, default the server's net) in this round up, the mean change down:
     4 r (m + n + 1) bytes for a tensor (m, n) cut to rank r, whole where that is not less; r is the smallest that holds more
     than a share e of the squares, e rising from ``e_start`` to ``e_end``. Who missed a round is sent all weights.
-    Mentor and optimiser stay at the client; ``accuracy`` is the mentee's, ``client_accuracy`` that of the mentors.
+    At the client stay the mentor, and the state of one optimiser over both nets and W: as in the official code an update
+    overwrites the mentee's weights and leaves its moments as they are. ``accuracy`` is the mentee's, ``client_accuracy`` that
+    of the mentors. A lossy ``downlink`` may lose something of an update: the server's mentee moves by what clients read of it.
+    All weights are sent to the bit.
     Deviations, most for defects of the official code: teachers and the sum of cross-entropies are constants; KL is averaged
     over the batch, not over classes too (``kl`` = 1 / C is that); W is trained; a flat spectrum is not cut to rank 0; buffers
-    travel; features are the last layer's. ``least`` bounds the weight 1 / sum, which grows without end.
+    travel; features are the last layer's, attentions are not compared. ``least`` bounds the weight 1 / sum, which grows without
+    end. Optimiser and rate are those of [train]; the code has Adam at 3e-6, for nets that are trained already.
     """
 
     kl: NonNegative = 1.0  # weight of the divergence between the predictions
@@ -45,6 +62,11 @@ class FedKD(Strategy):
     paper: ClassVar[str] = "Wu et al., Nature Communications 2022, arXiv 2108.13323"
     sends: ClassVar[str] = "low-rank updates of a shared net, both ways"
     needs: ClassVar[Needs] = Needs(labels=True)
+
+    def check(self, experiment: Experiment) -> None:
+        """All clients must read the same of an update."""
+        self.needs.check(type(self).__name__, experiment)
+        check_downlink(self.downlink(experiment), experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """All weights of the mentee."""
@@ -63,7 +85,7 @@ class FedKD(Strategy):
         start, data = catch_up(client.memory, broadcast), client.train.labelled()
         mentor, mentee = client.net(init="own", keep=True), shared_net(client, start)
         nets = {"mentor": mentor, "mentee": mentee, **feature_map(client, mentee, mentor)}
-        losses = fit_together(client, nets, data, self._loss, passing="mentee")
+        losses = fit_together(client, nets, data, self._loss)
         keep_feature_map(client, nets)
         change = {name: tensor.cpu() - start[name] for name, tensor in mentee.state_dict().items()}
         return Knowledge.of("weights", compress(change, self._energy(client)), weight=len(data), metrics=losses)

@@ -13,10 +13,11 @@ client and codec and move it only on acknowledgement, so a late, lost or rejecte
     deflate               entropy coding; comes last
 
 Lossy codecs belong before "delta": behind it they work too, but both ends then hold what the receiver could read.
+A message whose header says ``EXACT`` is coded by lossless codecs only: a net that both ends must hold alike, to the bit.
 """
 
 from fedkd.codecs.codec import Codec
-from fedkd.codecs.coding import Bases, decode, encode
+from fedkd.codecs.coding import EXACT, Bases, as_decoded, decode, encode, settled
 from fedkd.codecs.registry import CODECS, FAMILIES, chain
 
-__all__ = ["CODECS", "FAMILIES", "Bases", "Codec", "chain", "decode", "encode"]
+__all__ = ["CODECS", "EXACT", "FAMILIES", "Bases", "Codec", "as_decoded", "chain", "decode", "encode", "settled"]

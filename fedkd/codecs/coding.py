@@ -10,6 +10,8 @@ from fedkd.knowledge import Knowledge
 
 #: Position in the chain -> that codec's input in the last acknowledged message. Of its tensors only the bits count.
 Bases = Mapping[int, Knowledge]
+#: A fact in the header, any number: this message must arrive bit for bit, so codecs that lose something leave it alone.
+EXACT = "exact"
 
 
 def encode(codecs: Sequence[Codec], knowledge: Knowledge, bases: Bases) -> tuple[Knowledge, dict[int, Knowledge]]:
@@ -21,10 +23,12 @@ def encode(codecs: Sequence[Codec], knowledge: Knowledge, bases: Bases) -> tuple
     kept: dict[int, Knowledge] = {}
     message = knowledge
     for position, codec in enumerate(codecs):
+        if EXACT in knowledge.header and not codec.lossless:
+            continue
         if codec.needs_base:
             kept[position] = message
         message = codec.encode(message, bases.get(position))
-    if kept and not all(codec.lossless for codec in codecs[min(kept) + 1 :]):
+    if kept and not settled(codecs):
         _, kept = decode(codecs, message, bases, max_bytes=sys.maxsize)
     return message, kept
 
@@ -51,3 +55,19 @@ def decode(
         if codec.needs_base:
             kept[position] = message
     return message, kept
+
+
+def as_decoded(codecs: Sequence[Codec], knowledge: Knowledge) -> Knowledge:
+    """What a receiver reads when this is sent: the same, but for what the chain loses. ``settled`` says when that is sure."""
+    return decode(codecs, encode(codecs, knowledge, {})[0], {}, max_bytes=sys.maxsize)[0]
+
+
+def settled(codecs: Sequence[Codec]) -> bool:
+    """Whether all receivers read the same, whatever they hold as a base: nothing is lost behind a codec that needs one.
+
+    >>> from fedkd.codecs import chain
+    >>> settled(chain(["int8", "delta"])), settled(chain(["delta", "int8"]))
+    (True, False)
+    """
+    based = [position for position, codec in enumerate(codecs) if codec.needs_base]
+    return not based or all(codec.lossless for codec in codecs[min(based) + 1 :])

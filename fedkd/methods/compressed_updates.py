@@ -1,16 +1,20 @@
 """A net that server and clients all hold, brought up to date by low-rank parts of its updates instead of its weights.
 
 Parts are what ``fedkd.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is known to hold the
-net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits to equal bits.
+net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits to equal bits. Lossy
+codecs may take something of an update: the server moves by what clients read of it. All weights they leave alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from fedkd import codecs
+from fedkd.errors import InputError
+from fedkd.experiment import Experiment
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.lowrank import FACTORS, decompress
 from fedkd.memory import Memory
@@ -19,6 +23,13 @@ from fedkd.server import Server
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6
+
+
+def check_downlink(names: Sequence[str], experiment: Experiment) -> None:
+    """Raise InputError for a chain of which clients read different things: the net would not be the same at all of them."""
+    if not codecs.settled(codecs.chain(names, "downlink")):
+        name = type(experiment.strategy).__name__
+        raise InputError(f'downlink: {name} needs equal nets at all clients: put "delta" behind the lossy codecs')
 
 
 def parts_schema(net: Net) -> dict[str, TensorSpec]:
@@ -55,19 +66,18 @@ def advanced(weights: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> dict
 
 
 def all_weights(net: Net, version: int = 0) -> Knowledge:
-    """The whole net, as of the round ``version``."""
-    return Knowledge.of("weights", net.state_dict(), header={"version": version})
+    """The whole net to the bit, as of the round ``version``."""
+    return Knowledge.of("weights", net.state_dict(), header={"version": version, codecs.EXACT: 1})
 
 
 def advance(server: Server, net: Net, parts: Mapping[str, Tensor], uploads: Mapping[int, Knowledge]) -> dict[int, Knowledge]:
-    """Bring the server's net up to date and say what each client is to be sent.
+    """Bring the server's net up to date, by what clients will read, and say what each client is to be sent.
 
     A client holds the net as it was if its upload answers this very round: it was made from it, and it was accepted.
     """
-    before = int(server.memory.get("version", 0))
-    load(net, advanced(net.state_dict(), parts))
+    update = Knowledge.of("weights", parts, header={"version": server.round, "after": int(server.memory.get("version", 0))})
+    load(net, advanced(net.state_dict(), server.as_received(update).tensors))
     server.memory["version"] = server.round
-    update = Knowledge.of("weights", parts, header={"version": server.round, "after": before})
     whole = all_weights(net, server.round)
     holds = {client for client, upload in uploads.items() if upload.header.get("round") == server.round}
     return {client: update if client in holds else whole for client in server.clients}

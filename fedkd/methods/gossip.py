@@ -12,7 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from fedkd import codecs
 from fedkd.aggregate import stack
+from fedkd.client import Client
 from fedkd.knowledge import Knowledge
 from fedkd.memory import Memory
 from fedkd.topology import Neighbours, graph, mixing_matrix
@@ -60,6 +62,19 @@ def hear(memory: Memory, passed: Knowledge, name: str, weights: Tensor) -> Tenso
     memory["heard_in"] = heard_in
     others = torch.tensor([int(client) for client in str(passed.header["heard_from"]).split(",")])
     return mix(own, passed.tensors[name], weights[others])
+
+
+def as_heard(client: Client, table: Tensor, space: str) -> Tensor:
+    """What the neighbours will read of a table (P, C) that this client uploads: the same, but for what codecs lose.
+
+    Who takes this for its own table keeps the mean over all clients when it is mixed, as both ends of an edge then hold alike
+    what was said along it. Not with "svd" on the downlink, which cuts the tables that a client is passed all at once.
+    """
+    experiment, strategy = client.experiment, client.experiment.strategy
+    up = codecs.chain(strategy.uplink(experiment), "uplink")
+    down = codecs.chain(strategy.downlink(experiment), "downlink")
+    uploaded = codecs.as_decoded(up, Knowledge.of(space, {"table": table})).tensors["table"]
+    return codecs.as_decoded(down, Knowledge.of(space, {"table": uploaded[None]})).tensors["table"][0]
 
 
 def mix(own: Tensor, heard: Tensor, weights: Tensor) -> Tensor:

@@ -68,12 +68,13 @@ class Heard:
         return torch.stack(others) if others else said[:0]
 
     def with_mine(self, name: str, mine: Tensor) -> Tensor:
-        """What all said, with mine (B, ...), and its graph, in my place. (K, B, ...)
+        """What all said, with the graph of mine (B, ...) in my place. (K, B, ...)
 
-        A function of all that is said has the same gradient in mine as if all were trained together.
+        A function of all that is said has the same gradient in mine as if all were trained together. Its value is the same at
+        all peers, to the bit: mine counts as the others heard it, where codecs lose something.
         """
         said = zip(self.ids, self.tensors[name], strict=True)
-        return torch.stack([mine if peer == self.me else theirs for peer, theirs in said])
+        return torch.stack([theirs + (mine - mine.detach()) if peer == self.me else theirs for peer, theirs in said])
 
 
 # ---- the client's half

@@ -31,27 +31,31 @@ def shared_net(node: Node, weights: Mapping[str, Tensor] | None = None, *, keep:
     return net
 
 
-def fit_together(client: Client, nets: Mapping[str, nn.Module], data: Split, loss: Loss, *, passing: str) -> dict[str, float]:
+def fit_together(
+    client: Client, nets: Mapping[str, nn.Module], data: Split, loss: Loss, *, passing: str = ""
+) -> dict[str, float]:
     """Train several nets with one backward pass a step, and one optimiser over all of them.
 
     The optimisers of [train] treat every parameter by itself, so that one over all nets does what one for each would. Its
-    state is kept in the client's memory but for the net that is only passing through: that one starts anew each round.
+    state is kept in the client's memory but for a net that is only passing through: that one starts anew each round.
 
     Args:
         client: whose nets they are.
         nets: by the names that ``loss`` uses.
         data: the client's samples.
         loss: ``loss(nets, batch)``, as for ``fit``.
-        passing: the name of the net that does not stay.
+        passing: the name of the net whose state does not stay; by default all do.
 
     Returns:
         the mean of each part, and of their sum as ``loss``.
     """
     staying = nn.ModuleDict({name: net for name, net in nets.items() if name != passing})
     optimizer = client.optimizer("staying", staying)
-    optimizer.add_param_group({"params": list(nets[passing].parameters())})  # of its own: fused steps want equally old state
+    gone = [p for p in nets[passing].parameters() if p.requires_grad] if passing else []
+    if gone:
+        optimizer.add_param_group({"params": gone})  # of its own: fused steps want equally old state
     losses = fit(nn.ModuleDict(nets), data, loss, optimizer=optimizer)
-    for parameter in nets[passing].parameters():
+    for parameter in gone:
         optimizer.state.pop(parameter, None)
     return losses
 

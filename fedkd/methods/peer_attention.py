@@ -6,7 +6,7 @@ no more than the losses' derivative in its own tensors. The attention's maps W s
 
 - "shared", one W: features travel, so that each replica projects all of them and has the whole gradient of W, which no peer
   has from queries and keys, where it sees its own part only. Replicas start equal and stay equal, bit for bit on one machine,
-  while no peer misses a round, codecs lose nothing and train.clip is 0 (it scales by a norm that each peer has its own of).
+  whatever codecs lose, while no peer misses a round and train.clip is 0 (it scales by a norm that each peer has its own of).
 - "own", one W a peer: queries and keys travel, and a peer's part is all of its W's gradient. That is joint training of these.
 """
 

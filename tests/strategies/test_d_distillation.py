@@ -13,6 +13,7 @@ from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, Knowledge, simulate
+from fedkd.codecs import as_decoded, chain
 from fedkd.errors import InputError
 from fedkd.grids import InProcessGrid
 from fedkd.memory import Memory
@@ -76,6 +77,8 @@ def test_mixing_keeps_the_sum_of_a_row() -> None:
         ("ring", {}),
         ("full", {}),
         ("ring", {"participation": 0.5}),
+        ("ring", {"uplink": "int8", "downlink": "float16"}),
+        ("full", {"uplink": "bfloat16", "downlink": "int8", "participation": 0.6}),
         ("ring", {"faults": {"dropout": 0.2, "crash": 0.2, "nan": 0.2, "straggle": 0.2}}),
     ],
 )
@@ -86,7 +89,8 @@ def test_the_mean_of_all_estimates_stays_the_mean_of_all_decisions(
     grid, waiting, checked = InProcessGrid(), dict[int, Knowledge](), []
 
     def routed(*arguments: Any, **rest: Any) -> dict[int, Knowledge]:
-        waiting.update(passed := route(*arguments, **rest))
+        passed = route(*arguments, **rest)
+        waiting.update({k: as_decoded(chain(experiment.downlink), each) for k, each in passed.items()})
         return passed
 
     def check(row: dict[str, Any]) -> None:
@@ -101,8 +105,38 @@ def test_the_mean_of_all_estimates_stays_the_mean_of_all_decisions(
 
     monkeypatch.setattr(d_distillation_module, "route", routed)
     data = {"clients": 5, "train_limit": 100, "public": 20}
-    simulate(tiny(DDistillation(graph=graph), rounds=6, data=data, **changes), grid, on_round=check)
+    experiment = tiny(DDistillation(graph=graph), rounds=6, data=data, **changes)
+    simulate(experiment, grid, on_round=check)
     assert len(checked) >= 5
+
+
+@pytest.mark.parametrize("links", [{}, {"uplink": "int8"}, {"uplink": "float16", "downlink": "int8"}])
+def test_a_client_keeps_what_its_neighbours_read(links: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: dict[tuple[int, int], Tensor] = {}
+
+    def heard(memory: Memory, passed: Knowledge, name: str, weights: Tensor) -> Tensor:
+        for other, table in zip(
+            str(passed.header.get("heard_from", "")).split(","), passed.tensors.get(name, ()), strict=False
+        ):
+            read[int(passed.header["heard_in"]), int(other)] = table
+        return hear(memory, passed, name, weights)
+
+    grid, kept = InProcessGrid(), dict[tuple[int, int], Tensor]()
+
+    def look(row: dict[str, Any]) -> None:
+        for client, state in grid.states().items():
+            kept[row["round"], client] = Memory.read(state).tensor("consensus")
+
+    monkeypatch.setattr(d_distillation_module, "hear", heard)
+    simulate(tiny(DDistillation(), rounds=3, data={"clients": 3, "train_limit": 90}, **links), grid, on_round=look)
+    assert read.keys() == {(round, client) for round in (1, 2) for client in range(3)}
+    assert all(torch.equal(table, kept[place]) for place, table in read.items())
+
+
+def test_svd_would_cut_several_neighbours_tables_as_one() -> None:
+    with pytest.raises(InputError, match="downlink: svd90 would cut the tables of several neighbours as one"):
+        tiny("d_distillation", downlink="svd90")
+    assert tiny("d_distillation", uplink="svd90").uplink == ("svd90",)
 
 
 def parts_of_a_batch(rho: float, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Tensor], Any, Any, Any]:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from fedkd import Client, Knowledge, simulate
 from fedkd.errors import InputError
+from fedkd.grids import InProcessGrid
 from fedkd.guard import check_upload
 from fedkd.lowrank import compress
 from fedkd.memory import Memory
 from fedkd.methods import compressed_updates
 from fedkd.methods.compressed_updates import all_weights, catch_up, parts_schema, update_from
 from fedkd.methods.mutual import shared_net
+from fedkd.train import make_optimizer
 
 
 def loss_of_a_batch(strategy: FedKD, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[dict[str, Tensor], Any, Any]:
@@ -112,7 +114,14 @@ def test_the_map_between_the_features_is_trained_and_kept(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"participation": 0.5}, {"faults": {"crash": 0.3, "nan": 0.3}}, {"late_rounds": 2, "faults": {"straggle": 0.4}}],
+    [
+        {},
+        {"participation": 0.5},
+        {"faults": {"crash": 0.3, "nan": 0.3}},
+        {"late_rounds": 2, "faults": {"straggle": 0.4}},
+        {"downlink": "int8", "uplink": "int8", "participation": 0.5},
+        {"downlink": ["float16", "delta", "deflate"], "faults": {"crash": 0.3}},
+    ],
 )
 def test_whoever_trains_starts_from_the_very_bits_of_the_servers_mentee(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -139,6 +148,39 @@ def test_whoever_trains_starts_from_the_very_bits_of_the_servers_mentee(
     history = simulate(tiny("fedkd", rounds=8, data=data, **changes))
     assert len(started) > 8 and all(started)
     assert all("catch" not in str(row.get("failures")) and "version" not in str(row.get("failures")) for row in history.metrics)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_one_clients_rounds_are_one_training_of_both_nets(optimizer: str) -> None:
+    """With all of the energy an update is the change itself: four rounds are four epochs of one optimiser over both nets."""
+    train = {"epochs": 1, "batch_size": 8, "lr": 0.01, "optimizer": optimizer, "momentum": 0.9}
+    strategy, grid = FedKD(e_start=1.0, e_end=1.0), InProcessGrid()
+    experiment, states = tiny(strategy, rounds=4, data={"clients": 1}, train=train), dict[int, Any]()
+    simulate(experiment, grid, on_round=lambda row: states.update(grid.states()))
+    client = client_of(experiment)
+    nets = nn.ModuleDict({"mentor": client.net(init="own"), "mentee": shared_net(client)})
+    nets["map"] = nn.Linear(8, 8, bias=False)
+    nn.init.xavier_uniform_(nets["map"].weight, generator=client.rng("feature map"))
+    steps = make_optimizer(nets, client.work())
+    for client.round in (1, 2, 3, 4):
+        for batch in client.train.labelled().batches(epochs=1, batch_size=8, rng=client.rng("batches")):
+            steps.zero_grad()
+            sum(strategy._loss(nets, batch).values()).backward()  # type: ignore[union-attr]
+            steps.step()
+        if client.round == 3:  # what the client trained from in round 4
+            for name, tensor in nets["mentee"].state_dict().items():
+                found = Memory.read(states[0]).tensor(f"synchronised/{name}")
+                torch.testing.assert_close(found, tensor, rtol=1e-4, atol=1e-5)
+    for name, tensor in nets["mentor"].state_dict().items():
+        torch.testing.assert_close(Memory.read(states[0]).tensor(f"net/main/{name}"), tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_of_which_clients_read_different_things_is_refused() -> None:
+    with pytest.raises(
+        InputError, match='downlink: FedKD needs equal nets at all clients: put "delta" behind the lossy codecs'
+    ):
+        tiny("fedkd", downlink=["delta", "int8"])
+    assert tiny("fedkd", downlink=["int8", "delta", "deflate"]).downlink == ("int8", "delta", "deflate")
 
 
 def test_an_update_heard_twice_counts_once_and_one_of_another_version_is_refused() -> None:
