@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from fedkd.errors import InputError, Notice, RunFailed
-from fedkd.launch import carry_out, parse_changes, parse_seeds, planned, refuse_together, resumed
+from fedkd.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.plain_help import PlainCommand
 
 if TYPE_CHECKING:
@@ -104,10 +104,11 @@ def run(
             overrides["engine.name"] = engine
         numbers = [seed] if seeds is None else parse_seeds(seeds)
         launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
-    for launch in launches:
-        carry_out(launch, engine, quiet=quiet, as_json=as_json)
-    if not (as_json and quiet):
-        report_result([launch.out for launch in launches], sys.stderr if as_json else sys.stdout, compare=baselines)
+    done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
+    if done and not (as_json and quiet):
+        report_result(done, sys.stderr if as_json else sys.stdout, compare=baselines)
+    if failed := len(launches) - len(done):
+        raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
 @app.command(cls=PlainCommand)
@@ -124,9 +125,9 @@ def plot(
     """
     from fedkd.runs.curves import check_measured
     from fedkd.runs.plots import convergence
-    from fedkd.runs.recorded import find_runs
+    from fedkd.runs.recorded import find_runs, without_failed
 
-    found = find_runs(runs)
+    found = without_failed(find_runs(runs))
     check_measured(found, metric)
     files = convergence(found, out, metric=metric)
     print_summaries(found, metric, sys.stdout)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -14,7 +15,14 @@ class TrainingError(RuntimeError):
 
 
 class RunFailed(RuntimeError):
-    """A run went to its end, or could not go on, and has nothing to show. One line; the command line exits with 1."""
+    """A run went to its end, or could not go on, and has nothing to show. One line; the command line exits with 1.
+
+    ``history`` holds the rows until then, a ``fedkd.History`` whose ``clients`` have every reason.
+    """
+
+    def __init__(self, message: str, history: Any = None) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 class Notice(UserWarning):

@@ -64,7 +64,7 @@ class EvaluationRound:
         contents, received = self._courier.receive(replies, draw_evaluated(self._experiment))
         own, everyone, beside, beside_global = [], [], [], []
         logits: dict[int, Tensor] = {}
-        failed = dict(received.failed)
+        failed = dict.fromkeys(received.late, "no answer in time") | received.failed
         for client, records in contents.items():
             books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
             try:

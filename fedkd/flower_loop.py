@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -11,6 +12,7 @@ from flwr.serverapp.strategy import Result
 from fedkd.config_text import flatten
 from fedkd.experiment import Experiment, Functions
 from fedkd.history import History
+from fedkd.lost_rounds import is_lost
 from fedkd.registry import describe
 from fedkd.rounds import Run
 from fedkd.strategy import Strategy
@@ -33,9 +35,7 @@ def open_round(strategy: Strategy, round: int, arrays: ArrayRecord, config: Conf
     """
     if round == 1:
         run = Run(experiment_of(strategy, config), grid)
-        run.courier.join()
-        run.begin(0)
-        run.first_broadcast()
+        run.prepare()
         _CURRENT.set(run)
     run = current_run(strategy)
     if strategy.exchanges_per_round(run.experiment) > 1:
@@ -54,6 +54,19 @@ def current_run(strategy: Strategy) -> Run:
             f"no round of this {type(strategy).__name__} has begun: call start(grid, ...), or configure_train first"
         )
     return run
+
+
+def close_training(run: Run, round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    """Uploads in; the next broadcast's arrays and the mean losses out, or two times None if no upload counted.
+
+    Raises:
+        RunFailed: the experiment's last round is over, and in none an upload counted.
+    """
+    run.absorb(round, replies, exchange=0)
+    row, _ = run.close()
+    if round >= run.experiment.rounds:
+        run.check()
+    return (None, None) if is_lost(row) else (run.arrays(), run.losses())
 
 
 def flower_result(run: Run, history: History) -> Result:

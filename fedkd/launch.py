@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
     from fedkd.experiment import Experiment
@@ -127,15 +127,36 @@ def refuse_other_experiment(launch: Launch) -> None:
             raise InputError(f"{launch.out} holds a run of another experiment ({was}): give another directory with --out")
 
 
+def carry_out_all(launches: Sequence[Launch], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:
+    """Make runs one after the other, and say which of them failed; the directories of the others.
+
+    Raises RunFailed if a single run was asked for and fails: several go on with the next.
+    """
+    done: list[Path] = []
+    for launch in launches:
+        try:
+            carry_out(launch, engine, quiet=quiet, as_json=as_json)
+            done.append(launch.out)
+        except RunFailed as failure:
+            if len(launches) == 1:
+                raise
+            print(f"fedkd: {launch.out} failed: {failure}", file=sys.stderr)
+    return done
+
+
 def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool) -> None:
     """Make one run and show it. A run that stops before its first checkpoint leaves no directory behind."""
     from fedkd.console import display
     from fedkd.runs.recorded import RecordedRun
 
-    if launch.resume and RecordedRun.read(launch.out).finished:
-        if not (quiet or as_json):
-            print(f"{launch.out}: all rounds done, skipped")
-        return
+    if launch.resume:
+        there = RecordedRun.read(launch.out)
+        if there.finished:
+            if not (quiet or as_json):
+                print(f"{launch.out}: all rounds done, skipped")
+            return
+        if there.failure and there.rounds_done >= launch.experiment.rounds:
+            raise RunFailed(f"{there.failure}; to run it again, remove {launch.out} first")
     from fedkd.runs.directory import discard_unstarted
     from fedkd.simulation import simulate
 

@@ -16,7 +16,7 @@ from fedkd.history import History
 from fedkd.memory import Memory
 from fedkd.records import from_records, to_records
 from fedkd.rounds import Run
-from fedkd.runs.directory import RunDirectory
+from fedkd.runs.directory import RunDirectory, refuse_if_taken
 from fedkd.runs.files import read_lines
 
 
@@ -29,13 +29,14 @@ def run_recorded(
     resume: bool = False,
     on_round: Callable[[dict[str, Any]], None] | None = None,
 ) -> History:
-    """Run an experiment on a grid; with ``out``, into that directory; with ``resume``, from its last checkpoint on."""
+    """Run an experiment on a grid; with ``out``, into that directory; with ``resume``, from its last checkpoint on.
+
+    Raises:
+        InputError: what can be known to be wrong before round 1, before anything is written.
+        RunFailed: the run has nothing to show. Its rows and checkpoints stay in ``out``, without final nets or a report.
+    """
     if not out:
         return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
-    if resume:
-        directory = RunDirectory.resume(out)
-    else:
-        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         if run.books.representations:
@@ -46,14 +47,18 @@ def run_recorded(
         if on_round:
             on_round(row)
 
-    run = Run(experiment, grid, functions=functions, on_round=record)
+    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(Path(out) / "clients.jsonl"))
     if resume:
+        directory = RunDirectory.resume(out)
         restore(run, directory)
-    new = run.execute()
+        run.prepare()
+    else:
+        refuse_if_taken(Path(out))
+        run.prepare()
+        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
+    history = run.execute()
     directory.finish(final_nets(run))
-    if not resume:
-        return new
-    return History(*(read_lines(Path(out) / name) for name in ("metrics.jsonl", "clients.jsonl")))
+    return history
 
 
 def parts_of(run: Run) -> dict[str, RecordDict]:
@@ -72,6 +77,7 @@ def restore(run: Run, directory: RunDirectory) -> None:
     """Put a run where its directory's last checkpoint left it."""
     checkpoint = directory.load_checkpoint()
     run.done = checkpoint.round
+    run.history = History(*(read_lines(directory.path / name) for name in ("metrics.jsonl", "clients.jsonl")))
     run.server.memory = Memory.read(checkpoint.parts["server"])
     run.common = from_records(checkpoint.parts["broadcast"])
     by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}

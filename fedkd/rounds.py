@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from fedkd.books import Books
 from fedkd.evaluation_round import EvaluationRound
 from fedkd.exchange import PERSIST, TRAIN, Courier
+from fedkd.errors import RunFailed
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard
@@ -20,10 +21,12 @@ from fedkd.knowledge import Knowledge
 from fedkd.latecomers import Latecomers
 from fedkd.ledger import Ledger
 from fedkd.links import ServerEnd
+from fedkd.lost_rounds import LostRounds, failure_of
 from fedkd.memory import Memory
 from fedkd.participation import draw_cohort, draw_fault, draw_in_time, enough_of
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import with_arrays
+from fedkd.rehearsal import rehearse
 from fedkd.server import Server
 
 OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
@@ -40,6 +43,7 @@ class Run:
         functions: Functions | None = None,
         initial_arrays: ArrayRecord | None = None,
         on_round: OnRound | None = None,
+        reasons: str = "history.clients",
     ) -> None:
         self.experiment, self.strategy = experiment, experiment.strategy
         up = ServerEnd("uplink", self.strategy.uplink(experiment))
@@ -55,33 +59,62 @@ class Run:
         self._cohort: list[int] = []
         self._exchanges = 1
         self.books = Books(0, experiment.timeout)
+        #: All rows so far; ``restore`` puts those of the rounds that are done here.
+        self.history = History()
+        self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
+
+    def prepare(self) -> None:
+        """Go as far as one can without training: rehearse, find out who is there, make the first broadcast.
+
+        Raises InputError for all that can be known to be wrong by now. What writes a run to disk begins after it.
+        """
+        with torch_threads(self.experiment.engine.num_cpus):
+            rehearse(self.server)
+            self.courier.join()
+            if self.done < 0:
+                self.begin(0)
+                self._first_broadcast()
+        self._prepared = True
 
     def execute(self) -> History:
-        """Run all rounds that are left. Row 0 is the state before training."""
-        history = History()
+        """Run all rounds that are left. Row 0 is the state before training.
+
+        Raises RunFailed, which holds the History, if in none of all rounds there was anything to learn from, or to evaluate.
+        """
         try:
+            if not self._prepared:
+                self.prepare()
             with torch_threads(self.experiment.engine.num_cpus):
-                self.courier.join()
                 for round in range(self.done + 1, self.experiment.rounds + 1):
-                    row, clients = self._round(round)
-                    history.metrics.append(row)
-                    history.clients.extend(clients)
-                    if self._on_round:
-                        self._on_round(row, clients)
+                    self._round(round)
         finally:
             self.server.release()
-        return history
+        self.check()
+        return self.history
 
-    def _round(self, round: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        self.begin(round)
-        if round == 0:
-            self.first_broadcast()
-        else:
+    def _round(self, round: int) -> None:
+        if round:
+            self.begin(round)
             self._train(round)
         if self.experiment.evaluates(round):
             self._evaluate(round)
         self.done = round
-        return self.books.close()
+        row, clients = self.close()
+        if self._on_round:
+            self._on_round(row, clients)
+
+    def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Close the books of a round: its row and its clients' lines, which go to the history. A lost round is said."""
+        row, clients = self.books.close()
+        self.history.metrics.append(row)
+        self.history.clients.extend(clients)
+        self._lost.enter(row)
+        return row, clients
+
+    def check(self) -> None:
+        """Raise RunFailed if the rounds so far have nothing to show."""
+        if failure := failure_of(self.history.metrics):
+            raise RunFailed(f"{failure}; all reasons: {self._reasons}", self.history)
 
     # Training
 
@@ -157,8 +190,7 @@ class Run:
         self.books = Books(round, self.experiment.timeout)
         self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 
-    def first_broadcast(self) -> None:
-        """Make what clients get before round 1."""
+    def _first_broadcast(self) -> None:
         with seeded(derive(self.experiment.seed, 0, "server", "torch")):
             self._announce(self.strategy.first_broadcast(self.server))
         if self._initial_arrays:

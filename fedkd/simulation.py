@@ -34,6 +34,8 @@ def simulate(
 
     Raises:
         InputError: bad input, in one line, before anything is written.
+        RunFailed: in no round a client's upload counted, or nothing could be evaluated; its ``history`` has the rows, and
+            what was written to ``out`` stays.
     """
     _check_arguments(experiment, out, on_round)
     code = experiment.functions()

@@ -137,6 +137,10 @@ class Strategy(FlowerStrategy):
         ``train_config`` holds the experiment's flat keys (``context.run_config``); ``num_rounds`` and ``timeout`` replace its
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
         ``evaluate_fn`` gets the arrays of the broadcast each round.
+
+        Raises:
+            InputError: what can be known to be wrong before round 1.
+            RunFailed: in no round an upload counted, or nothing could be evaluated.
         """
         from fedkd.flower_loop import experiment_of, flower_result
         from fedkd.rounds import Run
@@ -160,10 +164,13 @@ class Strategy(FlowerStrategy):
         return open_round(self, server_round, arrays, config, grid)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean losses out."""
-        run = self._run
-        run.absorb(server_round, replies, exchange=0)
-        return run.arrays(), run.losses()
+        """Flower's hook: uploads in, the next broadcast's arrays and the clients' mean losses out; None if none counted.
+
+        Raises RunFailed after the config's last round if in no round an upload counted.
+        """
+        from fedkd.flower_loop import close_training
+
+        return close_training(self._run, server_round, replies)
 
     def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Flower's hook: scores the server's predictors, and asks clients to score theirs."""

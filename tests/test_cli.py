@@ -19,6 +19,7 @@ from fedkd import cli, console, launch
 from fedkd.errors import InputError
 from fedkd.runs import RunDirectory
 from fedkd.runs.files import read_lines
+from fedkd.runs.recorded import RecordedRun
 
 EXPERIMENT = """\
 rounds = 2
@@ -313,3 +314,36 @@ def test_ctrl_c_ends_with_130_and_whole_lines(tmp_path: Path) -> None:
     assert error.strip() == "stopped; go on with: fedkd run --resume long"
     log = (tmp_path / "long" / "metrics.jsonl").read_text()
     assert log.endswith("\n") and all(json.loads(line)["round"] == n for n, line in enumerate(log.splitlines()))
+
+
+def test_a_failed_run_ends_with_1_and_leaves_no_report(fedkd: Fedkd) -> None:
+    done = fedkd("fedkd run small.toml --quiet --out lost --set faults.dropout=1.0")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[0].startswith("fedkd: note: round 1: no client's upload counted (client 0: dropped out")
+    assert done.err.splitlines()[-1].startswith("fedkd: the run failed: no client's upload counted in any round")
+    assert "lost/clients.jsonl" in done.err and Path("lost/clients.jsonl").exists()
+    again = fedkd("fedkd run --resume lost")
+    assert again.code == 1 and "to run it again, remove lost first" in again.err
+    drawn = fedkd("fedkd plot lost")
+    assert drawn.code == 2 and "lost failed, there is nothing to draw" in drawn.err and not Path("convergence.png").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_seed_stops_no_other_and_is_not_skipped_the_next_time(fedkd: Fedkd) -> None:
+    """One client that drops out half of the time: with seed 9 in both rounds."""
+    command = "fedkd run small.toml --quiet --seeds 9,10 --out all --set data.clients=1 --set faults.dropout=0.5"
+    for done in (fedkd(command), fedkd(command)):
+        assert done.code == 1
+        (failed,) = (line for line in done.err.splitlines() if " failed: no client's upload counted in any round" in line)
+        assert failed.startswith("fedkd: all/seed-9 failed:")
+        assert done.err.splitlines()[-1] == "fedkd: the run failed: 1 of 2 runs has nothing to show"
+        assert "report: all/seed-10/report.html" in done.out and "report: all/seed-9" not in done.out
+    drawn = fedkd("fedkd plot all")
+    assert drawn.code == 0 and "all/seed-9 failed and is left out" in drawn.err and "(seed 10)" in drawn.out
+
+
+@pytest.mark.slow
+def test_baselines_of_a_run_that_fails_are_still_made(fedkd: Fedkd) -> None:
+    done = fedkd("fedkd run small.toml --quiet --baselines --out mine --set strategy.name=fedprox --set strategy.mu=1e38")
+    assert done.code == 1 and "fedkd: mine failed:" in done.err
+    assert Path("mine-local/report.html").exists() and "centralised" in done.out

@@ -8,6 +8,7 @@ from contract import Counting, LeaveOneOut, Misbehaving, TwoNets
 from grids.forgetful import ForgetfulGrid
 
 from fedkd import Experiment, History, Strategy, simulate
+from fedkd.errors import Notice
 from fedkd.grids import InProcessGrid
 
 
@@ -85,13 +86,17 @@ def test_a_bad_reply_loses_that_client_that_round_and_never_the_round(fault: str
 
 
 def test_a_round_in_which_all_fail_keeps_the_last_broadcast() -> None:
-    class Broken(InProcessGrid):
-        def run_jobs(self, messages, deadline):  # type: ignore[no-untyped-def]
-            return iter(())
+    """In round 2 nobody answers: in round 3 the clients still hear what round 1 left."""
 
-    history = run(LeaveOneOut(), Broken(), rounds=1)
-    assert history.metrics[1]["clients_late"] == 3
-    assert history.metrics[1]["clients_ok"] == 0
+    class Broken(InProcessGrid):
+        def run_jobs(self, messages, timeout):  # type: ignore[no-untyped-def]
+            return iter(()) if messages[0].metadata.group_id == "2" else super().run_jobs(messages, timeout)
+
+    with pytest.warns(Notice, match="round 2: no client's upload counted"):
+        history = run(LeaveOneOut(), Broken(), rounds=3)
+    assert [row["clients_late"] for row in history.metrics] == [0, 0, 3, 0]
+    assert [row["clients_ok"] for row in history.metrics] == [0, 3, 0, 3]
+    assert column(history, "heard", 3) == [5, 4, 3]
 
 
 def test_participation_is_a_seeded_draw_in_order_of_client_id() -> None:

@@ -68,6 +68,11 @@ LAYERS = {
             *LEAVES,
         ),
     ),
+    "fedkd/lost_rounds.py": LEAVES,
+    "fedkd/rehearsal.py": (
+        *("torch", "fedkd.data", "fedkd.experiment", "fedkd.nets", "fedkd.node", "fedkd.randomness", "fedkd.registry"),
+        *("fedkd.train", *LEAVES),
+    ),
     "fedkd/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge", *LEAVES),
     "fedkd/grids/": ("flwr", "ray", "numpy", "fedkd.grids", "fedkd.errors"),
 }

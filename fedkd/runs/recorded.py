@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.config_text import flatten
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
+from fedkd.lost_rounds import failure_of
 from fedkd.runs.data import RecordedData
 from fedkd.runs.files import read_lines
 
@@ -58,8 +60,13 @@ class RecordedRun:
         return int(self.rows[-1]["round"]) if self.rows else -1
 
     @property
+    def failure(self) -> str:
+        """Why the rounds so far have nothing to show, in one line; empty where they have."""
+        return failure_of(self.rows)
+
+    @property
     def finished(self) -> bool:
-        """Whether all rounds are logged and the report, which is written last, is there."""
+        """Whether all rounds are logged and the report, which is written last, is there. A failed run never gets one."""
         return self.rounds_done >= int(self.experiment["rounds"]) and (self.path / "report.html").exists()
 
 
@@ -90,6 +97,17 @@ def check_runs(runs: object) -> None:
     """Raise InputError for anything but a list of runs that were read."""
     if not isinstance(runs, Sequence) or not runs or not all(isinstance(run, RecordedRun) for run in runs):
         raise InputError(f"give a list of runs, as find_runs(['runs/mine']) reads them; got {runs!r:.80}")
+
+
+def without_failed(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """The runs that have something to show; a Notice names each of the others. Raises InputError where none has."""
+    good = [run for run in runs if not run.failure]
+    if not good:
+        raise InputError(f"{runs[0].path} failed, there is nothing to draw: {runs[0].failure}")
+    for run in runs:
+        if run.failure:
+            warnings.warn(f"{run.path} failed and is left out: {run.failure}", Notice, stacklevel=2)
+    return good
 
 
 def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:

@@ -1,0 +1,91 @@
+"""The rehearsal: what can be checked before round 1. The partition is drawn, and every net sees one batch of real images.
+
+Nothing of it lasts: the nets are thrown away, and no random stream of the run is drawn from.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedkd.data import Samples
+from fedkd.errors import InputError, under
+from fedkd.experiment import Experiment
+from fedkd.nets import ZOO, Encoder, Net
+from fedkd.node import Node
+from fedkd.randomness import seeded
+from fedkd.registry import name_of, names
+from fedkd.train import Batch
+
+#: Few enough for any net, enough for batch statistics, and rarely the number of classes.
+BATCH_SIZE = 6
+
+
+def rehearse(node: Node) -> None:
+    """Draw the partition, and run every net of the experiment once, in train and in eval mode.
+
+    Raises:
+        InputError: in one line, which draw cannot be made, or which net fails, what came out of it, and what should have.
+    """
+    node.federation.partition_table()
+    for architecture, key in nets_of(node.experiment).items():
+        with under(key), torch.no_grad(), seeded(0):
+            _check(node, architecture, _images(node))
+
+
+def nets_of(experiment: Experiment) -> dict[str, str]:
+    """The nets that an experiment names, each with the key that does so first."""
+    named = [*((name, "nets") for name in experiment.architectures)]
+    named += [(experiment.server_net, "server_net"), (experiment.shared_net, "shared_net")]
+    return {name: key for name, key in reversed(named) if name}
+
+
+def _images(node: Node) -> Tensor:
+    """Training images, normalised as in training. (B, C, H, W), B = 6, over again where there are fewer."""
+    source = node.federation.source
+    pool = node.federation.pool
+    samples = Samples(source.train_images, source.train_labels, pool, source.mean, source.std, node.classes)
+    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).images
+
+
+def _check(node: Node, architecture: str, images: Tensor) -> None:
+    name, what = architecture, "cannot be built as net(shape, classes, **its net_options)"
+    try:
+        net = node.fresh_net(architecture=architecture)
+        name = net.architecture
+        for mode in ("train", "eval"):
+            what = f"fails in {mode} mode on a batch of normalised images {tuple(images.shape)}"
+            with node.work().autocast():
+                wrong = _fault(net.train(mode == "train"), images, node.classes)
+            if wrong:
+                raise InputError(f"net {name!r} gives {wrong}")
+    except InputError:
+        if architecture not in ZOO or name_of(type(node.experiment.strategy)) in names():
+            raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
+    except Exception as error:  # whatever a user's own code raises
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"net {name!r} {what}: {said}") from error
+
+
+def _fault(net: Net, images: Tensor, classes: int) -> str:
+    """What is wrong with a net's outputs, and what they should be; empty where nothing is."""
+    expected = (len(images), classes)
+    if isinstance(net.encoder, Encoder):
+        width = (len(images), net.encoder.out_features)
+        if said := _unlike(net.features(images), width):
+            return f"features that are {said}, not {width}, one row of out_features numbers for each image"
+    logits = net(images)
+    if said := _unlike(logits, expected):
+        return f"{said} for {len(images)} images: it must give logits {expected}, one number for each of the {classes} classes"
+    if bad := int((~logits.isfinite()).sum()):
+        return (
+            f"{bad} of {logits.numel()} logits that are not finite, before any training: check how its weights are initialised"
+        )
+    return ""
+
+
+def _unlike(given: object, expected: tuple[int, int]) -> str:
+    """What was given where a tensor of this shape was expected; empty where it is one."""
+    if not isinstance(given, Tensor):
+        return f"a {type(given).__name__}"
+    return "" if tuple(given.shape) == expected else str(tuple(given.shape))
