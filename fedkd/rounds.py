@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.books import Books
+from fedkd.errors import RunFailed
 from fedkd.evaluation_round import EvaluationRound
 from fedkd.exchange import PERSIST, TRAIN, Courier
-from fedkd.errors import RunFailed
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard

@@ -19,7 +19,6 @@ from fedkd import cli, console, launch
 from fedkd.errors import InputError
 from fedkd.runs import RunDirectory
 from fedkd.runs.files import read_lines
-from fedkd.runs.recorded import RecordedRun
 
 EXPERIMENT = """\
 rounds = 2

@@ -110,7 +110,7 @@ def test_a_round_in_which_a_late_upload_is_used_is_not_lost() -> None:
     data = {"clients": 1, "partition": "iid", "train_limit": 60}
     settings = experiment(Failing(first=99), data=data, faults={"straggle": 0.5}, late_rounds=1)
     faults = [
-        ["", "straggle", "straggle"] == [draw_fault(settings.replace(seed=s), r, 0) for r in (1, 2, 3)] for s in range(40)
+        [draw_fault(settings.replace(seed=s), r, 0) for r in (1, 2, 3)] == ["", "straggle", "straggle"] for s in range(40)
     ]
     drawn = settings.replace(seed=faults.index(True))
     said = notices(lambda: simulate(drawn))
