@@ -32,7 +32,8 @@ def refuse_misplaced(tables: Mapping[str, Any], own: Collection[str]) -> None:
                 raise InputError(
                     f"unknown key '{path}.{key}': {key} is a key of the whole experiment: move it above the first [section]"
                 )
-            if homes := [section for section in (*SECTIONS, "strategy") if key in known_in(section, tables)]:
+            homes = [section for section in (*SECTIONS, "strategy") if key in known_in(section, tables)]
+            if homes and not path.startswith("net_options."):  # a strategy may call a field as a net calls an option
                 raise InputError(
                     f"unknown key '{path}.{key}': it is a key of {named(homes)}: move it there, as {homes[0]}.{key}"
                 )
@@ -50,7 +51,7 @@ def sections_of(tables: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def known_in(path: str, tables: Mapping[str, Any]) -> set[str]:
-    """The keys that a section takes, its partition's or strategy's too. Of a net none: no option of one is a key elsewhere."""
+    """The keys that a section takes, its partition's or strategy's too."""
     if path == "strategy":
         return _of_strategy(tables.get("strategy"))
     model = SECTIONS.get(path)

@@ -115,6 +115,11 @@ def test_a_key_in_the_wrong_place_is_told_the_right_one(
     assert f"unknown key {error}" in str(caught.value) and str(caught.value).endswith(f"(mine.toml:{line})")
 
 
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "simulations").glob("*.toml")), ids=lambda file: file.stem)
+def test_the_shipped_experiments_are_read(file: Path) -> None:
+    assert Experiment.from_toml(file).rounds
+
+
 def test_no_key_of_a_section_is_one_of_the_whole_experiment() -> None:
     """Else a key that slid below a header would be taken for another."""
     inside = {key for section in SECTIONS.values() for key in section.model_fields}
