@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedkd.adversity import under_adversity
 from fedkd.client import Client
+from fedkd.client_metrics import check_metrics
 from fedkd.evaluate import evaluate_client
 from fedkd.exchange import INSTRUCTION, PROBE
 from fedkd.experiment import Experiment, Functions, device_of
@@ -144,6 +145,7 @@ def _exchange(content: RecordDict, context: Context, functions: Functions) -> Re
         down = ClientEnd("downlink", strategy.downlink(experiment), client.memory)
         broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=str(facts["held"]))
         upload = under_adversity(client, strategy.client_update, broadcast)
+        check_metrics(upload.metrics)
         header = {**upload.header, "round": client.round, "exchange": client.exchange, **client.common_ground}
         upload = replace(upload, header=header, metrics={**upload.metrics, "seconds": time.perf_counter() - start})
         up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)

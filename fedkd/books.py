@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fedkd.exchange import Received, Traffic
-from fedkd.row import first_line, mean_metrics
+from fedkd.reasons import first_line
+from fedkd.row import mean_metrics
 
 UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")
 DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")

@@ -9,16 +9,19 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import Tensor
 
+from fedkd.answers import check_answer
 from fedkd.books import Books
 from fedkd.evaluate import PEER_LOGITS, evaluate_global
-from fedkd.exchange import EVALUATE, PROBE, SLACK_BYTES, Courier, Traffic
-from fedkd.guard import check_upload
+from fedkd.exchange import EVALUATE, PROBE, Courier, Traffic
+from fedkd.grids.jobs import JobGrid
+from fedkd.guard import SLACK_BYTES, check_upload
 from fedkd.knowledge import Knowledge, TensorSpec
 from fedkd.participation import draw_evaluated
 from fedkd.peer_scores import compared
 from fedkd.randomness import derive, seeded, torch_threads
+from fedkd.reasons import first_line, in_words
 from fedkd.records import from_records, wire_bytes
-from fedkd.row import first_line, headline, means, others, probed, worst_tenth
+from fedkd.row import headline, means, others, probed, worst_tenth
 from fedkd.server import Server
 
 
@@ -29,7 +32,7 @@ class EvaluationRound:
     def __init__(self, server: Server, courier: Courier) -> None:
         self._server, self._courier = server, courier
         self._experiment = server.experiment
-        self._compares = False
+        self._compares, self._splits = False, ("own",)
 
     def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
@@ -55,6 +58,7 @@ class EvaluationRound:
 
         broadcasts = {client: evaluated(personal.get(client, common)) for client in draw_evaluated(self._experiment)}
         self._compares = strategy.compares_clients and not predictors
+        self._splits = ("own",) if predictors else ("own", "global")
         facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
         facts |= {"compared": 1} if self._compares else {}
         return self._courier.instruct(EVALUATE, broadcasts, facts, books.evaluation)
@@ -66,12 +70,12 @@ class EvaluationRound:
         logits: dict[int, Tensor] = {}
         failed = dict.fromkeys(received.late, "no answer in time") | received.failed
         for client, records in contents.items():
-            books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
             try:
-                answer = self._read(records)
-            except ValueError as error:
-                failed[client] = f"its evaluation is rejected: {error}"
+                answer = self._read(client, records)
+            except Exception as error:  # as with uploads: others go on
+                failed[client] = f"its evaluation is rejected: {in_words(error)}"
                 continue
+            books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
             if PEER_LOGITS in answer.tensors:
                 logits[client] = answer.tensors[PEER_LOGITS]
             scores = {split: headline(answer.metrics, split) for split in ("own", "global")}
@@ -93,15 +97,24 @@ class EvaluationRound:
             named = {str(client): first_line(why) for client, why in sorted(failed.items())}
             books.row["evaluation_failures"] = books.row.get("evaluation_failures", {}) | named
 
-    def _read(self, records: RecordDict) -> Knowledge:
-        """The answer, its size bounded, its tensors checked as those of an upload. ValueError says what is wrong with it."""
+    def _read(self, client: int, records: RecordDict) -> Knowledge:
+        """The answer, its size bounded, its tensors and counts checked. ValueError says what is wrong with it."""
         shape = (len(self._server.federation.test), self._server.classes)
         spec = TensorSpec(shape, torch.float32, "logits", optional=True)  # a client may have nothing to evaluate
         schema = {PEER_LOGITS: spec} if self._compares else {}
         limit = sum(spec.raw_bytes for spec in schema.values()) + SLACK_BYTES
-        answer = from_records(records, max_bytes=limit)
+        answer = from_records(records, max_bytes=limit, max_facts=SLACK_BYTES)
         check_upload(answer, schema, classes=self._server.classes)
+        check_answer(answer.metrics, {split: self._samples(client, split) for split in self._splits})
         return answer
+
+    def _samples(self, client: int, split: str) -> int | None:
+        """How many labelled test samples this client has, if that is known here."""
+        data, federation = self._experiment.data, self._server.federation
+        if data.partition == "own" or (split == "own" and not isinstance(self._courier.grid, JobGrid)):
+            return None
+        test = federation.test if split == "global" else federation.client_test(client)
+        return len(test.labelled())
 
     def _compare(self, logits: Mapping[int, Tensor]) -> dict[str, object]:
         """The clients that answered, as peers in order of client id."""

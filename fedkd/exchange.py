@@ -13,16 +13,16 @@ from fedkd import codecs
 from fedkd.errors import InputError
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard, too_heavy
+from fedkd.joining import assign_clients, claims_of
 from fedkd.knowledge import Knowledge
 from fedkd.links import ServerEnd
-from fedkd.records import RecordError, config_bytes, from_records, to_records, wire_bytes
+from fedkd.reasons import clipped, in_words
+from fedkd.records import config_bytes, from_records, to_records, wire_bytes
 
 INSTRUCTION = "fedkd.instruction"
 JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
 #: Tensors of the server's linear probes, beside those of the broadcast, in a message that asks to evaluate.
 PROBE = "probe/"
-#: How many bytes an upload may have beyond the raw bytes of its schema: array headers, and codecs that grow small tensors.
-SLACK_BYTES = 65_536
 #: How often a grid that is not ours is asked for replies, in seconds.
 POLL_SECONDS = 0.5
 _PLAIN = ServerEnd("downlink", ())
@@ -95,15 +95,7 @@ class Courier:
             time.sleep(poll)
         asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
         replies = self.grid.send_and_receive(asked, timeout=self._timeout)
-        claims = {r.metadata.src_node_id: int(r.content[INSTRUCTION]["partition-id"]) for r in replies if r.has_content()}  # type: ignore[arg-type]
-        if all(claims.get(node, -1) < 0 for node in nodes):
-            claims = {node: client for client, node in enumerate(nodes)}
-        self._node_of = {}
-        for node, client in claims.items():
-            if client >= 0 and self._node_of.setdefault(client, node) != node:
-                raise InputError(f"node config: two nodes have partition-id {client}: give each node its own")
-        if missing := sorted(set(range(self._clients)) - self._node_of.keys()):
-            raise InputError(f"node config: no node has partition-id {missing[0]}: start one node for each client")
+        self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
 
     def instruct(
         self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: dict[int, Traffic]
@@ -145,7 +137,9 @@ class Courier:
         replies, deadline = Replies([], {}), time.monotonic() + self._timeout
         while True:
             for reply in self.grid.pull_messages(sorted(self._unanswered)):
-                asked = self._unanswered.pop(reply.metadata.reply_to_message_id)
+                asked = self._unanswered.pop(reply.metadata.reply_to_message_id, None)
+                if asked is None:  # an answer to nothing, or a second one
+                    continue
                 mine = reply.metadata.reply_to_message_id in current
                 (replies.current if mine else replies.earlier.setdefault(asked, [])).append(reply)
             if len(replies.current) >= enough or time.monotonic() > deadline:
@@ -162,7 +156,9 @@ class Courier:
             if client is None or client in contents or client in received.failed:
                 continue
             if reply.has_error():
-                received.failed[client] = (reply.error.reason or f"error {reply.error.code}").strip()
+                received.failed[client] = clipped(reply.error.reason or f"error {reply.error.code}")
+            elif not reply.has_content():
+                received.failed[client] = "its reply is empty"
             else:
                 contents[client] = reply.content
         received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
@@ -178,14 +174,16 @@ class Courier:
         contents, received = self.receive(replies, in_time)
         for client, records in contents.items():
             try:
-                limit = 2 * guard.most_bytes(client) + SLACK_BYTES
-                message = from_records(records, max_bytes=limit)
+                limits = guard.limits(client)
+                message = from_records(records, **limits)
                 traffic = received.traffic[client] = Traffic(0, message.raw_bytes, wire_bytes(records))
-                upload, bases = codecs.decode(self.up.codecs, message, self._bases_of(client, message), max_bytes=limit)
+                upload, bases = codecs.decode(
+                    self.up.codecs, message, self._bases_of(client, message), max_bytes=limits["max_bytes"]
+                )
                 traffic.raw = upload.raw_bytes
                 guard.inspect(client, upload, round=round, exchange=exchange)
-            except (RecordError, ValueError) as error:
-                received.failed[client] = f"upload rejected: {error}"
+            except Exception as error:  # whatever a stranger's bytes make our code or the strategy's do, others go on
+                received.failed[client] = f"upload rejected: {in_words(error)}"
                 continue
             if in_time[client]:
                 received.uploads[client] = upload

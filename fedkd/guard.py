@@ -9,10 +9,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fedkd.client_metrics import check_metrics
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
 
 #: A claimed weight may be at most so many times the median of the round's weights.
 MAX_WEIGHT_RATIO = 10.0
+#: No client works longer on one exchange, in seconds: thirty years.
+MAX_SECONDS = 1e9
+#: No upload counts for more than so many samples.
+MAX_WEIGHT = 1e12
+#: How many bytes a message may have beyond what its schema takes: array headers, codecs that grow small tensors, facts.
+SLACK_BYTES = 65_536
+#: How many bytes a tensor may take beside the arrays: so many times its name, and so many bytes: lines of a manifest and of
+#: the notes of a chain of codecs.
+LINES, LINE_BYTES = 16, 1024
 #: No weight, logit or feature of a net that trains is larger.
 MAX_MAGNITUDE = 1e6
 #: By how much a row of probabilities may miss the sum of one: half precision does.
@@ -32,14 +42,21 @@ class Guard:
     common_ground: Mapping[str, str]
     classes: int
 
-    def most_bytes(self, client: int) -> int:
-        """Raw bytes that this client's upload may have."""
-        return sum(spec.raw_bytes for spec in self.schema_of(client).values())
+    def limits(self, client: int) -> dict[str, int]:
+        """How large the records of this client's upload may be, as ``from_records`` is told."""
+        schema = self.schema_of(client)
+        return {
+            "max_bytes": 2 * sum(spec.raw_bytes for spec in schema.values()) + SLACK_BYTES,
+            "max_facts": sum(LINES * len(name) + LINE_BYTES for name in schema) + SLACK_BYTES,
+        }
 
     def inspect(self, client: int, upload: Knowledge, *, round: int, exchange: int) -> None:
         """Raise ValueError (``Rejected``, or the strategy's own) with the first reason why this upload must not be used."""
         check_header(upload, round=round, exchange=exchange, common_ground=self.common_ground)
         check_upload(upload, self.schema_of(client), classes=self.classes)
+        check_metrics({name: value for name, value in upload.metrics.items() if name != "seconds"})
+        if not 0 <= (seconds := upload.metrics.get("seconds", 0.0)) <= MAX_SECONDS:
+            raise Rejected(f"it took {seconds} seconds")
         self.check(upload)
 
 
@@ -49,7 +66,8 @@ def check_header(upload: Knowledge, *, round: int, exchange: int, common_ground:
     Raises:
         Rejected: with the first reason found.
     """
-    if (upload.header.get("round"), upload.header.get("exchange")) != (round, exchange):
+    said = [upload.header.get("round"), upload.header.get("exchange")]
+    if said != [round, exchange] or not all(type(number) is int for number in said):
         raise Rejected(f"it answers round {upload.header.get('round')}, exchange {upload.header.get('exchange')}")
     for name, expected in common_ground.items():
         if (said := upload.header.get(name)) != expected:
@@ -76,8 +94,8 @@ def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes
         if upload.spaces[name] != spec.space:
             raise Rejected(f"{name} holds {upload.spaces[name]}, expected {spec.space}")
         _check_values(name, tensor, spec.space, classes)
-    if not (math.isfinite(upload.weight) and upload.weight > 0):
-        raise Rejected(f"its weight {upload.weight} is not a positive number")
+    if not 1 / MAX_WEIGHT <= upload.weight <= MAX_WEIGHT:
+        raise Rejected(f"its weight {upload.weight:g} is not a positive number of at most {MAX_WEIGHT:g}")
 
 
 def _check_shape(name: str, tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from fedkd.errors import InputError
 from fedkd.knowledge import DTYPES, Knowledge
 
 TENSORS, MANIFEST, METRICS = "fedkd.tensors", "fedkd.manifest", "fedkd.metrics"
+#: No tensor has more axes.
+MAX_AXES = 64
+#: Bytes of a NumPy header, at most; the usual one has 128.
+MAX_HEADER = 256
 #: The dtype in which the bits of a torch dtype lie in the array; all others lie as themselves.
 _CARRIER = {torch.bfloat16: torch.int16}
 
@@ -49,32 +53,56 @@ def to_records(knowledge: Knowledge) -> RecordDict:
     return RecordDict({TENSORS: arrays, MANIFEST: ConfigRecord(manifest), METRICS: metrics})
 
 
-def from_records(records: RecordDict, *, max_bytes: int | None = None, memo: Unpacked | None = None) -> Knowledge:
-    """Unpack records; the size is bounded before anything is allocated.
+def from_records(
+    records: RecordDict, *, max_bytes: int | None = None, max_facts: int | None = None, memo: Unpacked | None = None
+) -> Knowledge:
+    """Unpack records; the size is bounded before anything is read or allocated.
 
     Args:
         records: what ``to_records`` made, here or at the other end of a network.
-        max_bytes: refuse arrays that are larger in sum.
+        max_bytes: refuse arrays that are larger in sum, and records that ``to_records`` does not make.
+        max_facts: the same of all that stands beside the arrays: manifest, header and metrics. Default: ``max_bytes``.
         memo: share the unpacked tensors of equal array bytes among the calls of one process.
 
     Raises:
-        RecordError: the records are not Knowledge, contradict themselves, or are too large.
+        RecordError: the records are not Knowledge, contradict themselves, or are too large. One line.
     """
     arrays, manifest = records.get(TENSORS), records.get(MANIFEST)
     if not isinstance(arrays, ArrayRecord) or not isinstance(manifest, ConfigRecord):
         raise RecordError(f"the message carries no knowledge: it lacks {TENSORS!r} or {MANIFEST!r}")
-    size = sum(len(array.data) for array in arrays.values())
-    if max_bytes is not None and size > max_bytes:
-        raise RecordError(f"the message holds {size} bytes of arrays, more than the {max_bytes} allowed")
+    if max_bytes is not None:
+        _check_size(records, max_bytes, max_bytes if max_facts is None else max_facts)
     try:
         tensors = memo.unpack(arrays, manifest) if memo else _unpack(arrays, manifest)
         spaces = {name: space for name, _, _, space in _lines(manifest)}
-        weight = float(manifest["weight"])  # type: ignore[arg-type]
         header = {key[7:]: value for key, value in manifest.items() if key.startswith("header.")}
         metrics = records.get(METRICS, MetricRecord())
-        return Knowledge(tensors, spaces, header, weight, dict(metrics))  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, EOFError) as error:
+        return Knowledge(tensors, spaces, header, _number(manifest["weight"]), dict(metrics))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, EOFError, RuntimeError) as error:
         raise RecordError(f"the message is not valid knowledge: {error}") from None
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"its weight is {type(value).__name__}, not a number")
+    return float(value)
+
+
+def _check_size(records: RecordDict, max_bytes: int, max_facts: int) -> None:
+    """Raise RecordError for what is too large or of another kind, looking at nothing longer than a key."""
+    arrays, manifest, metrics = records[TENSORS], records[MANIFEST], records.get(METRICS, MetricRecord())
+    if len(records) > 2 + (METRICS in records) or not isinstance(metrics, MetricRecord):
+        raise RecordError(f"the message holds other records than {TENSORS!r}, {MANIFEST!r} and {METRICS!r}")
+    size = sum(len(array.data) for array in arrays.values())  # type: ignore[union-attr]
+    if size > max_bytes or len(arrays) > len(DTYPES):
+        raise RecordError(f"the message holds {size} bytes in {len(arrays)} arrays, more than the {max_bytes} allowed")
+    facts = 0
+    for key, value in chain(manifest.items(), metrics.items()):
+        if not isinstance(value, str | int | float):
+            raise RecordError(f"the message has {type(value).__name__} under {key[:100]!r}, where text or a number belongs")
+        facts += len(key) + (len(value) if isinstance(value, str) else 8)
+        if facts > max_facts:
+            raise RecordError(f"the message holds over {max_facts} bytes beside its arrays, more than are allowed")
 
 
 def wire_bytes(records: RecordDict) -> int:
@@ -147,7 +175,8 @@ def _npy_header_of(kind: str, length: int) -> bytes:
 def _unpack(arrays: Mapping[str, Array], manifest: ConfigRecord) -> dict[str, Tensor]:
     lines = _lines(manifest)
     sides = [side for _, _, size, _ in lines for side in size]
-    if len({name for name, *_ in lines}) != len(lines) or not all(0 <= side < 2**40 for side in sides):
+    odd = not all(0 <= side < 2**40 for side in sides) or any(len(size) > MAX_AXES for _, _, size, _ in lines)
+    if odd or len({name for name, *_ in lines}) != len(lines):
         raise ValueError("its manifest contradicts itself")
     tensors: dict[str, Tensor] = {}
     for dtype, array in arrays.items():
@@ -166,7 +195,9 @@ def _flat(array: Array, dtype: torch.dtype) -> Tensor:
     carrier = _CARRIER.get(dtype, dtype)
     if array.stype != "numpy.ndarray" or len(array.data) < 10:
         raise ValueError(f"an array of type {array.stype!r} and {len(array.data)} bytes is no NumPy array")
-    kind, shape, start = _npy_header(array.data[: 10 + int.from_bytes(array.data[8:10], "little")])
+    if (length := 10 + int.from_bytes(array.data[8:10], "little")) > MAX_HEADER:
+        raise ValueError(f"an array has a header of {length} bytes")
+    kind, shape, start = _npy_header(array.data[:length])
     if kind != str(carrier).removeprefix("torch.") or len(shape) != 1:
         raise ValueError(f"an array of dtype {kind} and shape {shape} stands where {dtype} was announced")
     if len(array.data) - start != shape[0] * carrier.itemsize:

@@ -50,11 +50,6 @@ def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in having.items()}
 
 
-def first_line(reason: str) -> str:
-    """The first line of a reason; the whole of it stands in clients.jsonl."""
-    return reason.splitlines()[0] if reason else "no reason given"
-
-
 def worst_tenth(accuracies: list[float]) -> float:
     """The mean of the lowest tenth of accuracies, of at least one.
 

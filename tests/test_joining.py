@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from grids.renumbered import RenumberedGrid
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.errors import Notice
 from fedkd.grids import InProcessGrid
 from fedkd.history import TIMES
+from fedkd.joining import assign_clients, claims_of
 
 pytestmark = pytest.mark.slow  # nodes are polled for
 EXPERIMENT = Experiment(
@@ -54,3 +58,29 @@ def test_partition_ids_that_leave_a_client_without_a_node_are_refused(partitions
 def test_too_few_nodes_are_waited_for_and_then_refused() -> None:
     with pytest.raises(InputError, match=r"^data\.clients: \d of 3 nodes joined in 0\.01 s"):
         simulate(EXPERIMENT.replace(timeout=0.01), RenumberedGrid({5: {}, 6: {}}))
+
+
+@pytest.mark.parametrize("odd", ["1", 1.0, True, 7, -3, 2**60, [1], None])
+def test_a_node_with_a_number_that_is_none_takes_no_part_and_ends_nothing(odd: object) -> None:
+    claims = claims_of([said(8, 1), said(15, odd), said(702, 0)], "fedkd.instruction")
+    with pytest.warns(Notice, match=re.escape("nodes without a partition-id of 0 to 1 take no part: [15]")):
+        assert assign_clients(claims, [8, 15, 702], 2) == {0: 702, 1: 8}
+
+
+def test_a_reply_of_another_kind_claims_nothing() -> None:
+    kinds = [RecordDict(), RecordDict({"fedkd.instruction": MetricRecord({"partition-id": 1})}), None]
+    assert claims_of([Reply(node, content) for node, content in enumerate(kinds)], "fedkd.instruction") == {0: -1, 1: -1, 2: -1}
+
+
+class Reply:
+    """As much of a message as joining looks at."""
+
+    def __init__(self, node: int, content: RecordDict | None) -> None:
+        self.metadata, self.content = SimpleNamespace(src_node_id=node), content
+
+    def has_content(self) -> bool:
+        return self.content is not None
+
+
+def said(node: int, number: object) -> Reply:
+    return Reply(node, RecordDict({"fedkd.instruction": ConfigRecord({} if number is None else {"partition-id": number})}))
