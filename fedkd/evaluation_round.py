@@ -32,7 +32,8 @@ class EvaluationRound:
     def __init__(self, server: Server, courier: Courier) -> None:
         self._server, self._courier = server, courier
         self._experiment = server.experiment
-        self._compares, self._splits = False, ("own",)
+        self._compares = False
+        self._splits: tuple[str, ...] = ("own",)
 
     def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.

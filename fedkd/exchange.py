@@ -174,12 +174,10 @@ class Courier:
         contents, received = self.receive(replies, in_time)
         for client, records in contents.items():
             try:
-                limits = guard.limits(client)
-                message = from_records(records, **limits)
+                limit = guard.most_bytes(client)
+                message = from_records(records, max_bytes=limit, max_facts=guard.most_facts(client))
                 traffic = received.traffic[client] = Traffic(0, message.raw_bytes, wire_bytes(records))
-                upload, bases = codecs.decode(
-                    self.up.codecs, message, self._bases_of(client, message), max_bytes=limits["max_bytes"]
-                )
+                upload, bases = codecs.decode(self.up.codecs, message, self._bases_of(client, message), max_bytes=limit)
                 traffic.raw = upload.raw_bytes
                 guard.inspect(client, upload, round=round, exchange=exchange)
             except Exception as error:  # whatever a stranger's bytes make our code or the strategy's do, others go on

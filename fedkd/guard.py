@@ -42,13 +42,13 @@ class Guard:
     common_ground: Mapping[str, str]
     classes: int
 
-    def limits(self, client: int) -> dict[str, int]:
-        """How large the records of this client's upload may be, as ``from_records`` is told."""
-        schema = self.schema_of(client)
-        return {
-            "max_bytes": 2 * sum(spec.raw_bytes for spec in schema.values()) + SLACK_BYTES,
-            "max_facts": sum(LINES * len(name) + LINE_BYTES for name in schema) + SLACK_BYTES,
-        }
+    def most_bytes(self, client: int) -> int:
+        """Bytes that the arrays of this client's upload may have."""
+        return 2 * sum(spec.raw_bytes for spec in self.schema_of(client).values()) + SLACK_BYTES
+
+    def most_facts(self, client: int) -> int:
+        """Bytes that may stand beside them: manifest, header and metrics."""
+        return sum(LINES * len(name) + LINE_BYTES for name in self.schema_of(client)) + SLACK_BYTES
 
     def inspect(self, client: int, upload: Knowledge, *, round: int, exchange: int) -> None:
         """Raise ValueError (``Rejected``, or the strategy's own) with the first reason why this upload must not be used."""
@@ -66,8 +66,8 @@ def check_header(upload: Knowledge, *, round: int, exchange: int, common_ground:
     Raises:
         Rejected: with the first reason found.
     """
-    said = [upload.header.get("round"), upload.header.get("exchange")]
-    if said != [round, exchange] or not all(type(number) is int for number in said):
+    answered = [upload.header.get("round"), upload.header.get("exchange")]
+    if answered != [round, exchange] or not all(type(number) is int for number in answered):
         raise Rejected(f"it answers round {upload.header.get('round')}, exchange {upload.header.get('exchange')}")
     for name, expected in common_ground.items():
         if (said := upload.header.get(name)) != expected:

@@ -71,7 +71,7 @@ def from_records(
     if not isinstance(arrays, ArrayRecord) or not isinstance(manifest, ConfigRecord):
         raise RecordError(f"the message carries no knowledge: it lacks {TENSORS!r} or {MANIFEST!r}")
     if max_bytes is not None:
-        _check_size(records, max_bytes, max_bytes if max_facts is None else max_facts)
+        _check_size(records, arrays, manifest, max_bytes, max_bytes if max_facts is None else max_facts)
     try:
         tensors = memo.unpack(arrays, manifest) if memo else _unpack(arrays, manifest)
         spaces = {name: space for name, _, _, space in _lines(manifest)}
@@ -88,12 +88,12 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _check_size(records: RecordDict, max_bytes: int, max_facts: int) -> None:
+def _check_size(records: RecordDict, arrays: ArrayRecord, manifest: ConfigRecord, max_bytes: int, max_facts: int) -> None:
     """Raise RecordError for what is too large or of another kind, looking at nothing longer than a key."""
-    arrays, manifest, metrics = records[TENSORS], records[MANIFEST], records.get(METRICS, MetricRecord())
+    metrics = records.get(METRICS, MetricRecord())
     if len(records) > 2 + (METRICS in records) or not isinstance(metrics, MetricRecord):
         raise RecordError(f"the message holds other records than {TENSORS!r}, {MANIFEST!r} and {METRICS!r}")
-    size = sum(len(array.data) for array in arrays.values())  # type: ignore[union-attr]
+    size = sum(len(array.data) for array in arrays.values())
     if size > max_bytes or len(arrays) > len(DTYPES):
         raise RecordError(f"the message holds {size} bytes in {len(arrays)} arrays, more than the {max_bytes} allowed")
     facts = 0
