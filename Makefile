@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Tests use one thread each, but for those marked "alone", which start clusters and servers.
 SIDE_BY_SIDE := --numprocesses auto
+# constraints.txt pins the oldest flwr that pyproject.toml admits; this is the newest.
+NEWEST_FLWR := 1.42.0
 
-.PHONY: demo test check fast types format clean
+.PHONY: demo test newest-flwr check types clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,11 +23,18 @@ demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of run
 	$(BIN)/fedkd run simulations/demo_fedx.toml --out runs/demo/fedx
 	$(BIN)/fedkd plot runs/demo/fedx runs/demo/fedsimclr --out runs/demo/convergence.png
 
-test: $(STAMP) types  ## every test but those that need a GPU
+test: $(STAMP) types newest-flwr  ## every test but those that need a GPU
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not gpu and not alone"
 	$(BIN)/python -m pytest -m "alone and not gpu"
+
+newest-flwr: $(STAMP)  ## what leans on Flower, in-process, on the newest flwr
+	rm -rf build/flwr
+	$(BIN)/pip install --quiet --no-deps --target build/flwr flwr==$(NEWEST_FLWR)
+	PYTHONPATH=build/flwr $(BIN)/python -c "from importlib.metadata import version; assert version('flwr') == '$(NEWEST_FLWR)'"
+	PYTHONPATH=build/flwr $(BIN)/python -m pytest -m "not gpu and not slow and not alone" tests/grids tests/test_records.py \
+		tests/test_fedavg.py tests/test_contract.py tests/test_guard.py tests/test_user_code.py
 
 check: $(STAMP) types  ## before each commit: format, lint, types, import layers, fast tests
 	$(BIN)/ruff format .

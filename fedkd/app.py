@@ -39,6 +39,7 @@ def client_app(
     nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
     data: Callable[[], Any] | None = None,
     strategy: type[Strategy] | None = None,
+    code: Mapping[str, Any] | None = None,
 ) -> ClientApp:
     """The ClientApp. Everything but code comes in the run-config; code comes here.
 
@@ -46,17 +47,24 @@ def client_app(
         nets: a function (shape, classes) -> net for all clients, or such functions by the names that ``nets`` uses.
         data: a function that gives a ``fedkd.data.Source``.
         strategy: a Strategy class of your own.
+        code: what else the run-config names as ``"my_module:name"``, by that name: a loss, say.
     """
-    functions = _functions(nets, data, strategy)
+    return client_app_of(_functions(nets, data, strategy, code))
+
+
+def client_app_of(functions: Functions) -> ClientApp:
+    """The ClientApp with this code. Names in messages lead to it, and to no import."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return Message(_exchange(message.content, context, functions), reply_to=message)
+        with functions.given_only():
+            return Message(_exchange(message.content, context, functions), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return Message(_evaluate(message.content, context, functions), reply_to=message)
+        with functions.given_only():
+            return Message(_evaluate(message.content, context, functions), reply_to=message)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -77,13 +85,18 @@ def server_app(
     nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
     data: Callable[[], Any] | None = None,
     strategy: type[Strategy] | None = None,
+    code: Mapping[str, Any] | None = None,
     on_round: Callable[[dict[str, Any]], None] | None = None,
 ) -> ServerApp:
     """The ServerApp: reads the experiment from the run-config, runs it, writes it to ``out`` if the run-config names one.
 
-    The History stands in the returned Context (see ``fedkd.simulation.history_of``).
+    The History stands in the Context that ``run_app`` returns: ``History.read(context.state)``. Code: see ``client_app``.
     """
-    functions = _functions(nets, data, strategy)
+    return server_app_of(_functions(nets, data, strategy, code), on_round)
+
+
+def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], None] | None = None) -> ServerApp:
+    """The ServerApp with this code."""
     app = ServerApp()
 
     @app.main()
@@ -92,15 +105,16 @@ def server_app(
 
         experiment = Experiment.from_flat(context.run_config, functions)
         out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
-        history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+        with functions.given_only():
+            history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
         history.write(context.state)
 
     return app
 
 
-def _functions(nets: Any, data: Any, strategy: Any) -> Functions:
+def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | None) -> Functions:
     named = nets if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets else {})
-    return Functions(nets=dict(named), data=data, strategy=strategy)
+    return Functions(nets=dict(named), data=data, strategy=strategy, code=dict(code or {}))
 
 
 def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> Client:

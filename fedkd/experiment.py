@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
@@ -15,8 +14,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from fedkd import registry
 from fedkd.config_text import flatten, located, parse_value, to_toml, unflatten
+from fedkd.distillers.registry import added
 from fedkd.errors import InputError, under
 from fedkd.explain import explained, shown
+from fedkd.functions import Functions as Functions  # beside the experiment whose code it is
+from fedkd.functions import named_code
 from fedkd.misplaced import refuse_misplaced
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
 from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Names, Privacy, Section, Training
@@ -26,15 +28,6 @@ from fedkd.user_code import import_object, path_of
 
 if TYPE_CHECKING:
     from fedkd.data import Federation, Source
-
-
-@dataclass(frozen=True, eq=False)
-class Functions:
-    """What a user gives from Python and no message can name: nets by name, the data, the strategy."""
-
-    nets: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    data: Callable[[], Source] | None = None
-    strategy: type[Strategy] | None = None
 
 
 _NO_FUNCTIONS = Functions()
@@ -197,6 +190,8 @@ class Experiment(Section):
             nets={**named, **({FUNCTION: self.nets} if callable(self.nets) else {})},
             data=source if callable(source) else (import_object(source) if ":" in source else None),
             strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
+            code={name: import_object(name) for name in named_code(vars(self.strategy))},
+            losses=added(),
         )
 
     @classmethod
@@ -212,10 +207,11 @@ class Experiment(Section):
 @lru_cache(maxsize=8)
 def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], functions: Functions) -> Experiment:
     tables = tables_of(dict(items), functions)
-    if functions.strategy is not None:
-        fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
-        tables["strategy"] = registry.build_class(functions.strategy, fields)
-    return Experiment(**tables)
+    with functions.given_only():
+        if functions.strategy is not None:
+            fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
+            tables["strategy"] = registry.build_class(functions.strategy, fields)
+        return Experiment(**tables)
 
 
 def device_of(experiment: Experiment) -> torch.device:

@@ -6,10 +6,10 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -61,6 +61,7 @@ def build_class(cls: type[T], table: Mapping[str, Any], *, key: str = "strategy"
     for field in fields(cls):  # type: ignore[arg-type]
         if isinstance(table.get(field.name), bool) and type(field.default) in (int, float):
             raise InputError(f"{key}.{field.name}: a number belongs here, got {table[field.name]}")
+    _settle(cls)
     try:
         return TypeAdapter(cls).validate_python(table)
     except ValidationError as error:
@@ -69,6 +70,22 @@ def build_class(cls: type[T], table: Mapping[str, Any], *, key: str = "strategy"
         if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
             raise InputError(f"{where}: {inner}") from None
         raise InputError(f"{where}: {finding['msg'][0].lower()}{finding['msg'][1:]}, got {finding['input']!r}") from None
+
+
+def _settle(cls: type) -> None:
+    """Make a dataclass fit to be checked anywhere, at Ray's workers too, where a class of a script or a notebook is a copy.
+
+    There, names in annotations that are text are not known any more, so they become types before the class travels; and
+    ``MISSING``, which says that a field has no default, arrives as a copy that nobody would recognise.
+    """
+    hints: dict[str, Any] = {}
+    for field in cls.__dataclass_fields__.values():  # type: ignore[attr-defined]
+        for slot in ("default", "default_factory", "kw_only"):
+            if isinstance(getattr(field, slot), type(MISSING)):
+                setattr(field, slot, MISSING)
+        if isinstance(field.type, str) and cls.__module__ == "__main__":
+            hints = hints or get_type_hints(cls, include_extras=True)
+            field.type = hints[field.name]
 
 
 def describe(strategy: Strategy) -> dict[str, Any]:

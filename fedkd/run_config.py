@@ -10,7 +10,7 @@ from fedkd.errors import InputError
 from fedkd.shares import read_nets
 
 if TYPE_CHECKING:
-    from fedkd.experiment import Functions
+    from fedkd.functions import Functions
 
 #: What stands in a config for a function given from Python; the app that was built with the function puts it back.
 FUNCTION = "<function>"

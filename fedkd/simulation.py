@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedkd.app import client_app, server_app
+from fedkd.app import client_app_of, server_app_of
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment
 from fedkd.explain import shown
@@ -42,8 +42,8 @@ def simulate(
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
     Experiment.from_flat(config, code).federation()
     context = run_app(
-        server_app(nets=code.nets, data=code.data, strategy=code.strategy, on_round=on_round),
-        client_app(nets=code.nets, data=code.data, strategy=code.strategy),
+        server_app_of(code, on_round),
+        client_app_of(code),
         num_supernodes=experiment.data.clients,
         run_config=config,
         grid=make_grid(experiment.engine, engine),

@@ -5,19 +5,58 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from fedkd.errors import InputError, did_you_mean
+
+#: What names may lead to where a message or a run-config says them; None where the user's own words are read.
+_GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("fedkd_given", default=None)
+
+
+@contextmanager
+def given_only(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Inside the block ``"my_module:name"`` leads to one of these objects or is refused: nothing is imported."""
+    before = _GIVEN.set(objects)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(before)
+
+
+@contextmanager
+def imports_allowed() -> Iterator[None]:
+    """Inside the block names lead to imports again: for a file that the user chose, such as a finished run's."""
+    before = _GIVEN.set(None)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(before)
+
+
+def names_code(text: object) -> bool:
+    """Whether this reads as ``"my_module:name"``.
+
+    >>> names_code("my_module:net"), names_code("C:/runs/teacher"), names_code("cnn")
+    (True, False, False)
+    """
+    module_name, colon, name = str(text).partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module_name.split("."), name))
 
 
 def import_object(path: str) -> Any:
     """What ``"my_module:name"`` names; modules in the current directory are found first.
 
     Raises:
-        InputError: it names no module, or nothing in that module. What the module itself raises passes through.
+        InputError: it names no module, or nothing in that module; or a message says it, and the app was not given it. What the
+            module itself raises passes through.
     """
+    if (given := _GIVEN.get()) is not None:
+        if path in given:
+            return given[path]
+        raise InputError(f"a config may not name code: pass code= to the app for {path!r}")
     module_name, _, name = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), name)):
         raise InputError(f'cannot load {path!r}: write "my_module:name", a module and a name in it')

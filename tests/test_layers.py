@@ -74,7 +74,7 @@ LAYERS = {
         *("fedkd.train", *LEAVES),
     ),
     "fedkd/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge", *LEAVES),
-    "fedkd/grids/": ("flwr", "ray", "numpy", "fedkd.grids", "fedkd.errors"),
+    "fedkd/grids/": ("flwr", "grpc", "ray", "numpy", "fedkd.grids", "fedkd.errors"),
 }
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (

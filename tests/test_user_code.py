@@ -36,6 +36,10 @@ def data():
     return Source("mine", images, labels, images[:4], labels[:4], ("even", "odd"))
 
 
+def loss(student, teacher):
+    return ((student.softmax(1) - teacher.softmax(1)) ** 2).sum(1).mean()
+
+
 @final
 @dataclass(frozen=True)
 class MyStrategy(Strategy):
@@ -75,6 +79,15 @@ def my_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         ({"nets": {"my_module:net": 0.5, "mlp": 0.5}, "strategy": "local"}, "nets"),
         ({"data": {**SMALL["data"], "source": "my_module:data"}}, "data.source"),
         ({"strategy": {"name": "my_module:MyStrategy", "power": 3.0}}, "strategy.name"),
+        ({"strategy": {"name": "fml", "loss": "my_module:loss"}, "shared_net": "mlp"}, "strategy.loss"),
+        (
+            {
+                "strategy": {"name": "dgkd", "assistants": ["my_module:net"]},
+                "data": {**SMALL["data"], "public": 10},
+                "rounds": 2,
+            },
+            "strategy.assistants",
+        ),
     ],
 )
 def test_a_file_may_name_code_and_a_config_may_not(changes: dict[str, Any], key: str, read: Callable[..., Experiment]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -32,7 +32,6 @@ LossName = Annotated[str, AfterValidator(_known)]
 LogitLossName = Annotated[str, AfterValidator(_on_logits_alone)]
 
 
-@cache
 def logit_loss(name: str, *, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss of logits (B, C) and a teacher's (B, C), by its name in ``DISTILLERS``; a temperature where it has one.
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
 
 from fedkd.errors import InputError
+
+#: How long a cluster that is named may take to answer, in seconds; Ray itself would try for minutes.
+ANSWER_SECONDS = 10.0
 
 
 @contextmanager
@@ -20,7 +28,7 @@ def connected(address: str, actors: int, num_cpus: float, num_gpus: float) -> It
     """A Ray cluster that has room for ``actors``, each with these CPUs and GPUs.
 
     A Ray that the caller initialised is used and left running. One that is started here may have more logical CPUs than
-    the machine has cores. Raises InputError where there are too few CPUs or GPUs.
+    the machine has cores. Raises InputError where there are too few CPUs or GPUs, or no Ray at ``address``.
     """
     if ray.is_initialized():
         _check_room(actors, num_cpus, num_gpus)
@@ -39,11 +47,50 @@ def connected(address: str, actors: int, num_cpus: float, num_gpus: float) -> It
 
 def _start(address: str, num_cpus: int) -> None:
     where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": num_cpus}
-    if not address:
+    if address:
+        check_answers(address)
+    else:
         where["include_dashboard"] = False
+        keep_token_out_of_home()
+    # Ray would say at length that its clusters have a token.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     with warnings.catch_warnings(), _environment(RAY_USAGE_STATS_ENABLED="0"):
         warnings.simplefilter("ignore")
-        ray.init(**where, log_to_driver=False, configure_logging=False)
+        try:
+            ray.init(**where, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, SystemExit) as error:  # Ray ends the process where a cluster is gone
+            raise _no_ray(address, str(error).splitlines()[0]) from None
+
+
+def check_answers(address: str) -> None:
+    """InputError unless something that speaks Ray's protocol, gRPC, answers at ``host:port`` or ``ray://host:port``."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto": Ray looks for the cluster of this machine
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS):
+            pass
+        if os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):
+            with grpc.insecure_channel(f"{host}:{port}") as channel:
+                grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+    except OSError as error:
+        raise _no_ray(address, error.strerror or str(error)) from None
+    except grpc.FutureTimeoutError:
+        raise _no_ray(address, "what answers there is not Ray") from None
+
+
+def _no_ray(address: str, reason: str) -> InputError:
+    cure = "start one with `ray start --head`, or leave the address out for a Ray on this machine alone"
+    return InputError(f"engine.address: no Ray cluster at {address!r} ({reason}): {cure}")
+
+
+def keep_token_out_of_home() -> None:
+    """From 2.60 on Ray writes a token for its own clusters into the user's home, unless it finds one: give it one here.
+
+    It stays in this process's environment, as Ray keeps it too: a later cluster of this process has to have the same.
+    """
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH") and not (Path.home() / ".ray" / "auth_token").exists():
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @contextmanager

@@ -137,12 +137,15 @@ class JobGrid(Grid):
             self._pushed.update(zip(ids, accepted, strict=True))
         return ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Run all that was pushed; return the replies to these messages, each once."""
+    def pull_messages(  # type: ignore[override]  # Flower 1.41 and 1.42 have message_ids alone, 1.43 has both
+        self, reply_to_message_ids: Iterable[str] | None = None, *, message_ids: Iterable[str] | None = None
+    ) -> Iterable[Message]:
+        """Run all that was pushed; return the replies to these messages, or to all, each once."""
         with self._lock:
             pushed, self._pushed = list(self._pushed.values()), {}
             self._replies.update(self._answer(pushed, None))
-            return [self._replies.pop(name) for name in message_ids if name in self._replies]
+            named = next((list(ids) for ids in (reply_to_message_ids, message_ids) if ids is not None), list(self._replies))
+            return [self._replies.pop(name) for name in named if name in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Run the messages' clients; the replies that came within ``timeout`` seconds, in the order of the messages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid
 from fedkd.grids.schedule import CHUNK_SECONDS, Schedule, calls_ahead, chunk_size
-from fedkd.grids.worker import Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
+from fedkd.grids.worker import RECORDS_NEED, Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
 
 ALONE_SECONDS = 60.0  # this near to a deadline a call carries one client, so that a late one makes no other late
 
@@ -222,7 +223,8 @@ class RayGrid(JobGrid):
 
     def _hire(self, index: int) -> _Seat:
         worker = ray.remote(ClientWorker).options(num_cpus=self._num_cpus, num_gpus=self._num_gpus)
-        actor = worker.remote(self._app, self._nodes, self._run_config)
+        imports = [name for name in RECORDS_NEED if name in sys.modules]
+        actor = worker.remote(self._app, self._nodes, self._run_config, imports, self._num_gpus > 0)
         return _Seat(index, actor, calls={actor.ready.remote(): []})
 
 

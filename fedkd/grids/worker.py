@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -78,10 +80,20 @@ class Shared:
         return to_buffer(data) if position is None else position
 
 
-class ClientWorker:
-    """One process of the pool."""
+#: Flower's records become tensors only where these are imported already, which an app in a script may have left to the driver.
+RECORDS_NEED = ("torch",)
 
-    def __init__(self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any]) -> None:
+
+class ClientWorker:
+    """One process of the pool. ``imports``: modules that the driver has and that the app may count on."""
+
+    def __init__(
+        self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any], imports: Sequence[str], gpus: bool
+    ) -> None:
+        if not gpus:  # Ray shows all of the machine's to who asked for none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        for name in imports:
+            import_module(name)
         self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         self._contexts: dict[int, Context] = {}
         self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it

@@ -113,6 +113,9 @@ def test_push_and_pull(make_grid: MakeGrid) -> None:
         assert reply.metadata.reply_to_message_id == second and reply.metadata.src_node_id == 0
         assert [r.metadata.src_node_id for r in grid.pull_messages([second, first, "unknown"])] == [1]  # each once
         assert list(grid.pull_messages([first])) == []
+        _, fourth = grid.push_messages(messages)
+        assert [r.metadata.src_node_id for r in grid.pull_messages(message_ids=[fourth])] == [0]  # Flower 1.41's name for them
+        assert [r.metadata.src_node_id for r in grid.pull_messages()] == [1]  # all that is left, as from 1.43 on
 
     with_grid(make_grid(), 2, body)
 
