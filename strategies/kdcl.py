@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.held_out import held_out_schema, shares, with_held_out
+from fedkd.methods.held_out import held_out, held_out_schema, shares
 from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
 from fedkd.methods.ramp import ramped
 from fedkd.methods.turns import exchanges
@@ -33,7 +33,7 @@ class KDCL(Strategy):
         loss_k = CE(z_k, y) + weight T^2 KL(softmax(t / T) || softmax(z_k / T)),   t a constant, for each sample
     "naive": t is the logits of the peer with the least cross-entropy; "linear": the convex combination with the least;
     "min_logit": the least logit of each class, all relative to the label's; "general": the mixture of probabilities of least
-    expected squared error on the validation set, by the covariance of the peers' errors in this round; "mean": mean logits.
+    expected squared error on the validation set, by the covariance of the peers' errors before this round; "mean": mean logits.
     Each peer sees a view of its own of the same images (``data.views``), or with ``own_views = false`` the images themselves.
     Peers start from different weights; nets and optimisers stay over rounds. Who fails leaves until the next round and takes
     its share along. With one peer, or weight 0, this is cross-entropy.
@@ -85,8 +85,8 @@ class KDCL(Strategy):
             distillation = alone * weight * kd_loss(mine, target, temperature=self.temperature)
             return {"cross_entropy": cross_entropy_loss(mine, batch.labels), "distillation": distillation}
 
-        upload = take_turn(client, broadcast, Peer(net, say, loss, weight))
-        return with_held_out(upload, client, net) if self.target == "general" else upload
+        known = held_out(client, net) if self.target == "general" else Knowledge()
+        return take_turn(client, broadcast, Peer(net, say, loss, weight)).with_tensors("logits", known.tensors)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
         """Stack the logits by peer; in the first exchange find the peers' shares."""

@@ -27,12 +27,14 @@ class Recipe:
             are always there); "whole batch": the loss relates samples to each other, so a batch cut in two gives another value;
             "images": gradients by them, so nothing can be computed beforehand.
         weight: what the official code, or RepDistiller, multiplies it by beside a cross-entropy of weight 1.
+        raw: whether it compares logits themselves, not the predictions that they make.
     """
 
     loss: Callable[..., Any]
     build: Callable[[Callable[..., Any], Pairing], Distiller]
     needs: frozenset[str]
     weight: float = 1.0
+    raw: bool = False
 
     def make(self, pairing: Pairing) -> Distiller:
         """The distiller of this student and teacher, with fresh connectors from torch's global generator."""

@@ -55,8 +55,8 @@ _RELATIONS = frozenset({"features", "whole batch"})
 VECTOR_RECIPES: dict[str, Recipe] = {
     "kd": Recipe(losses.kd_loss, _logits, _LOGITS),
     "kd_standardized": Recipe(standardized_kd_loss, _logits, _LOGITS),
-    "logit_mse": Recipe(losses.logit_mse, _logits, _LOGITS),
-    "logit_mae": Recipe(losses.logit_mae, _logits, _LOGITS),
+    "logit_mse": Recipe(losses.logit_mse, _logits, _LOGITS, raw=True),
+    "logit_mae": Recipe(losses.logit_mae, _logits, _LOGITS, raw=True),
     "dist": Recipe(losses.dist_loss, _logits, _LOGITS | {"whole batch"}, weight=2.0),
     "dkd": Recipe(losses.dkd_loss, _logits_and_labels, _LABELLED),
     "wsld": Recipe(losses.wsld_loss, _logits_and_labels, _LABELLED, weight=2.25),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedkd.client import Client
 from fedkd.knowledge import Knowledge, TensorSpec
-from fedkd.methods.lockstep import BESIDE
+from fedkd.methods.lockstep import BESIDE, begin
 from fedkd.nets import Net
 from fedkd.server import Server
 from fedkd.targets import covariance_weights
@@ -25,13 +25,16 @@ def held_out_schema(server: Server) -> dict[str, TensorSpec]:
     return {} if server.exchange else {VALIDATION: TensorSpec(shape, torch.float32, "logits")}
 
 
-def with_held_out(upload: Knowledge, client: Client, net: Net) -> Knowledge:
-    """The upload, in a round's first exchange with the net's logits (V, C) of the validation set, in eval mode."""
+def held_out(client: Client, net: Net) -> Knowledge:
+    """In a round's first exchange the net's logits (V, C) of the validation set, in eval mode; nothing later.
+
+    Ask before the net takes its turn: a training pass moves BatchNorm's statistics, and with them what it says here.
+    """
     if client.exchange:
-        return upload
+        return Knowledge()
+    begin(client, net)
     logits = predict(net.eval(), client.validation.samples, client.work())  # (V, C)
-    net.train()
-    return upload.with_tensors("logits", {VALIDATION: logits})
+    return Knowledge.of("logits", {VALIDATION: logits})
 
 
 def shares(server: Server, uploads: Mapping[int, Knowledge]) -> Tensor:

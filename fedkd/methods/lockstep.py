@@ -92,7 +92,7 @@ def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateNa
         raise TrainingError(f"{client.work().where}: there are no labelled samples to train on")
     client.live("peer in train mode", peer.net.train)  # set where it is not, as walking a deep net costs
     if not exchange:
-        _begin(client, peer)
+        begin(client, peer.net)
     if exchange and client.id in round.turns[exchange - 1].learners:
         _learn(client, broadcast, peer, round)
     if exchange == len(round.turns):
@@ -106,9 +106,12 @@ def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateNa
     return Knowledge(tensors, {name: _space(name) for name in tensors}, header, weight=len(round.data))
 
 
-def _begin(client: Client, peer: Peer) -> None:
-    """Forget what a round that this peer left has left: the trace of a pass that it never learned from, and losses."""
-    _take_back(client, peer)
+def begin(client: Client, net: nn.Module) -> None:
+    """Forget what a round that this peer left has left: the trace of a pass that it never learned from, and losses.
+
+    ``take_turn`` does so in a round's first exchange; who looks at the net before that does it first.
+    """
+    _take_back(client, net)
     client.memory.store(BUFFERS, {})
     for name in (LOGGED, LOGGED_NAMES):
         client.memory.pop(name, None)
@@ -150,13 +153,13 @@ def _learn(client: Client, broadcast: Knowledge, peer: Peer, round: Plan) -> Non
 
 def _repeat(client: Client, peer: Peer, round: Plan) -> tuple[Batch, Said]:
     """The pass again, on a grid that forgot it, with the buffers that it began with: their statistics move once."""
-    _take_back(client, peer)
+    _take_back(client, peer.net)
     return _forward(client, peer, round, client.exchange - 1)
 
 
-def _take_back(client: Client, peer: Peer) -> None:
+def _take_back(client: Client, net: nn.Module) -> None:
     for name, before in client.memory.under(BUFFERS).items():
-        peer.net.get_buffer(name).copy_(before)
+        net.get_buffer(name).copy_(before)
 
 
 @contextmanager

@@ -85,6 +85,11 @@ class Lesson:
         """Raise InputError if the experiment does not give what target and loss need."""
         with under("strategy.loss_options"):
             self.recipe.settings(self.temperature, self.loss_options)
+        if self.on_logits and self.rule.excludes and self.recipe.raw:
+            raise InputError(
+                f"strategy.loss: {self.loss!r} compares logits, and target {self.target!r} gives classes a probability of 0, "
+                "of which there is no logit: take loss 'kd', or another target"
+            )
         data, what = experiment.data, f"target {self.target!r} with loss {self.loss!r}"
         unlabelled = (data.public or data.public_source) and not data.public_labels
         if "labels" in self.needs and unlabelled:

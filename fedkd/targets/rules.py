@@ -71,10 +71,18 @@ class Evidence:
 @final
 @dataclass(frozen=True)
 class Rule:
-    """A target, and which of "labels", "student", "class_sets", "weights" and "validation" the evidence must have for it."""
+    """A target by its name.
+
+    Args:
+        function: makes it.
+        needs: which of "labels", "student", "class_sets", "weights" and "validation" the evidence must have for it.
+        excludes: whether it may give a class the probability 0. No logit says that: what ``Target.logits`` gives for it stands
+            for "never" in a softmax, and is a huge number to whoever compares logits themselves.
+    """
 
     function: Callable[[Evidence], Target]
     needs: frozenset[str] = frozenset()
+    excludes: bool = False
 
 
 RULES: dict[str, Rule] = {
@@ -100,10 +108,11 @@ RULES: dict[str, Rule] = {
         lambda e: min_norm(e.logits, e.needed("student"), temperature=e.temperature),
         frozenset({"student"}),
     ),
-    "vote": Rule(lambda e: vote(e.logits, noise=e.noise, rng=e.rng)),
+    "vote": Rule(lambda e: vote(e.logits, noise=e.noise, rng=e.rng), excludes=True),
     "unify": Rule(
         lambda e: unify(e.logits, e.needed("class_sets"), e.logits.shape[-1], temperature=e.temperature),
         frozenset({"class_sets"}),
+        excludes=True,  # a class that no teacher knows
     ),
 }
 

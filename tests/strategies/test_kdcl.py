@@ -11,8 +11,8 @@ from fedkd.strategies.kdcl import KDCL
 from test_lockstep import node_of, peers
 from torch import Tensor, nn
 
-from fedkd import Batch, Client, Experiment, InputError, Knowledge, simulate
-from fedkd.methods.held_out import VALIDATION, shares, with_held_out
+from fedkd import Batch, Client, Experiment, InputError, Knowledge, predict, simulate
+from fedkd.methods.held_out import VALIDATION, held_out, shares
 from fedkd.methods.lockstep import Heard, Peer
 from fedkd.methods.turns import plan
 
@@ -28,7 +28,7 @@ def distillation(
     """The strategy's own: peer 0 of those who said these logits (K, B, C)."""
     seen: list[Peer] = []
     monkeypatch.setattr(kdcl_module, "take_turn", lambda client, broadcast, peer: seen.append(peer) or Knowledge())
-    monkeypatch.setattr(kdcl_module, "with_held_out", lambda upload, client, net: upload)
+    monkeypatch.setattr(kdcl_module, "held_out", lambda client, net: Knowledge())
     strategy.client_update(node_of(peers(strategy, nets="mlp"), 0), Knowledge())
     batch = object.__new__(Batch)
     batch.__dict__["labels"] = LABELS
@@ -168,14 +168,46 @@ def test_what_is_held_out_is_said_once_a_round_and_in_eval_mode() -> None:
     experiment = peers(KDCL(target="general"), nets="test_lockstep:Tiny")
     client: Client = node_of(experiment, 0)
     net = client.net(init="own", keep=True)
-    upload = with_held_out(Knowledge(), client, net)
+    upload = held_out(client, net)
     assert upload.tensors[VALIDATION].shape == (20, 10)
     images = client.validation.batch(next(iter(client.validation.draws(epochs=1, batch_size=20, rng=torch.Generator()))))
     order = images.ids.argsort()
     samples = client.validation.samples.indices.argsort()
     assert torch.allclose(upload.tensors[VALIDATION][samples], net.eval()(images.images)[order], atol=1e-5)
     client.exchange = 1
-    assert not with_held_out(Knowledge(), client, net).tensors
+    assert not held_out(client, net).tensors
+
+
+class Normed(nn.Module):
+    """Its statistics tell whether it has seen a batch: until then they are 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm1d(64, momentum=1.0), nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.norm(images.flatten(1)))
+        return logits
+
+
+def normed(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Normed()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_peers_are_weighed_before_the_rounds_first_pass(left: bool) -> None:
+    """Also after a round that a peer left between a pass and its step: no trace of that pass."""
+    experiment = peers(KDCL(target="general"), nets="test_kdcl:normed")
+    client: Client = node_of(experiment, 0)
+    net = client.net(init="own", keep=True)
+    expected = predict(net.eval(), client.validation.samples, client.work())
+    if left:
+        experiment.strategy.client_update(client, Knowledge())
+        client.flush()
+        client.round = 2
+    upload = experiment.strategy.client_update(client, Knowledge())
+    assert torch.equal(upload.tensors[VALIDATION], expected)
+    assert not torch.allclose(predict(net.eval(), client.validation.samples, client.work()), expected, atol=0.01)
 
 
 def test_bytes_of_the_general_target() -> None:
