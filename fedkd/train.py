@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -118,12 +118,20 @@ class Split:
             for positions in torch.randperm(len(self), generator=rng).split(sizes):
                 yield Draw(positions, int(torch.randint(2**62, (), generator=rng)))
 
+    def passes(self, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
+        """Shuffled pass after shuffled pass, without end: each sample once in each, so no batch reaches into the next one."""
+        while True:
+            yield from self.draws(epochs=1, batch_size=batch_size, rng=rng)
+
     def batch(self, draw: Draw) -> Batch:
         """The samples of this draw."""
         return Batch(self.samples, draw.positions, self.work, draw.seed)
 
     def stream(self, purpose: str, batch_size: int | None = None) -> Iterator[Batch]:
-        """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream."""
+        """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream.
+
+        A pass leaves out what does not fill a batch, other samples each time.
+        """
         rng, size = self.rng(purpose), min(batch_size or self.work.settings.batch_size, len(self))
         while True:
             yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
@@ -147,6 +155,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
+    draws: Iterable[Draw] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> dict[str, float]:
     """Train ``net`` (which may be a ModuleDict) on ``data``. The only training loop.
@@ -158,6 +167,7 @@ def fit(
         optimizer: default, a fresh one of the settings.
         epochs: default, the settings'.
         batch_size: default, the settings'.
+        draws: the batches, one or more, where these are drawn elsewhere; default, ``epochs`` passes of ``batch_size``.
         after_step: called after each step, e.g. to move an average of the weights.
 
     Returns:
@@ -173,17 +183,17 @@ def fit(
     logged: list[Tensor] = []
     sizes: list[int] = []
     net.train()
-    batches = data.batches(
-        epochs=epochs or settings.epochs, batch_size=batch_size or settings.batch_size, rng=data.rng("batches")
-    )
-    for batch in batches:
+    if draws is None:
+        epochs, batch_size = epochs or settings.epochs, batch_size or settings.batch_size
+        draws = data.draws(epochs=epochs, batch_size=batch_size, rng=data.rng("batches"))
+    for batch in map(data.batch, draws):
         with data.work.autocast():
             parts = loss(net, batch)
         logged.append(descend(parts, optimizer, data.work))
         if after_step:
             after_step()
         sizes.append(len(batch))
-    return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or settings.epochs)
+    return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or 1)
 
 
 def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:

@@ -69,7 +69,7 @@ class Codistillation(Strategy):
         exchanges, now, first = self._when(client)
         net, others = client.net(init="own", keep=True), checkpoints.nets_of_others(client, broadcast)
         data = client.train.labelled()
-        part, epochs = checkpoints.share_of_round(client, data, exchanges)
+        draws = checkpoints.share_of_round(client, data, exchanges)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             logits = net(batch.images)  # (B, C)
@@ -80,10 +80,10 @@ class Codistillation(Strategy):
                 parts["distillation"] = self.weight * checkpoints.AGREEMENTS[self.loss](logits, said)
             return parts
 
-        metrics = fit(net, part, loss, optimizer=client.optimizer("main", net), epochs=epochs) if len(part) else {}
+        metrics = fit(net, data, loss, optimizer=client.optimizer("main", net), draws=draws) if draws else {}
         metrics["distillation_weight"] = self.weight if others else 0.0
         if others:
-            made, steps = int(broadcast.header["made"]), checkpoints.steps_per_round(data, exchanges)
+            made, steps = int(broadcast.header["made"]), checkpoints.steps_per_round(data)
             metrics["staleness"] = checkpoints.age_in_steps(made, now, exchanges, steps)
         sent = net.state_dict() if now + self.staleness >= first else {}
         return Knowledge.of("weights", sent, weight=len(data), metrics=metrics)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Split, Strategy, Table, TensorSpec, classifier, fit
 from fedkd.aggregate import REDUCTIONS, renormalise
-from fedkd.losses import cross_entropy_loss, soft_cross_entropy
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
 from fedkd.nets import Net
+from fedkd.train import Draw, batch_sizes
 
 
 @final
@@ -27,9 +28,9 @@ class Cronus(Strategy):
     What travels: 4 P C bytes up and as many down for each client and round, P public samples and C classes; from the last
     local round on.
     Deviations: there is no official code, and the equations are as usually stated. A client's n own samples and the P public
-    ones are not shuffled into one pool: every batch of ``train.batch_size`` takes n : P of them, so an epoch has as many steps
-    and each sample weighs the same. What the filter does, and when it can do little (it wants many more clients than classes),
-    stands in fedkd/aggregate/spectral.py.
+    ones are not shuffled into one pool but dealt evenly, n : P, over as many batches as the pool would fill: each sample comes
+    once an epoch, and weighs the same. The optimiser is new each round. What the filter does, and when it can do little (it
+    wants many more clients than classes), stands in fedkd/aggregate/spectral.py.
     """
 
     local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1; the last of them ends with the first upload
@@ -70,18 +71,26 @@ class Cronus(Strategy):
 
 
 def train_on_both(net: Net, data: Split, public: Split, labels: Tensor) -> dict[str, float]:
-    """Own samples beside public ones with soft labels (P, C), in one forward, in proportion to their numbers."""
-    size, table = data.work.settings.batch_size, Table(public.samples.indices, labels)
-    own = min(max(1, round(size * len(data) / (len(data) + len(public)))), max(1, size - 1))  # of a batch
-    stream = public.stream("public", max(1, size - own))
+    """Epochs over own samples and public ones with soft labels (P, C), some of each in a forward pass, all once an epoch."""
+    settings, table = data.work.settings, Table(public.samples.indices, labels)
+    steps = len(batch_sizes(len(data) + len(public), settings.batch_size))  # an epoch, as of one pool
+    draws, others = (
+        dealt(split, steps, settings.epochs, split.rng(name)) for split, name in ((data, "own"), (public, "public"))
+    )
+    beside = map(public.batch, others)
 
     def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-        other = next(stream)
+        other = next(beside)
         logits = net(torch.cat([batch.images, other.images]))  # (B + B', C)
-        share, targets = len(batch) / len(logits), table.rows(other.ids).to(logits.device)
-        return {
-            "cross_entropy": share * cross_entropy_loss(logits[: len(batch)], batch.labels),
-            "distillation": (1 - share) * soft_cross_entropy(logits[len(batch) :], targets),
-        }
+        log_p = logits.float().log_softmax(1)
+        own = F.nll_loss(log_p[: len(batch)], batch.labels, reduction="sum")  # 0 where a batch has none
+        soft = -(table.rows(other.ids).to(log_p.device) * log_p[len(batch) :]).sum()
+        return {"cross_entropy": own / len(logits), "distillation": soft / len(logits)}
 
-    return fit(net, data, loss, batch_size=own)
+    return fit(net, data, loss, draws=draws)
+
+
+def dealt(data: Split, hands: int, epochs: int, rng: torch.Generator) -> list[Draw]:
+    """Each epoch all samples, shuffled, in so many parts of nearly equal size."""
+    orders = [torch.randperm(len(data), generator=rng) for _ in range(epochs)]
+    return [Draw(part, 0) for order in orders for part in order.tensor_split(hands)]

@@ -24,7 +24,8 @@ class FedMD(Strategy):
     What travels: 4 P C bytes up and as many down for each client and round, P public samples of the round and C classes. No
     sample ids: everybody draws the same ones.
     A client that takes part for the first time warms up: on the public samples, if ``data.public_labels`` gives their labels
-    (without them this half is left out), then on its own. Digest and revisit each have an optimiser, kept over the rounds.
+    (without them this half is left out), then on its own. Digest and revisit each have an optimiser, kept over the rounds; as
+    in the official code the second half of the warm-up is the revisit's first training.
     Deviations: the official code ends the warm-up by early stopping, of its second half on the private test set, a leak; here
     it takes a fixed number of epochs, the code's limits. Batch sizes and optimiser are those of [train], for every phase (the
     code has Adam, batches of 256 to digest and of 5 to revisit, and weight decay on the last layer only); revisit takes

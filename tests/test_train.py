@@ -17,7 +17,7 @@ from fedkd.errors import TrainingError
 from fedkd.losses import cross_entropy_loss
 from fedkd.randomness import generator
 from fedkd.settings import Training
-from fedkd.train import Work
+from fedkd.train import Draw, Work
 
 CPU = torch.device("cpu")
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
@@ -98,6 +98,20 @@ def test_each_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
     assert first != second
     assert batches == seen(split([1] * 20, batch_size=6), epochs=2)
     assert batches != seen(split([1] * 20, batch_size=6, seed=1), epochs=2)
+
+
+def test_passes_without_end_see_every_sample_once_each() -> None:
+    data = split([1] * 10)
+    draws = list(itertools.islice(data.passes(4, generator(0, "passes")), 9))
+    assert [len(draw.positions) for draw in draws] == [4, 4, 2] * 3
+    for first in (0, 3, 6):
+        assert sorted(p for draw in draws[first : first + 3] for p in draw.positions.tolist()) == list(range(10))
+
+
+def test_batches_drawn_elsewhere_are_taken_as_they_are() -> None:
+    data = split([1] * 6, epochs=3)
+    draws = [Draw(torch.tensor(positions), 0) for positions in ([5, 1], [0], [5, 5, 2])]
+    assert seen(data, draws=draws) == [[5, 1], [0], [5, 5, 2]]
 
 
 def test_arguments_win_over_settings() -> None:

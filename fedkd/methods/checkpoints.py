@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from fedkd.client import Client
@@ -21,7 +19,7 @@ from fedkd.nets import Net, load
 from fedkd.node import Node
 from fedkd.server import Server
 from fedkd.targets import mean_logits, mean_probs
-from fedkd.train import Split, batch_sizes
+from fedkd.train import Draw, Split, batch_sizes
 
 #: Codistillation's psi by name: of own logits (B, C) and those of K - 1 others (K - 1, B, C), which are constants.
 AGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -31,12 +29,9 @@ AGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def steps_per_round(data: Split, exchanges: int) -> int:
-    """Steps a round on these samples; where there are several exchanges, epochs follow each other seamlessly."""
-    epochs, batch_size = data.work.settings.epochs, data.work.settings.batch_size
-    if exchanges == 1:
-        return epochs * len(batch_sizes(len(data), batch_size))
-    return len(batch_sizes(epochs * len(data), batch_size))
+def steps_per_round(data: Split) -> int:
+    """Steps a round on these samples."""
+    return data.work.settings.epochs * len(batch_sizes(len(data), data.work.settings.batch_size))
 
 
 def exchanges_per_round(experiment: Experiment, every: int) -> int:
@@ -45,7 +40,7 @@ def exchanges_per_round(experiment: Experiment, every: int) -> int:
         return 1
     federation, train = experiment.federation(), experiment.train
     most = max(len(federation.client_train(client).labelled()) for client in range(experiment.data.clients))
-    return max(1, math.ceil(len(batch_sizes(most * train.epochs, train.batch_size)) / every))
+    return max(1, math.ceil(train.epochs * len(batch_sizes(most, train.batch_size)) / every))
 
 
 def clock(node: Node, exchanges: int) -> int:
@@ -63,26 +58,21 @@ def steps_before(clock: int, exchanges: int, steps: int) -> int:
     return rounds * steps + exchange * steps // exchanges
 
 
-def share_of_round(client: Client, data: Split, exchanges: int) -> tuple[Split, int]:
-    """What a client trains on in this exchange, and for how many epochs.
+def share_of_round(client: Client, data: Split, exchanges: int) -> list[Draw]:
+    """The batches that a client trains on in this exchange.
 
-    The round's steps are split evenly over its exchanges; the order of the samples is drawn once a round. A client with fewer
-    steps than exchanges has nothing to train on in some. Where there is one exchange: all of ``data``, as it is.
+    Those of a round are drawn once, and split evenly over its exchanges. A client with fewer steps than exchanges has nothing
+    to train on in some.
 
     Args:
         client: whose round it is.
         data: its samples.
         exchanges: of a round.
     """
-    settings = data.work.settings
-    if exchanges == 1:
-        return data, settings.epochs
-    rng = client.lasting_rng(f"order of round {client.round}")
-    order = torch.cat([torch.randperm(len(data), generator=rng) for _ in range(settings.epochs)])  # (epochs * n,)
-    steps = steps_per_round(data, exchanges)
+    settings, steps = data.work.settings, steps_per_round(data)
+    rng = data.rng("batches") if exchanges == 1 else client.lasting_rng(f"batches of round {client.round}")
     first, end = (steps_before(exchange, exchanges, steps) for exchange in (client.exchange, client.exchange + 1))
-    positions = order[first * settings.batch_size : None if end == steps else end * settings.batch_size]
-    return replace(data, samples=data.samples.subset(positions)), 1
+    return list(data.draws(epochs=settings.epochs, batch_size=settings.batch_size, rng=rng))[first:end]
 
 
 def age_in_steps(made: int, now: int, exchanges: int, steps: int) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def distil_to_best(
     """Train a net towards what was said of these samples, by Adam, and leave it as it did best on the validation set.
 
     The start counts too. The learning rate falls to zero over ``until.steps`` as half a cosine. Samples come in shuffled
-    passes, cut into pieces of ``validate_every`` steps; each piece is one ``fit``. A loss that is not finite ends the
+    passes, each of them once in each pass; ``validate_every`` steps are one ``fit``. A loss that is not finite ends the
     training, not the run: the best is still at hand.
 
     Args:
@@ -62,12 +62,11 @@ def distil_to_best(
     best, best_accuracy, best_step = _copy(net), accuracy(net, validation), 0
     adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, until.steps))
-    order = _passes(subset, until.steps * batch_size)
+    passes = subset.passes(batch_size, subset.rng("passes"))
     for step in range(0, until.steps, until.validate_every):
         now = min(step + until.validate_every, until.steps)
-        piece = Split(replace(subset.samples, indices=order[step * batch_size : now * batch_size]), subset.work, subset.rng)
         try:
-            fit(net, piece, distillation, optimizer=adam, epochs=1, batch_size=batch_size, after_step=schedule.step)
+            fit(net, subset, distillation, optimizer=adam, draws=[*islice(passes, now - step)], after_step=schedule.step)
         except TrainingError:
             break
         if (found := accuracy(net, validation)) > best_accuracy:
@@ -82,13 +81,6 @@ def accuracy(net: nn.Module, data: Split) -> float:
     """The share of labelled samples whose largest logit is the right one, 0..1."""
     logits = predict(net.eval(), data.samples, data.work)  # (M, C)
     return float((logits.argmax(1) == data.samples.labels[data.samples.indices]).double().mean())
-
-
-def _passes(data: Split, count: int) -> Tensor:
-    """So many sample ids, pass after shuffled pass over the data. (count,) int64"""
-    rng, ids = data.rng("passes"), data.samples.indices
-    shuffled = [ids[torch.randperm(len(ids), generator=rng)] for _ in range(math.ceil(count / len(ids)))]
-    return torch.cat(shuffled)[:count] if shuffled else ids[:0]
 
 
 def _copy(net: nn.Module) -> dict[str, Tensor]:

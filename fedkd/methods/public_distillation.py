@@ -65,12 +65,15 @@ def train_on_labels(net: nn.Module, data: Split, **how: Any) -> dict[str, float]
 def warm_up(client: Client, net: nn.Module, data: Split, *, public_epochs: int, private_epochs: int) -> None:
     """Before a client's first word: train on the public samples whose labels are given, if any, then on its own ``data``.
 
-    Done once a client, whenever it first takes part; with a fresh optimiser for each of the two, as in FedMD.
+    Done once a client, whenever it first takes part. As in FedMD's code the optimiser of the first half is gone afterwards,
+    that of the second goes on in the revisits, as the client's "revisit".
     """
     if "warm" not in client.memory:
-        for samples, epochs in ((client.public_subset(round=0).labelled(), public_epochs), (data, private_epochs)):
-            if epochs and len(samples):
-                train_on_labels(net, samples, epochs=epochs)
+        public = client.public_subset(round=0).labelled()
+        if public_epochs and len(public):
+            train_on_labels(net, public, epochs=public_epochs)
+        if private_epochs and len(data):
+            train_on_labels(net, data, epochs=private_epochs, optimizer=client.optimizer("revisit", net))
         client.memory["warm"] = 1
 
 

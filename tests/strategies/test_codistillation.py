@@ -131,28 +131,31 @@ def test_the_exchanges_of_a_round_are_those_of_the_largest_shard() -> None:
     experiment = tiny(Codistillation(every=4), train={"batch_size": 8, "epochs": 3})
     assert experiment.strategy.exchanges_per_round(experiment) == 2
     assert Codistillation(every=6).exchanges_per_round(experiment) == 1
+    uneven = tiny(Codistillation(every=4), train={"batch_size": 6, "epochs": 3})
+    assert uneven.strategy.exchanges_per_round(uneven) == 3  # 6, 6 and 4 samples, three times
     assert Codistillation(every=0).exchanges_per_round(experiment) == 1
     without_labels = tiny(Codistillation(), data={"labelled": 0.001})  # a share of 16 samples that is none
     assert Codistillation(every=4).exchanges_per_round(without_labels) == 1
     seen: list[int] = []
     for exchange in range(4):
         client = client_in(experiment, exchange=exchange)
-        part, epochs = checkpoints.share_of_round(client, client.train, 4)
-        batches = list(part.batches(epochs=epochs, batch_size=8, rng=torch.Generator().manual_seed(0)))
-        assert len(batches) == [1, 2, 1, 2][exchange]
-        seen += [id for batch in batches for id in batch.ids.tolist()]
-    assert sorted(seen) == sorted(3 * client.train.samples.indices.tolist())
+        draws = checkpoints.share_of_round(client, client.train, 4)
+        assert len(draws) == [1, 2, 1, 2][exchange]
+        seen += [id for draw in draws for id in client.train.batch(draw).ids.tolist()]
+    assert all(sorted(seen[i : i + 16]) == sorted(client.train.samples.indices.tolist()) for i in (0, 16, 32))
 
 
 @pytest.mark.parametrize("samples", [1, 2, 9, 16, 17, 18])
 @pytest.mark.parametrize("exchanges", [2, 3, 7])
 def test_the_parts_of_a_round_have_the_steps_that_are_counted(samples: int, exchanges: int) -> None:
     client = client_in(tiny(Codistillation(), train={"batch_size": 8, "epochs": 2}, data={"train_limit": 90}))
-    data, found = client.split(client.train.samples.subset(torch.arange(samples))), []
+    data, found, positions = client.split(client.train.samples.subset(torch.arange(samples))), [], []
     for client.exchange in range(exchanges):
-        part, _ = checkpoints.share_of_round(client, data, exchanges)
-        found.append(len(list(part.batches(epochs=1, batch_size=8, rng=torch.Generator()))) if len(part) else 0)
-    steps = checkpoints.steps_per_round(data, exchanges)
+        draws = checkpoints.share_of_round(client, data, exchanges)
+        found.append(len(draws))
+        positions += [position for draw in draws for position in draw.positions.tolist()]
+    assert sorted(positions[:samples]) == sorted(positions[samples:]) == list(range(samples))  # each once an epoch
+    steps = checkpoints.steps_per_round(data)
     counted = [checkpoints.steps_before(number, exchanges, steps) for number in range(exchanges + 1)]
     assert found == [after - before for before, after in pairwise(counted)]
     assert sum(found) == steps
@@ -165,8 +168,8 @@ def test_a_small_client_has_nothing_to_train_on_in_some_exchanges() -> None:
     few = client.train.samples.subset(torch.arange(2))
     sizes = []
     for client.exchange in range(4):
-        sizes.append(len(checkpoints.share_of_round(client, client.split(few), 4)[0]))
-    assert sizes == [0, 0, 0, 2]
+        sizes.append([len(draw.positions) for draw in checkpoints.share_of_round(client, client.split(few), 4)])
+    assert sizes == [[], [], [], [2]]
     client.__dict__["_train"], client.exchange = few, 0
     before = {name: tensor.clone() for name, tensor in client.net(init="own", keep=True).state_dict().items()}
     upload = strategy.client_update(client, Knowledge())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from fedkd.strategies.cronus import Cronus, train_on_both
 from public_runs import client_of, few_samples, server_of, tiny
 
-from fedkd import Knowledge, simulate
+from fedkd import Batch, Knowledge, Split, simulate
 from fedkd.losses import cross_entropy_loss, soft_cross_entropy
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities
+from fedkd.train import Draw
 
 
 def uploads_of(*tables: torch.Tensor) -> dict[int, Knowledge]:
@@ -51,6 +54,36 @@ def test_own_and_public_samples_are_mixed_in_proportion() -> None:
     assert parts["cross_entropy"] == pytest.approx(8 / 23 * float(cross_entropy_loss(own, truth)), abs=1e-5)
     assert parts["distillation"] == pytest.approx(15 / 23 * float(soft_cross_entropy(shared, labels)), abs=1e-5)
     assert parts["loss"] == pytest.approx(parts["cross_entropy"] + parts["distillation"])
+
+
+@pytest.mark.parametrize(
+    ("own", "public", "size", "steps"), [(3, 30, 8, 4), (16, 5, 4, 5), (16, 30, 64, 1), (9, 16, 8, 3), (1, 1, 8, 1)]
+)
+def test_every_sample_comes_once_an_epoch_in_as_many_steps_as_one_pool_would_take(
+    own: int, public: int, size: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 33, 21, 46, 25 and 2; a last batch of one sample alone joins the one before it."""
+    client = client_of(tiny("cronus", train={"batch_size": size, "epochs": 2}))
+    data, shared = (split.samples.subset(torch.arange(n)) for split, n in ((client.train, own), (client.public, public)))
+    taken: dict[str, list[list[int]]] = {"own": [], "public": []}
+    batch = Split.batch
+
+    def watched(self: Split, draw: Draw) -> Batch:
+        made = batch(self, draw)
+        taken["own" if self.samples is data else "public"].append(made.ids.tolist())
+        return made
+
+    monkeypatch.setattr(Split, "batch", watched)
+    labels = torch.full((public, 10), 0.1)
+    found = train_on_both(client.net(), client.split(data), client.split(shared), labels)
+    assert all(math.isfinite(part) for part in found.values())
+    for name, samples in (("own", data), ("public", shared)):
+        batches, ids = taken[name], sorted(samples.indices.tolist())
+        assert len(batches) == 2 * steps
+        for epoch in (batches[:steps], batches[steps:]):
+            assert sorted(id for each in epoch for id in each) == ids
+    sizes = [len(a) + len(b) for a, b in zip(taken["own"], taken["public"], strict=True)]
+    assert max(sizes) <= size + 1
 
 
 def test_what_the_others_say_moves_the_net() -> None:

@@ -146,7 +146,7 @@ def test_a_student_that_never_does_better_stays_as_it_was() -> None:
     net, public, targets, how = student()
     distil_to_best(net, public, targets, **how | {"until": Patience(300, 5, 300)})
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    distil_to_best(net, public, targets.roll(1, dims=1), **how)  # every class is called by another's name
+    distil_to_best(net, public, targets.roll(1, dims=1), **how | {"lr": 0.1})  # every class is called by another's name
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in before.items())
 
 
@@ -157,7 +157,7 @@ def test_training_ends_after_so_many_steps_without_a_better_one(monkeypatch: pyt
     fit = early_stopping.fit
 
     def counted(net: Any, data: Any, loss: Any, **rest: Any) -> dict[str, float]:
-        steps.append(len(data) // rest["batch_size"])
+        steps.append(len(rest["draws"]))
         rates.append(rest["optimizer"].param_groups[0]["lr"])
         return fit(net, data, loss, **rest)
 
@@ -169,6 +169,25 @@ def test_training_ends_after_so_many_steps_without_a_better_one(monkeypatch: pyt
     distil_to_best(net, public, targets, **how | {"until": Patience(10, 4, 100)})
     assert steps == [4, 4, 2]
     assert rates == pytest.approx([0.01, 0.01 * 0.6545, 0.01 * 0.0955], rel=1e-3)  # (1 + cos(pi t / 10)) / 2 at 0, 4, 8
+
+
+def test_each_public_sample_comes_once_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 samples in batches of 8: 8, 8, 8 and 6, whatever the steps between two looks."""
+    net, public, targets, how = student()
+    seen: list[list[int]] = []
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        return kd_loss(logits, rows)
+
+    def counted(net: Any, data: Any, against: Any, **rest: Any) -> dict[str, float]:
+        seen.extend(data.batch(draw).ids.tolist() for draw in rest["draws"])
+        return {}
+
+    monkeypatch.setattr(early_stopping, "fit", counted)
+    distil_to_best(net, public, targets, **how | {"loss": loss, "until": Patience(8, 3, 100), "batch_size": 8})
+    assert [len(ids) for ids in seen] == [8, 8, 8, 6] * 2
+    for first in (0, 4):
+        assert sorted(id for ids in seen[first : first + 4] for id in ids) == sorted(public.samples.indices.tolist())
 
 
 def test_a_student_that_diverges_is_put_back() -> None:

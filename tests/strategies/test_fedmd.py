@@ -55,6 +55,25 @@ def test_digest_and_revisit_remember_their_own_optimisers() -> None:
     assert not torch.equal(momenta[0]["0/momentum_buffer"], momenta[1]["0/momentum_buffer"])
 
 
+def test_the_revisit_goes_on_where_the_warm_up_on_own_samples_ended() -> None:
+    """Adam counts the steps of three epochs of the warm-up, then of one more epoch each round; none of the public samples."""
+    train = {"optimizer": "adam", "batch_size": 8, "lr": 1e-3, "epochs": 1}
+    data = {"train_limit": 70, "public": 30, "public_labels": True}
+    client = client_of(experiment := tiny(FedMD(private_epochs=3, public_epochs=5), data=data, train=train))
+    steps = -(-len(client.train) // 8)
+    counts = []
+    for client.round in (1, 2):
+        client.exchange = 0
+        said = experiment.strategy.client_update(client, Knowledge())
+        client.flush()
+        counts.append(client.memory["optimizer/revisit/0/step"].item())  # type: ignore[union-attr]
+        client.exchange = 1
+        experiment.strategy.client_update(client, said)
+        client.flush()
+        counts.append(client.memory["optimizer/revisit/0/step"].item())  # type: ignore[union-attr]
+    assert counts == [3 * steps, 4 * steps, 4 * steps, 5 * steps]
+
+
 def test_logits_of_the_rounds_samples_are_all_that_travels() -> None:
     """4 P C bytes each way, a client and round: 20 samples, 10 classes, 2 clients."""
     row = simulate(tiny(FedMD(public_per_round=20))).metrics[1]
