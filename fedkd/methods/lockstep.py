@@ -107,10 +107,7 @@ def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateNa
 
 
 def begin(client: Client, net: nn.Module) -> None:
-    """Forget what a round that this peer left has left: the trace of a pass that it never learned from, and losses.
-
-    ``take_turn`` does so in a round's first exchange; who looks at the net before that does it first.
-    """
+    """Forget, at a round's beginning, what one that this peer left has left: losses, and the trace of a pass without a step."""
     _take_back(client, net)
     client.memory.store(BUFFERS, {})
     for name in (LOGGED, LOGGED_NAMES):
