@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from fedkd.client import Client
 from fedkd.knowledge import Knowledge
 from fedkd.participation import attackers, draw_fault
+from fedkd.protection import SafeToTell, protected
 
 
 def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowledge], broadcast: Knowledge) -> Knowledge:
@@ -17,10 +19,10 @@ def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowle
     experiment = client.experiment
     fault = draw_fault(experiment, client.round, client.id)
     if fault == "crash":
-        raise RuntimeError("crashed (simulated)")
+        raise SafeToTell("crashed (simulated)")
     upload = update(client, broadcast)
     if experiment.privacy.noise_multiplier:
-        upload = _privatised(client, upload)
+        upload = protected(upload, experiment.privacy, partial(_noise_of, client))
     if client.id in attackers(experiment):
         from fedkd.attacks import ATTACKS
 
@@ -32,14 +34,6 @@ def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowle
     return upload
 
 
-def _privatised(client: Client, upload: Knowledge) -> Knowledge:
-    """Every table of probabilities clipped and noised, and put back among the distributions."""
-    from fedkd.aggregate import nearest_on_simplex
-    from fedkd.privacy import clip_and_noise
-
-    settings, tensors = client.experiment.privacy, dict(upload.tensors)
-    for name in (name for name, space in upload.spaces.items() if space == "probabilities"):
-        rng = client.rng(f"privacy {name}")
-        noised = clip_and_noise(tensors[name], clip=settings.clip, noise_multiplier=settings.noise_multiplier, rng=rng)
-        tensors[name] = nearest_on_simplex(noised)
-    return replace(upload, tensors=tensors)
+def _noise_of(client: Client, table: str) -> torch.Generator | None:
+    """Where this table's noise comes from: in a simulation the seed, so that it can be repeated; elsewhere no known one."""
+    return client.rng(f"privacy {table}") if client.simulated else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from fedkd.knowledge import Knowledge
 from fedkd.links import ClientEnd
 from fedkd.memory import Memory
 from fedkd.probe import Probe
+from fedkd.protection import SafeToTell, reasons_stay
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import Unpacked, from_records, to_records
 from fedkd.run_config import FUNCTION
@@ -58,12 +60,12 @@ def client_app_of(functions: Functions) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        with functions.given_only():
+        with functions.given_only(), _reasons(message.content, context):
             return Message(_exchange(message.content, context, functions), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        with functions.given_only():
+        with functions.given_only(), _reasons(message.content, context):
             return Message(_evaluate(message.content, context, functions), reply_to=message)
 
     @app.query("join")
@@ -128,7 +130,15 @@ def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> C
         memory = Memory.read(context.state)
         client = Client(int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment))
     client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
+    client.simulated = bool(context.node_config.get("simulated", False))
     return client
+
+
+def _reasons(content: RecordDict, context: Context) -> AbstractContextManager[None]:
+    """Under [privacy] what goes wrong here is told to this machine only."""
+    facts = content[INSTRUCTION]
+    private = float(context.run_config.get("privacy.noise_multiplier", 0)) > 0
+    return reasons_stay(f"client {facts['client']}, round {facts['round']}") if private else nullcontext()
 
 
 def _persist(context: Context, client: Client) -> None:
@@ -161,7 +171,8 @@ def _exchange(content: RecordDict, context: Context, functions: Functions) -> Re
         upload = under_adversity(client, strategy.client_update, broadcast)
         check_metrics(upload.metrics)
         header = {**upload.header, "round": client.round, "exchange": client.exchange, **client.common_ground}
-        upload = replace(upload, header=header, metrics={**upload.metrics, "seconds": time.perf_counter() - start})
+        seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
+        upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
         up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)
         records = to_records(up.encode(upload, which, acknowledged=str(facts["acknowledged"])))
         _close(facts, context, client)
@@ -173,6 +184,8 @@ def _evaluate(content: RecordDict, context: Context, functions: Functions) -> Re
     facts = content[INSTRUCTION]
     client = _open(facts, context, functions)
     experiment = client.experiment
+    if experiment.privacy.noise_multiplier and not client.simulated:
+        raise SafeToTell("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         received = from_records(content, memo=_UNPACKED)

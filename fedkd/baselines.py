@@ -16,14 +16,14 @@ NAMES = ("local", "centralised", "ensemble", "fedavg")
 
 
 def baselines_of(experiment: Experiment) -> dict[str, Experiment]:
-    """The baselines of an experiment by name: it itself but for the strategy.
+    """The baselines of an experiment by name: it itself but for the strategy, and without [privacy], which they do not have.
 
     Left out are the experiment's own strategy and what these clients cannot do, as FedAvg with unequal nets.
     """
     from fedkd.registry import name_of
 
     own = name_of(type(experiment.strategy))
-    return {name: experiment.replace(strategy=name) for name in NAMES if name != own and _can(experiment, name)}
+    return {name: experiment.replace(strategy=name, privacy={}) for name in NAMES if name != own and _can(experiment, name)}
 
 
 def _can(experiment: Experiment, name: str) -> bool:

@@ -57,8 +57,9 @@ class Books:
         """
         self.count(received.traffic)
         for client, upload in received.uploads.items():
-            seconds = self.clients[client].get("seconds", 0.0) + upload.metrics.get("seconds", 0.0)
-            self.clients[client] |= {"weight": upload.weight, **upload.metrics, "seconds": seconds}
+            before = self.clients[client].get("seconds", 0.0)
+            seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}
+            self.clients[client] |= {"weight": upload.weight, **upload.metrics, **seconds}
         for client, reason in received.failed.items():
             self.fail(client, reason)
         for client in received.late:

@@ -19,6 +19,9 @@ from fedkd.train import Split
 class Client(Node):
     """One client. Nothing survives a round but ``memory``; nothing survives a call but ``memory`` and ``live`` values."""
 
+    #: Whether it is one of a simulation of ours, where all clients' data lie with the experimenter.
+    simulated = False
+
     def __init__(
         self,
         id: int,

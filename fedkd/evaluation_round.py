@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fedkd.answers import check_answer
 from fedkd.books import Books
+from fedkd.errors import Notice
 from fedkd.evaluate import PEER_LOGITS, evaluate_global
 from fedkd.exchange import EVALUATE, PROBE, Courier, Traffic
 from fedkd.grids.jobs import JobGrid
@@ -34,6 +36,7 @@ class EvaluationRound:
         self._experiment = server.experiment
         self._compares = False
         self._splits: tuple[str, ...] = ("own",)
+        self._asked: list[int] = []
 
     def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
@@ -57,16 +60,24 @@ class EvaluationRound:
                 with_probes[id(knowledge)] = self._courier.as_received(knowledge).with_tensors("weights", probes)
             return with_probes[id(knowledge)]
 
-        broadcasts = {client: evaluated(personal.get(client, common)) for client in draw_evaluated(self._experiment)}
+        self._asked = self._whom_to_ask()
+        broadcasts = {client: evaluated(personal.get(client, common)) for client in self._asked}
         self._compares = strategy.compares_clients and not predictors
         self._splits = ("own",) if predictors else ("own", "global")
         facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
         facts |= {"compared": 1} if self._compares else {}
         return self._courier.instruct(EVALUATE, broadcasts, facts, books.evaluation)
 
+    def _whom_to_ask(self) -> list[int]:
+        """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""
+        if self._experiment.privacy.noise_multiplier and not isinstance(self._courier.grid, JobGrid):
+            warnings.warn("as [privacy] is on, clients elsewhere are not asked for their accuracy", Notice, stacklevel=2)
+            return []
+        return draw_evaluated(self._experiment)
+
     def absorb(self, replies: Iterable[Message], books: Books) -> None:
         """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
-        contents, received = self._courier.receive(replies, draw_evaluated(self._experiment))
+        contents, received = self._courier.receive(replies, self._asked)
         own, everyone, beside, beside_global = [], [], [], []
         logits: dict[int, Tensor] = {}
         failed = dict.fromkeys(received.late, "no answer in time") | received.failed

@@ -98,6 +98,8 @@ class Experiment(Section):
     def _check_together(self) -> Self:
         from fedkd.codecs import chain
         from fedkd.nets.build import check_net
+        from fedkd.protection import check_protected
+        from fedkd.upload_schemas import schemas_before_data
 
         for key, names in (("uplink", self.strategy.uplink(self)), ("downlink", self.strategy.downlink(self))):
             chain(names, key)
@@ -107,6 +109,8 @@ class Experiment(Section):
                 with under(key):
                     check_net(name, self.net_options.get(name, {}))
         self.strategy.check(self)
+        if self.privacy.noise_multiplier and (schemas := schemas_before_data(self)):
+            check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
         if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):
             name = type(self.strategy).__name__
             raise InputError(f"late_rounds: uploads of {name} make sense in their own round only: set it to 0")

@@ -71,9 +71,8 @@ def check_header(upload: Knowledge, *, round: int, exchange: int, common_ground:
         raise Rejected(f"it answers round {upload.header.get('round')}, exchange {upload.header.get('exchange')}")
     for name, expected in common_ground.items():
         if (said := upload.header.get(name)) != expected:
-            raise Rejected(
-                f"its {name.replace('_', ' ')} is {said or 'not named'}, the server's is {expected}: give both the same data"
-            )
+            found = f"its {name.replace('_', ' ')} is {said or 'not named'}, the server's is {expected}"
+            raise Rejected(f"{found}: give both the same data and experiment")
 
 
 def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes: int) -> None:

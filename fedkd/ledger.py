@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 from fedkd.knowledge import TensorSpec
 from fedkd.memory import Memory
+from fedkd.privacy import EVERYTHING_OF_A_CLIENT, gaussian_epsilon
+from fedkd.protection import NOISED
 from fedkd.settings import Privacy
+
+#: In every row beside ``epsilon`` and ``delta``: a number without its neighbours says nothing.
+EPSILON_OF = f"all uploads so far of the client that sent most; neighbours: {EVERYTHING_OF_A_CLIENT}, replaced"
 
 
 @final
@@ -17,19 +22,16 @@ class Ledger:
     def __init__(self, privacy: Privacy, memory: Memory) -> None:
         self._privacy, self._memory = privacy, memory
 
-    def enter(self, asked: Mapping[int, Mapping[str, TensorSpec]]) -> dict[str, float]:
-        """Count the tables that these clients were asked for; gives epsilon and delta of who has released most.
+    def enter(self, asked: Mapping[int, Mapping[str, TensorSpec]]) -> dict[str, Any]:
+        """Count the tables that these clients were asked for; gives epsilon and delta of who has released most, and of what.
 
-        An upload that was lost counts too: somebody may have seen it. The unit of privacy is everything that one client
-        holds. Empty before the first release.
+        An upload that was lost counts too: somebody may have seen it. Empty before the first release.
         """
         for client, schema in asked.items():
-            tables, key = sum(spec.space == "probabilities" for spec in schema.values()), f"releases/{client}"
+            tables, key = sum(spec.space == NOISED for spec in schema.values()), f"releases/{client}"
             self._memory[key] = int(self._memory.get(key, 0)) + tables
         most = max((int(self._memory[key]) for key in self._memory if key.startswith("releases/")), default=0)
         if not most:
             return {}
-        from fedkd.privacy import gaussian_epsilon
-
         epsilon = gaussian_epsilon(self._privacy.noise_multiplier, most, self._privacy.delta)
-        return {"epsilon": epsilon, "delta": self._privacy.delta}
+        return {"epsilon": epsilon, "delta": self._privacy.delta, "epsilon_of": EPSILON_OF}

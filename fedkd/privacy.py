@@ -1,12 +1,14 @@
 """Differential privacy of uploads: noise on tables, noisy votes, one subsample; each with what it guarantees.
 
 Every guarantee holds against whoever sees the uploads, the server included, and only if the noise is secret: a simulation
-draws it from the experiment's seed, so whoever knows that seed can take it off again.
+draws it from the experiment's seed, so whoever knows that seed can take it off again. What of an upload is noised, and what an
+experiment's ``epsilon`` covers, stands in ``fedkd.protection``.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 from typing import final
 
@@ -31,7 +33,7 @@ class Guarantee:
     unit: str
 
 
-def clip_and_noise(table: Tensor, *, clip: float, noise_multiplier: float, rng: torch.Generator) -> Tensor:
+def clip_and_noise(table: Tensor, *, clip: float, noise_multiplier: float, rng: torch.Generator | None) -> Tensor:
     """The Gaussian mechanism on a whole table: its L2 norm is cut to ``clip``, then each element gets N(0, s^2) noise.
 
     s is ``noise_multiplier * clip``. Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", appendix A.
@@ -40,24 +42,34 @@ def clip_and_noise(table: Tensor, *, clip: float, noise_multiplier: float, rng: 
         table: (P, C), any float type and any device; not changed.
         clip: > 0, the largest norm of the P * C elements taken together; of P rows of probabilities it is at most sqrt(P).
         noise_multiplier: >= 0; ``gaussian_epsilon`` turns it into epsilon.
-        rng: a CPU generator whose state the receiver cannot know.
+        rng: a CPU generator whose state the receiver cannot know; None: the operating system's randomness, which nobody can
+            repeat. (A torch generator has 2^32 states to try, whatever its seed.)
 
     Returns:
-        (P, C) of the table's dtype, no longer on the simplex: ``nearest_on_simplex`` puts it back, at no cost to privacy.
+        (P, C) of the table's dtype, no longer on the simplex: ``nearest_on_simplex`` puts it back, at no cost to privacy. What
+        is not finite counts as 0, or a net that diverged would show through any noise.
     """
-    precise = table.to(torch.promote_types(table.dtype, torch.float32))
+    precise = table.to(torch.promote_types(table.dtype, torch.float32)).nan_to_num(0.0, 0.0, 0.0)
     norm: Tensor = torch.linalg.vector_norm(precise)  # ()
     clipped = precise / (norm / clip).clamp(min=1)
-    noise = torch.randn(table.shape, dtype=precise.dtype, generator=rng).to(table.device)
+    noise = _standard_normal(table.shape, precise.dtype, rng).to(table.device)
     return (clipped + noise_multiplier * clip * noise).to(table.dtype)
+
+
+def _standard_normal(shape: torch.Size, dtype: torch.dtype, rng: torch.Generator | None) -> Tensor:
+    if rng is not None:
+        return torch.randn(shape, dtype=dtype, generator=rng)
+    secret = random.SystemRandom()
+    return torch.tensor([secret.gauss(0, 1) for _ in range(shape.numel())], dtype=dtype).view(shape)
 
 
 def gaussian_epsilon(noise_multiplier: float, releases: int, delta: float) -> float:
     """The epsilon of one client that sent so many tables through ``clip_and_noise``, by Rényi accounting.
 
-    The unit is ``EVERYTHING_OF_A_CLIENT`` (local differential privacy): a table is any function of all that the client holds
-    and of what it received, so other data may give any other table. Two tables of norm at most ``clip`` are up to 2 ``clip``
-    apart, hence the noise is ``noise_multiplier / 2`` sensitivities. A client that sits a round out gains nothing by chance:
+    The unit is ``EVERYTHING_OF_A_CLIENT``, and neighbours are two worlds in which that was replaced (local differential
+    privacy): a table is any function of all that the client holds and of what it received, so other data may give any other
+    table. Two tables of norm at most ``clip`` are up to 2 ``clip`` apart, hence the noise is ``noise_multiplier / 2``
+    sensitivities. A client that sits a round out gains nothing by chance:
     the server sees who uploads, so there is no amplification by sampling. Count the tables that the client did send.
 
     Args:

@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedkd.errors import InputError
 from fedkd.experiment import Experiment, Functions
 from fedkd.grids.jobs import JobGrid
 from fedkd.history import History
@@ -74,7 +75,16 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
 
 
 def restore(run: Run, directory: RunDirectory) -> None:
-    """Put a run where its directory's last checkpoint left it."""
+    """Put a run where its directory's last checkpoint left it.
+
+    Raises:
+        InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
+    """
+    if run.experiment.privacy.noise_multiplier and not isinstance(run.courier.grid, JobGrid):
+        raise InputError(
+            "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
+            "in the round that broke off: begin a new run"
+        )
     checkpoint = directory.load_checkpoint()
     run.done = checkpoint.round
     run.history = History(*(read_lines(directory.path / name) for name in ("metrics.jsonl", "clients.jsonl")))

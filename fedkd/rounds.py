@@ -24,10 +24,12 @@ from fedkd.links import ServerEnd
 from fedkd.lost_rounds import LostRounds, failure_of
 from fedkd.memory import Memory
 from fedkd.participation import draw_cohort, draw_fault, draw_in_time, enough_of
+from fedkd.protection import check_protected
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import with_arrays
 from fedkd.rehearsal import rehearse
 from fedkd.server import Server
+from fedkd.upload_schemas import upload_schemas
 
 OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
 
@@ -52,6 +54,8 @@ class Run:
         self.latecomers = Latecomers(experiment.late_rounds)
         federation, device = experiment.federation(), device_of(experiment)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
+        if experiment.privacy.noise_multiplier:
+            check_protected(type(self.strategy).__name__, upload_schemas(self.server), partition=experiment.data.partition)
         self.evaluation = EvaluationRound(self.server, self.courier)
         self.done = -1
         self.common, self.personal = Knowledge(), dict[int, Knowledge]()

@@ -143,11 +143,19 @@ class Attacking(Section):
 
 
 class Privacy(Section):
-    """Clipping and Gaussian noise on every table of probabilities that a client uploads; a noise of 0 is off."""
+    """Clipping and Gaussian noise on every table of probabilities that a client uploads, and nothing exact beside them.
+
+    A noise of 0 is off. What may not be noised so is refused: see ``fedkd.protection``.
+    """
 
     noise_multiplier: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     delta: float = Field(1e-5, gt=0, lt=1)
+
+    @property
+    def noise(self) -> str:
+        """How much noise on which norm, in words; empty where it is off."""
+        return f"{self.noise_multiplier:g} x {self.clip:g}" if self.noise_multiplier else ""
 
 
 class Engine(Section):

@@ -158,11 +158,12 @@ class Certain(Strategy):
     sends: ClassVar[str] = "one row"
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        heard = float(broadcast.tensors["row"][0, 0]) if broadcast.tensors else 1.0
-        return Knowledge.of("probabilities", {"row": torch.tensor([[1.0, 0.0]])}, metrics={"heard": heard})
+        return Knowledge.of("probabilities", {"row": torch.tensor([[1.0, 0.0]])}, metrics={"loss": 0.0})
 
     def server_update(self, server: Server, uploads: dict[int, Knowledge]) -> Knowledge:
-        return Knowledge.of("probabilities", {"row": torch.stack([u.tensors["row"] for u in uploads.values()]).mean(0)})
+        row = torch.stack([upload.tensors["row"] for upload in uploads.values()]).mean(0)
+        server.report({"heard": float(row[0, 0])})
+        return Knowledge.of("probabilities", {"row": row})
 
     def predictors(self, node: object, broadcast: Knowledge) -> dict[str, object]:
         return {}
@@ -177,6 +178,8 @@ def test_noise_falls_on_uploaded_probabilities_and_its_epsilon_grows_with_every_
     assert epsilons == sorted(epsilons) and epsilons[0] < epsilons[2]
     assert history.metrics[1]["delta"] == 1e-3
     assert history.metrics[1]["clients_ok"] == 10  # back on the simplex: the guard lets it pass
-    assert history.metrics[2]["heard"] != 1.0
-    assert "epsilon" not in run(Certain()).metrics[1]
-    assert run(Certain()).metrics[2]["heard"] == 1.0
+    assert history.metrics[2]["server_heard"] != 1.0
+    assert "loss" not in history.metrics[2]
+    plain = run(Certain()).metrics[2]
+    assert "epsilon" not in plain
+    assert (plain["server_heard"], plain["loss"]) == (1.0, 0.0)

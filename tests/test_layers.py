@@ -36,6 +36,9 @@ LAYERS = {
     "fedkd/codecs/": ("torch", "numpy", "fedkd.codecs", "fedkd.knowledge", "fedkd.lowrank", *LEAVES),
     "fedkd/lowrank.py": ("torch", *LEAVES),
     "fedkd/privacy.py": ("torch", "dp_accounting", *LEAVES),
+    "fedkd/protection.py": (
+        *("torch", "fedkd.aggregate.nearest_on_simplex", "fedkd.knowledge", "fedkd.privacy", "fedkd.settings.Privacy", *LEAVES),
+    ),
     "fedkd/peer_scores.py": ("torch", *LEAVES),
     "fedkd/representation_scores.py": ("torch",),
     "fedkd/few_labels.py": ("torch",),

@@ -69,6 +69,18 @@ def test_the_noise_is_as_wide_as_clip_times_multiplier_and_the_same_for_the_same
     assert not torch.equal(noisy, clip_and_noise(table, clip=0.5, noise_multiplier=4.0, rng=rng(1)))
 
 
+def test_noise_without_a_generator_is_as_wide_and_never_the_same() -> None:
+    tables = [clip_and_noise(torch.zeros(100, 100), clip=0.5, noise_multiplier=4.0, rng=None) for _ in range(2)]
+    assert tables[0].std().item() == pytest.approx(2.0, rel=0.1)
+    assert not torch.equal(*tables)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_does_not_show_through_the_noise(bad: float) -> None:
+    noisy = [clip_and_noise(torch.tensor([[value, 0.5]]), clip=1.0, noise_multiplier=1.0, rng=rng()) for value in (bad, 0.0)]
+    assert torch.equal(*noisy)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_a_noisy_table_keeps_its_type_and_the_one_given_is_left_alone(dtype: torch.dtype) -> None:
     table = uniform(4, 3).to(dtype)
@@ -106,6 +118,17 @@ def test_gaussian_epsilon_bounds_the_exact_value_of_data_exchanged_for_other_dat
 ) -> None:
     exact = exact_epsilon(noise_multiplier / 2 / math.sqrt(releases), 1e-5)  # two tables may be 2 clip apart
     assert exact <= gaussian_epsilon(noise_multiplier, releases, 1e-5) <= 1.15 * exact
+
+
+def test_two_tables_with_noise_of_four_clips_by_hand() -> None:
+    """Half of 4 are 2 sensitivities: RDP of order a costs a / 8 a table. Of two, a / 4 + ln(1e5) / (a - 1) is least at 7.79.
+
+    That is Mironov 2017, proposition 3, arXiv 1702.07476: 1.946 + 1.697; the accountant converts more tightly.
+    """
+    order = 1 + math.sqrt(4 * math.log(1e5))
+    by_hand = order / 4 + math.log(1e5) / (order - 1)
+    assert by_hand == pytest.approx(3.643, abs=1e-3)
+    assert exact_epsilon(2 / math.sqrt(2), 1e-5) <= gaussian_epsilon(4.0, 2, 1e-5) <= by_hand
 
 
 def test_gaussian_epsilon_falls_with_noise_and_grows_with_releases_and_with_a_smaller_delta() -> None:

@@ -28,7 +28,8 @@ from fedkd.grids.flower import (
 
 
 class JobGrid(Grid):
-    """A grid of simulated nodes 0 to N-1, of which node ``i`` has ``{"partition-id": i, "num-partitions": N}``.
+    """A grid of simulated nodes 0 to N-1, of which node ``i`` has ``{"partition-id": i, "num-partitions": N}``
+    and ``"simulated": True``.
 
     A subclass says where clients run: it implements `run_jobs`, takes a client's Context (or its state) from `context`,
     and leaves the new state there. Between `open` and `close` a grid is bound to one app; after that it may be opened

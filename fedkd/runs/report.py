@@ -36,6 +36,7 @@ COLUMNS = {
     "agreement": "agreement",
     "peer_divergence": "divergence",
     "distillation_weight": "weight",
+    "epsilon": "epsilon",
     "loss": "loss",
     "bytes_up": "up",
     "bytes_down": "down",
@@ -126,6 +127,7 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         *(probe if probed else []),
         *(compared if has_peers(run) else []),
         *(described for key, described in OF_REPRESENTATIONS.items() if any(key in row for row in run.rows)),
+        *privacy(run),
         ("Last", "after the last round: the number to quote"),
         ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
         ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),
@@ -133,6 +135,27 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         ("Clients", f"{clients}, of which {share:.0%} take part in a round"),
         ("Bytes", "raw tensor bytes of training exchanges, summed over clients; evaluation is counted apart"),
         ("Seed", f"{run.seed}; one run is one draw: compare methods over several seeds"),
+    ]
+
+
+def privacy(run: RecordedRun) -> list[tuple[str, str]]:
+    """What the noise of a run guarantees, and what it does not cover; nothing where none was drawn."""
+    noised = [row for row in run.rows if "epsilon_of" in row]
+    if not noised:
+        return []
+    last = noised[-1]
+    spent = f"{last['epsilon']:.4g}" if last["epsilon"] is not None else "without bound"  # infinity is no JSON
+    return [
+        (
+            "Epsilon",
+            f"{spent} at delta {last['delta']:g} after the last round, of {last['epsilon_of']}; towards all, the server too",
+        ),
+        (
+            "Not covered by epsilon",
+            "whoever knows the seed, from which a simulation draws its noise; that and when a client answers; class names, the "
+            "pixels' mean and public samples; clients' accuracies here, which were measured by the experimenter, who has all "
+            "data: where clients run elsewhere they are not sent",
+        ),
     ]
 
 
