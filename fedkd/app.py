@@ -138,7 +138,7 @@ def _reasons(content: RecordDict, context: Context) -> AbstractContextManager[No
     """Under [privacy] what goes wrong here is told to this machine only."""
     facts = content[INSTRUCTION]
     private = float(context.run_config.get("privacy.noise_multiplier", 0)) > 0
-    return reasons_stay(f"client {facts['client']}, round {facts['round']}") if private else nullcontext()
+    return reasons_stay(f"client {facts['client']!r}, round {facts['round']!r}") if private else nullcontext()
 
 
 def _persist(context: Context, client: Client) -> None:

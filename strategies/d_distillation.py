@@ -44,8 +44,8 @@ class DDistillation(Strategy):
     4 |R| C bytes and is sent as much from each neighbour. ``edges`` counts these, ``edge_bytes`` is what one of them carried.
     A client's first z is its first s. An edge counts in a round if both its ends uploaded, so that failures and absences keep
     the mean of all z the mean of all s; a client whose neighbours are missing goes on with its own z. z may leave [0, 1]:
-    it travels as an embedding, for which [privacy] has no mechanism. Lossy codecs round z where it is kept too, and what they took is
-    given back a round later: else the mean of all z would wander off.
+    it travels as an embedding, for which [privacy] has no mechanism. Lossy codecs round z where it is kept too, and what they
+    took is given back a round later: else the mean of all z would wander off.
     Deviations: a step takes a batch of R for a batch of the client's samples, instead of all of R; all of z travels, not a
     random part. rho is ours; learning rates are those of [train], where the proof lets them fall.
     """
