@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flwr.serverapp import Grid
+
 from fedkd.app import client_app_of, server_app_of
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment
@@ -54,7 +56,7 @@ def simulate(
 def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
     """The grid that the settings, or ``engine`` in their place, ask for."""
     name = engine or settings.name
-    if isinstance(name, JobGrid):
+    if isinstance(name, Grid):  # one of another kind that can be opened is welcome too
         return name
     if name == "ray":
         return RayGrid(settings.actors, settings.num_cpus, settings.num_gpus, settings.address)
