@@ -70,8 +70,10 @@ def client_app_of(functions: Functions) -> ClientApp:
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
+        with functions.given_only():
+            facts = _experiment(context, functions).federation().facts
         partition = int(context.node_config.get("partition-id", -1))
-        return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition})}), reply_to=message)
+        return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
     @app.query("persist")
     def persist(message: Message, context: Context) -> Message:
@@ -119,14 +121,19 @@ def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | No
     return Functions(nets=dict(named), data=data, strategy=strategy, code=dict(code or {}))
 
 
+def _experiment(context: Context, functions: Functions) -> Experiment:
+    """The experiment of the run, with this node's own place of the files."""
+    config = dict(context.run_config)
+    if path := context.node_config.get("data-path"):
+        config["data.path"] = path
+    return Experiment.from_flat(config, functions)
+
+
 def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> Client:
     """The client of this call: the live one of this very Context and round, else a new one from memory."""
     held, client = _LIVE.pop(id(context), (None, None))
     if client is None or held is not context or client.round != facts["round"]:
-        config = dict(context.run_config)
-        if path := context.node_config.get("data-path"):
-            config["data.path"] = path
-        experiment = Experiment.from_flat(config, functions)
+        experiment = _experiment(context, functions)
         memory = Memory.read(context.state)
         client = Client(int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment))
     client.round, client.exchange = int(facts["round"]), int(facts["exchange"])

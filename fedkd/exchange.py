@@ -13,7 +13,7 @@ from fedkd import codecs
 from fedkd.errors import InputError
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard, too_heavy
-from fedkd.joining import assign_clients, claims_of
+from fedkd.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.knowledge import Knowledge
 from fedkd.links import ServerEnd
 from fedkd.reasons import clipped, in_words
@@ -77,25 +77,25 @@ class Courier:
         """Whether clients may keep live values between the exchanges of a round."""
         return isinstance(self.grid, JobGrid) and self.grid.keeps_contexts
 
-    def join(self, poll: float = 0.5) -> None:
-        """Find out which node is which client: by its ``partition-id``, else by the order of node ids.
+    def join(self, facts: Mapping[str, str], poll: float = 0.5) -> None:
+        """Find out which node is which client, and that all hold the data of which these are the ``facts``.
 
-        Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there.
+        Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there; each is the client of its
+        ``partition-id``, or else they come in the order of node ids.
 
         Raises:
-            InputError: too few nodes within the timeout, or two nodes claim one partition.
+            InputError: too few nodes within the timeout, two nodes claim one partition, or a node holds other data.
         """
-        if isinstance(self.grid, JobGrid):
-            self._node_of = {client: client for client in range(self._clients)}
-            return
         deadline = time.monotonic() + self._timeout
         while len(nodes := sorted(self.grid.get_node_ids())) < self._clients:
             if time.monotonic() > deadline:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
             time.sleep(poll)
         asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
-        replies = self.grid.send_and_receive(asked, timeout=self._timeout)
+        replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
+        refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
+        check_data(replies, INSTRUCTION, {node: client for client, node in self._node_of.items()}, facts)
 
     def instruct(
         self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: dict[int, Traffic]

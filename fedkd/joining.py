@@ -1,4 +1,4 @@
-"""Which node is which client: by the ``partition-id`` that a node says it has, else by the order of node ids."""
+"""Before round 1: which node is which client, and whether all of them hold the server's data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import ConfigRecord, Message
 
 from fedkd.errors import InputError, Notice
+from fedkd.reasons import first_line
 
 
 def claims_of(replies: Iterable[Message], record: str) -> dict[int, int]:
@@ -18,6 +19,32 @@ def claims_of(replies: Iterable[Message], record: str) -> dict[int, int]:
         claim = said.get("partition-id") if isinstance(said, ConfigRecord) else None
         claims.setdefault(reply.metadata.src_node_id, claim if type(claim) is int else -1)
     return claims
+
+
+def refuse_errors(replies: Iterable[Message]) -> None:
+    """Raise InputError for the first node, in order of id, that could not even load the run's data."""
+    for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
+        if reply.has_error():
+            reason = first_line(reply.error.reason).removeprefix("InputError: ")
+            raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
+
+
+def check_data(replies: Iterable[Message], record: str, client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
+    """Compare what each client's node says of its data, by name, with the server's.
+
+    Raises:
+        InputError: the first client, in order of id, whose node holds other data.
+    """
+    said = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
+    for client, reply in sorted(said.items()):
+        facts = reply.content.get(record) if reply.has_content() else None
+        for name, expected in ours.items():
+            theirs = facts.get(name) if isinstance(facts, ConfigRecord) else None
+            if theirs != expected:
+                what = (
+                    f"its {name.replace('_', ' ')} is {str(theirs or 'not said')[:64]}, the server's is {expected or 'empty'}"
+                )
+                raise InputError(f"client {client} holds other data than the server ({what}): give all nodes the same files")
 
 
 def assign_clients(claims: Mapping[int, int], nodes: Sequence[int], clients: int) -> dict[int, int]:

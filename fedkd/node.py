@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -66,11 +65,9 @@ class Node(ABC):
     @cached_property
     def common_ground(self) -> dict[str, str]:
         """What all nodes must agree on for their tables to mean the same: the classes, the public set's hash, the noise."""
-        names = "\n".join(map(str, self.federation.source.classes))
-        label_space = hashlib.blake2b(names.encode(), digest_size=8).hexdigest()
         public = {"public_set": self.federation.public_hash} if self.experiment.strategy.needs.public else {}
         noise = {"noise": said} if (said := self.experiment.privacy.noise) else {}
-        return {"label_space": label_space, **public, **noise}
+        return {"label_space": self.federation.label_space, **public, **noise}
 
     def rng(self, purpose: str) -> torch.Generator:
         """A fresh generator, a function of (seed, round, exchange, this node, purpose)."""

@@ -74,7 +74,7 @@ class Run:
         """
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.server)
-            self.courier.join()
+            self.courier.join(self.server.federation.facts)
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()

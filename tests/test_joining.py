@@ -1,14 +1,20 @@
 """Where node ids mean nothing, who is which client is settled before the first round; the metrics do not notice."""
 
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from grids.renumbered import RenumberedGrid
+from PIL import Image
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.data import Source
 from fedkd.errors import Notice
 from fedkd.grids import InProcessGrid
 from fedkd.history import TIMES
@@ -84,3 +90,43 @@ class Reply:
 
 def said(node: int, number: object) -> Reply:
     return Reply(node, RecordDict({"fedkd.instruction": ConfigRecord({} if number is None else {"partition-id": number})}))
+
+
+def other_in_each_process() -> Source:
+    """A source that no two processes agree on, as one that draws without a seed."""
+    images = torch.arange(160, dtype=torch.int64).add(os.getpid()).remainder(256).to(torch.uint8).view(40, 1, 2, 2)
+    return Source("drawn anew", images, torch.arange(40) % 2, images[:4], torch.arange(4) % 2, ("even", "odd"))
+
+
+def test_a_node_that_holds_other_data_is_named_before_round_1(tmp_path: Path) -> None:
+    for site in ("here", "there"):
+        for name in ("ant", "bee"):
+            (tmp_path / site / "train" / name).mkdir(parents=True)
+            for number in range(6):
+                colour = 10 * number + 100 * (name == "bee") + (site == "there")
+                Image.new("L", (8, 8), colour).save(tmp_path / site / "train" / name / f"{number}.png")
+    data = {"source": str(tmp_path / "here"), "clients": 2, "partition": "iid"}
+    grid = RenumberedGrid({7: {}, 9: {"data-path": str(tmp_path / "there")}})
+    with pytest.raises(
+        InputError, match=r"^client 1 holds other data than the server \(its content hash is \w+, the server's is"
+    ):
+        simulate(EXPERIMENT.replace(data=data), grid, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    shutil.copytree(tmp_path / "here", tmp_path / "elsewhere")
+    grid = RenumberedGrid({7: {}, 9: {"data-path": str(tmp_path / "elsewhere")}})
+    assert simulate(EXPERIMENT.replace(data=data), grid).metrics[-1]["clients_ok"] == 2  # the same files, in another place
+
+
+def test_a_node_that_cannot_load_its_data_says_why(tmp_path: Path) -> None:
+    grid = RenumberedGrid({7: {"partition-id": 0}, 8: {"partition-id": 1}, 9: {"partition-id": 2, "data-path": str(tmp_path)}})
+    experiment = EXPERIMENT.replace(data={"source": "fashion_mnist", "clients": 3, "partition": "iid", "train_limit": 90})
+    with pytest.raises(InputError, match=r"^node 9 cannot join: .*" + re.escape(str(tmp_path))):
+        simulate(experiment, grid)
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("ray_session")
+def test_workers_whose_source_gives_other_images_are_found_out() -> None:
+    experiment = EXPERIMENT.replace(data={"source": lambda: other_in_each_process(), "clients": 3, "partition": "iid"})
+    with pytest.raises(InputError, match=r"^client \d holds other data than the server"):
+        simulate(experiment, "ray")

@@ -70,6 +70,16 @@ class Federation:
         return counts.expand(self.clients, classes)
 
     @cached_property
+    def label_space(self) -> str:
+        """A hex digest of the classes' names in their order: what a label means."""
+        return hashlib.blake2b("\n".join(map(str, self.source.classes)).encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """What must be equal wherever a part of this federation is worked on: the content, the classes, the public set."""
+        return {"content_hash": self.source.content_hash, "label_space": self.label_space, "public_set": self.public_hash}
+
+    @cached_property
     def public_hash(self) -> str:
         """A hex digest of the public images by id, in whatever order a node holds them. Empty without a public set."""
         if self.public is None:
