@@ -25,7 +25,7 @@ def refuse_errors(replies: Iterable[Message]) -> None:
     """Raise InputError for the first node, in order of id, that could not even load the run's data."""
     for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
         if reply.has_error():
-            reason = first_line(reply.error.reason).removeprefix("InputError: ")
+            reason = first_line(reply.error.reason or "").removeprefix("InputError: ")
             raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
 
 
