@@ -70,7 +70,8 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0-2 or 0,3,7. Finished ones are skipped.")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key, e.g. data.alpha=0.1.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key, e.g. data.alpha=0.1. With --resume: rounds=30."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's directory, or the seeds' parent [default: runs/FILE-STRATEGY-sSEED].")
@@ -88,12 +89,11 @@ def run(
             "FILE": file,
             "--seed": seed,
             "--seeds": seeds,
-            "--set": changes,
             "--out": out,
             "--baselines": baselines or None,
         }
         refuse_together("--resume goes on with the experiment in DIR", given)
-        launches = [resumed(resume)]
+        launches = [resumed(resume, parse_changes(changes or []))]
     elif file is None:
         raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd run --resume DIR`")
     elif seed is not None and seeds is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def beside(place: Path, experiment: Experiment) -> dict[Path, Experiment]:
 
 def at(place: Path, experiment: Experiment, *, go_on: bool) -> Launch:
     """A run in this directory. Raises InputError if it is taken: by anything, or with ``go_on`` by something else than it."""
-    from fedkd.runs.directory import refuse_if_taken
+    from fedkd.runs.place import refuse_if_taken
 
     launch = Launch(experiment, place, resume=go_on and (place / "experiment.toml").exists())
     if launch.resume:
@@ -105,26 +104,37 @@ def default_place(file: Path, experiment: Experiment) -> Path:
     return Path("runs") / f"{stem}-s{experiment.seed}"
 
 
-def resumed(path: Path) -> Launch:
+def resumed(path: Path, overrides: Mapping[str, str]) -> Launch:
     """The run in ``path``, to be gone on with. Raises InputError where there is none, or nothing is left to do."""
     from fedkd.experiment import Experiment
+    from fedkd.runs.directory import RunDirectory
+    from fedkd.runs.identity import EXPERIMENT
+    from fedkd.runs.place import refuse_without_run
     from fedkd.runs.recorded import RecordedRun
 
-    if RecordedRun.read(path).finished:
-        raise InputError(f"{path} has all its rounds: nothing to resume; see {path / 'report.html'}")
-    return Launch(Experiment.from_toml(path / "experiment.toml"), path, resume=True)
+    refuse_without_run(path)
+    if not overrides and (path / "report.html").exists() and RecordedRun.read(path).finished:
+        cure = "nothing to resume, but for more of them: --set rounds=NUMBER"
+        raise InputError(f"{path} has all its rounds: {cure}; see {path / 'report.html'}")
+    RunDirectory.find(path)
+    return Launch(Experiment.from_toml(path / EXPERIMENT, overrides), path, resume=True)
 
 
 def refuse_other_experiment(launch: Launch) -> None:
-    """Raise InputError if the directory holds a run of another experiment than the one asked for."""
-    from fedkd.config_text import flatten
+    """Raise InputError if the directory holds a run of another experiment, data or code than asked for, or was edited."""
+    from fedkd.recording import identity_of
+    from fedkd.runs.changes import told_apart
+    from fedkd.runs.directory import RunDirectory
+    from fedkd.runs.identity import changed_since
     from fedkd.runs.recorded import RecordedRun
 
-    asked, there = flatten(tomllib.loads(launch.experiment.to_toml())), RecordedRun.read(launch.out).experiment
-    for key in asked.keys() | there.keys():
-        if not key.startswith("engine.") and asked.get(key) != there.get(key):
-            was = f"{key} is {there.get(key)!r} there and {asked.get(key)!r} here"
-            raise InputError(f"{launch.out} holds a run of another experiment ({was}): give another directory with --out")
+    there, now = RecordedRun.read(launch.out), identity_of(launch.experiment, launch.experiment.functions())
+    if (launch.out / "checkpoint").is_dir():
+        RunDirectory.find(launch.out)
+    for key, (was, is_now) in changed_since(launch.out, there.experiment, now).items():
+        if not key.startswith("engine."):
+            told = f"{told_apart(key, was)} there and {told_apart(key, is_now)} here"
+            raise InputError(f"{launch.out} holds a run of another experiment ({told}): give another directory with --out")
 
 
 def carry_out_all(launches: Sequence[Launch], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:
@@ -151,13 +161,12 @@ def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool)
 
     if launch.resume:
         there = RecordedRun.read(launch.out)
-        if there.finished:
+        if there.has(launch.experiment.rounds):
             if not (quiet or as_json):
                 print(f"{launch.out}: all rounds done, skipped")
             return
         if there.failure and there.rounds_done >= launch.experiment.rounds:
             raise RunFailed(f"{there.failure}; to run it again, remove {launch.out} first")
-    from fedkd.runs.directory import discard_unstarted
     from fedkd.simulation import simulate
 
     title = f"{launch.out}  ({'going on' if launch.resume else 'new run'}, Ctrl-C stops it)"
@@ -165,9 +174,9 @@ def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool)
         with display(title, launch.experiment.rounds, as_json=as_json, quiet=quiet) as on_round:
             simulate(launch.experiment, engine, out=launch.out, resume=launch.resume, on_round=on_round)
     except BaseException as error:
-        nothing_kept = not launch.resume and discard_unstarted(launch.out)
         if not isinstance(error, KeyboardInterrupt):
             raise
+        kept = (launch.out / "experiment.toml").exists()
         resume = f"go on with: fedkd run --resume {shlex.quote(str(launch.out))}"
-        print(f"stopped; {'nothing was kept' if nothing_kept else resume}", file=sys.stderr)
+        print(f"stopped; {resume if kept else 'nothing was kept'}", file=sys.stderr)
         raise SystemExit(130) from None

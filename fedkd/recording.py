@@ -17,8 +17,12 @@ from fedkd.history import History
 from fedkd.memory import Memory
 from fedkd.records import from_records, to_records
 from fedkd.rounds import Run
-from fedkd.runs.directory import RunDirectory, refuse_if_taken
-from fedkd.runs.files import read_lines
+from fedkd.runs.changes import refuse_changed
+from fedkd.runs.data import RecordedData
+from fedkd.runs.directory import RunDirectory
+from fedkd.runs.identity import Identity, code_of
+from fedkd.runs.logs import CLIENTS, read_clients, read_metrics
+from fedkd.runs.place import only_writer, refuse_if_taken, refuse_without_run
 
 
 def run_recorded(
@@ -44,22 +48,45 @@ def run_recorded(
             classes = run.server.federation.source.classes
             directory.save_representations(row["round"], run.books.representations, classes)
         directory.append(row, clients)
-        directory.save_checkpoint(row["round"], parts_of(run), {})
+        directory.save_checkpoint(row["round"], parts_of(run))
         if on_round:
             on_round(row)
 
-    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(Path(out) / "clients.jsonl"))
-    if resume:
-        directory = RunDirectory.resume(out)
-        restore(run, directory)
-        run.prepare()
-    else:
-        refuse_if_taken(Path(out))
-        run.prepare()
-        directory = RunDirectory.create(out, experiment_toml=experiment.to_toml(), federation=experiment.federation())
-    history = run.execute()
-    directory.finish(final_nets(run))
+    path = Path(out)
+    (refuse_without_run if resume else refuse_if_taken)(path)
+    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS))
+    now = identity_of(experiment, functions)
+    with only_writer(path):
+        directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
+        try:
+            history = run.execute()
+            directory.finish(final_nets(run))
+        except BaseException:
+            directory.discard_unstarted()
+            raise
     return history
+
+
+def identity_of(experiment: Experiment, functions: Functions) -> Identity:
+    """What makes a run of this experiment, here and now, that run and no other."""
+    return Identity(experiment.to_toml(), RecordedData.of(experiment.federation()), code_of(functions))
+
+
+def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
+    """The directory of a new run, once all is known to be right that can be known before round 1."""
+    run.prepare()
+    return RunDirectory.create(path, now, partition=run.server.federation.partition_table())
+
+
+def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
+    """The directory of an unfinished run, and the run where its last checkpoint left it."""
+    directory = RunDirectory.find(path)
+    refuse_changed(path, run.experiment, directory.compare(now))
+    restore(run, directory)
+    run.prepare()
+    directory.take_up(now)
+    run.history = History(read_metrics(path), read_clients(path))
+    return directory
 
 
 def parts_of(run: Run) -> dict[str, RecordDict]:
@@ -87,7 +114,6 @@ def restore(run: Run, directory: RunDirectory) -> None:
         )
     checkpoint = directory.load_checkpoint()
     run.done = checkpoint.round
-    run.history = History(*(read_lines(directory.path / name) for name in ("metrics.jsonl", "clients.jsonl")))
     run.server.memory = Memory.read(checkpoint.parts["server"])
     run.common = from_records(checkpoint.parts["broadcast"])
     by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}

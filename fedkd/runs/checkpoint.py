@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 from fedkd.runs.files import sync, sync_directory, write_atomically
 
 KEPT = 2
 """How many rounds' checkpoints stay on disk: the newest, and one to fall back to."""
 
+WRITING = ".writing"
+"""The directory of a checkpoint that is not yet whole."""
+
+_FILES = ("arrays.safetensors", "records.json")
 _TENSOR_TYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _TENSOR_TYPES |= {"bool", "float16", "float32", "float64"}
 
@@ -43,7 +49,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint into ``folder`` atomically, then delete all but the last ``KEPT`` rounds."""
     place = folder / f"round-{checkpoint.round:05d}"
-    writing = folder / ".writing"
+    writing = folder / WRITING
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir(parents=True)
     tensors: dict[str, NDArray[Any]] = {}
@@ -55,19 +61,23 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(tensors, writing / "arrays.safetensors")
     sync(writing / "arrays.safetensors")
     write_atomically(writing / "records.json", json.dumps({"parts": parts, "note": checkpoint.note}, default=_encode))
-    hashes = {name: _sha256(writing / name) for name in ("arrays.safetensors", "records.json")}
+    hashes = {name: _sha256(writing / name) for name in _FILES}
     write_atomically(writing / "manifest.json", json.dumps({"round": checkpoint.round, "sha256": hashes}, indent=1))
-    shutil.rmtree(place, ignore_errors=True)
+    _remove(place)
     writing.rename(place)
     sync_directory(folder)
     for old in _places(folder)[KEPT:]:
-        shutil.rmtree(old)
+        _remove(old)
 
 
 def newest(folder: Path) -> Path:
-    """The newest checkpoint whose files are whole. Raises InputError when there is none."""
-    for place in _places(folder):
+    """The newest checkpoint whose files are whole, with a Notice where it is not the last. InputError when there is none."""
+    places = _places(folder)
+    for place in places:
         if _is_whole(place):
+            if place != places[0]:
+                text = f"{places[0]} is damaged: the run goes on from round {round_of(place)}"
+                warnings.warn(text, Notice, stacklevel=2)
             return place
     raise InputError(f"{folder.parent} has no complete checkpoint to resume from: delete it and start the run again")
 
@@ -150,15 +160,25 @@ def _decode(value: dict[str, Any]) -> Any:
 
 
 def _places(folder: Path) -> list[Path]:
-    """The checkpoint directories in ``folder``, newest first."""
-    return sorted(folder.glob("round-*"), key=round_of, reverse=True)
+    """The checkpoint directories in ``folder``, newest first; whatever else lies there is none of ours."""
+    found = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
+    return sorted(found, key=round_of, reverse=True)
+
+
+def _remove(place: Path) -> None:
+    """Delete a checkpoint, or the link that stands for one."""
+    if place.is_symlink():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_whole(place: Path) -> bool:
     try:
-        manifest = json.loads((place / "manifest.json").read_text())
-        return all(_sha256(place / name) == expected for name, expected in manifest["sha256"].items())
-    except (OSError, ValueError):  # a file is missing, or is no JSON
+        manifest = json.loads((place / "manifest.json").read_bytes())
+        named = manifest["round"] == round_of(place) and manifest["sha256"].keys() == set(_FILES)
+        return named and all(_sha256(place / name) == expected for name, expected in manifest["sha256"].items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # a file is missing, or is no manifest
         return False
 
 

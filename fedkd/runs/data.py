@@ -49,7 +49,7 @@ class RecordedData:
         return cls(
             source=source.name,
             content_hash=source.content_hash,
-            classes=tuple(map(str, source.classes)),
+            classes=tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in source.classes),
             shape=tuple(source.train_images.shape[1:]),
             mean=tuple(source.mean.tolist()),
             std=tuple(source.std.tolist()),
@@ -76,6 +76,10 @@ class RecordedData:
             what = " ".join([*map(str, finding["loc"]), finding["msg"]])
             raise InputError(f"{file} is damaged ({what}): restore it, or take another run") from None
 
+    def to_json(self) -> str:
+        """The text of ``data.json``."""
+        return json.dumps(asdict(self)) + "\n"
+
     def write(self, path: Path) -> None:
         """Write it into a run's directory."""
-        write_atomically(path / FILE, json.dumps(asdict(self), ensure_ascii=False) + "\n")
+        write_atomically(path / FILE, self.to_json())

@@ -4,98 +4,129 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 from fedkd.runs import checkpoint
+from fedkd.runs.changes import brought_up, write_down
 from fedkd.runs.checkpoint import Checkpoint
-from fedkd.runs.data import FILE, RecordedData
-from fedkd.runs.environment import environment
-from fedkd.runs.files import append_lines, read_lines, write_atomically
+from fedkd.runs.data import FILE
+from fedkd.runs.environment import environment, packages_since
+from fedkd.runs.files import write_atomically, writing
+from fedkd.runs.identity import CODE, EXPERIMENT, Identity, changed_since, refuse_edited
+from fedkd.runs.logs import CLIENTS, METRICS, Log, logs_until
+from fedkd.runs.place import refuse_if_taken, refuse_without_run
 from fedkd.runs.representations import FOLDER, representation_files
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
     from torch import Tensor
 
-    from fedkd.data.federation import Federation
-
 
 @final
 class RunDirectory:
-    """The directory that a run writes: make one with ``create`` for a new run or ``resume`` for an unfinished one."""
+    """The directory that a run writes: make one with ``create`` for a new run or ``find`` an unfinished one.
 
-    def __init__(self, path: Path) -> None:
+    Write into it only inside ``only_writer``.
+    """
+
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], logs: Mapping[str, Log], last: Checkpoint | None = None
+    ) -> None:
         self.path = path
+        self._identity, self._logs, self._last = dict(identity), logs, last
 
     @classmethod
-    def create(cls, path: str | Path, *, experiment_toml: str, federation: Federation) -> RunDirectory:
-        """Start a run's directory: ``experiment.toml``, ``data.json``, ``env.json`` and ``partition.png``.
+    def create(cls, path: str | Path, identity: Identity, *, partition: Tensor) -> RunDirectory:
+        """Start a run's directory: what the run is, ``env.json`` and ``partition.png``, of counts (clients, classes).
 
-        Raises InputError, before anything is written, for a directory that is not empty or cannot be made.
+        Raises InputError, before anything is written, for a directory that is not empty or cannot be written.
         """
         path = Path(path)
         refuse_if_taken(path)
-        data = RecordedData.of(federation)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the output directory {path}: {error.strerror}") from error
-        from fedkd.runs.plots import partition
+        from fedkd.runs.plots import partition as draw_partition
 
-        data.write(path)
-        write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
-        partition(federation.partition_table(), federation.source.classes, path / "partition.png")
-        write_atomically(path / "experiment.toml", experiment_toml)
-        return cls(path)
+        with writing(path, InputError):
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
+            draw_partition(partition, identity.data.classes, path / "partition.png")
+            identity.write(path)
+        return cls(path, identity.digests(), {name: Log(path / name) for name in (METRICS, CLIENTS)})
 
     @classmethod
-    def resume(cls, path: str | Path) -> RunDirectory:
-        """Take up a run where its newest complete checkpoint left it; later rows are dropped from the logs.
+    def find(cls, path: str | Path) -> RunDirectory:
+        """An unfinished run, as its newest complete checkpoint left it; nothing is written before ``take_up``.
 
-        Raises InputError when the directory holds no run or no checkpoint.
+        Raises InputError when the directory holds no run or no checkpoint, or is not as the run left it.
         """
         path = Path(path)
-        if not (path / "experiment.toml").is_file():
-            raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a run to --resume")
-        last = checkpoint.round_of(checkpoint.newest(path / "checkpoint"))
-        for log in (path / "metrics.jsonl", path / "clients.jsonl"):
-            kept = [row for row in read_lines(log) if row["round"] <= last]
-            write_atomically(log, "".join(json.dumps(row) + "\n" for row in kept))
-        for round, file in representation_files(path).items():
-            if round > last:
-                file.unlink()
-        return cls(path)
+        refuse_without_run(path)
+        last = checkpoint.load(checkpoint.newest(path / "checkpoint"))
+        if "experiment" not in last.note:
+            text = "was begun by a fedkd that kept no record of experiment, data and code: they are taken as they are now"
+            warnings.warn(f"{path} {text}", Notice, stacklevel=2)
+            return cls(path, {}, logs_until(path, last.round), last)
+        identity = {key: last.note[key] for key in ("experiment", "data", "code")}
+        identity["experiment"] = brought_up(identity["experiment"], path, last.round)
+        refuse_edited(path, identity)
+        return cls(path, identity, {name: Log.of(path / name, extent) for name, extent in last.note["logs"].items()}, last)
+
+    def compare(self, now: Identity) -> dict[str, tuple[Any, Any]]:
+        """See ``changed_since``; nothing of what an earlier fedkd did not record has changed."""
+        return changed_since(self.path, self._identity["experiment"], now) if self._identity else {}
+
+    def take_up(self, now: Identity) -> None:
+        """Go on from the checkpoint: later rows are dropped from the logs, and what has changed is written down."""
+        last, changed = self.load_checkpoint(), self.compare(now)
+        with writing(self.path):
+            for log in self._logs.values():
+                log.cut()
+            for round, file in representation_files(self.path).items():
+                if round > last.round:
+                    file.unlink()
+            write_down(self.path, last.round, changed, packages_since(self.path))
+            if changed:
+                write_atomically(self.path / EXPERIMENT, now.experiment_toml)
+            if not self._identity:
+                now.write(self.path)
+        self._identity = now.digests()
 
     def experiment_toml(self) -> str:
         """The run's description, as it was given to ``create``."""
-        return (self.path / "experiment.toml").read_text()
+        return (self.path / EXPERIMENT).read_text(encoding="utf-8")
 
     def append(self, row: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
         """Log one round: a line in ``metrics.jsonl``, a line a client in ``clients.jsonl``, on disk when this returns.
 
         Values may be numpy or torch scalars; NaN becomes null. Call it before ``save_checkpoint`` for the same round.
         """
-        append_lines(self.path / "clients.jsonl", [{"round": row["round"], **client} for client in clients])
-        append_lines(self.path / "metrics.jsonl", [row])
+        with writing(self.path):
+            self._logs[CLIENTS].append([{"round": row["round"], **client} for client in clients])
+            self._logs[METRICS].append([row])
 
     def save_representations(self, round: int, tensors: Mapping[str, Tensor], classes: Sequence[object]) -> None:
         """Keep what a round's picture shows: features (N, D) and labels (N,). Call it before ``append`` for the same round."""
         from safetensors.torch import save
 
-        (self.path / FOLDER).mkdir(exist_ok=True)
         file = self.path / FOLDER / f"round-{round:04d}.safetensors"
-        write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
+        with writing(file):
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
 
-    def save_checkpoint(self, round: int, parts: Mapping[str, RecordDict], note: Mapping[str, Any]) -> None:
-        """Keep what the run needs to go on after this round; the note holds JSON values. The last two rounds stay."""
-        checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), dict(note)))
+    def save_checkpoint(self, round: int, parts: Mapping[str, RecordDict]) -> None:
+        """Keep what the run needs to go on after this round. The last two rounds stay."""
+        note = {**self._identity, "logs": {name: log.extent for name, log in self._logs.items()}}
+        with writing(self.path / "checkpoint"):
+            checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), note))
 
     def load_checkpoint(self) -> Checkpoint:
-        """The newest complete checkpoint. Raises InputError when there is none."""
-        return checkpoint.load(checkpoint.newest(self.path / "checkpoint"))
+        """The checkpoint that this directory was found with. Raises InputError for a new run, which has none."""
+        if self._last is None:
+            raise InputError(f"{self.path} has no checkpoint yet: give the directory of an unfinished run")
+        return self._last
 
     def finish(self, nets: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Write the final nets (state dicts by name), the figures (of peers, of representations) and, last, the report."""
@@ -107,41 +138,29 @@ class RunDirectory:
         from fedkd.runs.report import write_report
         from fedkd.runs.representation_plot import has_representations, representation
 
-        for name, state in nets.items():
-            target = self.path / "nets" / f"{name}.safetensors"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
-            write_atomically(target, save(tensors))
-        run = RecordedRun.read(self.path)
-        convergence([run], self.path / "convergence.png")
-        if has_peers(run):
-            peers(run, self.path / "peers.png")
-        if has_representations(run):
-            representation(run, self.path / "representation.png")
-        write_report(run, self.path / "report.html")
+        with writing(self.path):
+            for name, state in nets.items():
+                target = self.path / "nets" / f"{name}.safetensors"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
+                write_atomically(target, save(tensors))
+            run = RecordedRun.read(self.path)
+            convergence([run], self.path / "convergence.png")
+            if has_peers(run):
+                peers(run, self.path / "peers.png")
+            if has_representations(run):
+                representation(run, self.path / "representation.png")
+            write_report(run, self.path / "report.html")
 
-
-def refuse_if_taken(path: Path) -> None:
-    """Raise InputError unless ``path`` is free for a new run: missing, or an empty directory."""
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if (path / "experiment.toml").exists():
-        cure = f"go on with `fedkd run --resume {path}`, or give another directory with --out"
-        raise InputError(f"{path} already holds a run: {cure}")
-    if path.exists():
-        kind = "a directory with other files" if path.is_dir() else "a file"
-        raise InputError(f"{path} is {kind}: give a new or empty directory with --out")
-
-
-def discard_unstarted(path: Path) -> bool:
-    """Remove what a run wrote before its first checkpoint; whether it did. A run with a checkpoint is left alone."""
-    if any((path / "checkpoint").glob("round-*")):
-        return False
-    for name in ("experiment.toml", FILE, "env.json", "partition.png", "metrics.jsonl", "clients.jsonl"):
-        (path / name).unlink(missing_ok=True)
-    if path.is_dir():
-        for folder in ("checkpoint", FOLDER):
-            shutil.rmtree(path / folder, ignore_errors=True)
-        if not any(path.iterdir()):
-            path.rmdir()
-    return True
+    def discard_unstarted(self) -> None:
+        """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
+        if any((self.path / "checkpoint").glob("round-*")):
+            return
+        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS)
+        code = [self.path / CODE / name for name in self._identity["code"]]
+        for file in [*(self.path / name for name in names), *code, *representation_files(self.path).values()]:
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)
+        for folder in ("checkpoint", FOLDER, CODE):
+            if (self.path / folder).is_dir() and not any((self.path / folder).iterdir()):
+                (self.path / folder).rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -31,6 +32,15 @@ def environment() -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Installed versions by package, None where a package is missing; nothing is imported."""
     return {package: _version(package) for package in PACKAGES}
+
+
+def packages_since(path: Path) -> dict[str, tuple[str | None, str | None]]:
+    """Packages that are of another version than when a run's ``env.json`` was written, with both versions."""
+    try:
+        before = json.loads((path / "env.json").read_bytes())["versions"]
+        return {name: (before[name], now) for name, now in versions().items() if before[name] != now}
+    except (OSError, ValueError, LookupError, TypeError):  # it is missing or damaged: nothing can be said
+        return {}
 
 
 def cpu_model() -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from fedkd.errors import InputError, RunFailed
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -53,17 +56,39 @@ def plain(value: Any) -> Any:
     return value
 
 
-def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append one JSON object a line, in a single write that is on disk when this returns."""
-    text = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows)
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Append one JSON object a line, in a single write that is on disk when this returns; the bytes that were added."""
+    content = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows).encode()
     with path.open("ab", buffering=0) as file:
-        file.write(text.encode())
+        file.write(content)
         os.fsync(file.fileno())
+    return content
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; none where there is no file. A last line that a crash cut short is left out."""
+    """The objects of a JSON-lines file; none where there is no file. A last line that a crash cut short is left out.
+
+    Raises InputError, which names the line, for one that is no JSON object.
+    """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:  # what is no UTF-8 too
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number} is no JSON object: bring the file back from a copy, or leave it out")
+        rows.append(row)
+    return rows
+
+
+@contextmanager
+def writing(path: Path, error: type[Exception] = RunFailed) -> Iterator[None]:
+    """Turn a disk that is full or may not be written, in this block, into one line that says so."""
+    try:
+        yield
+    except OSError as reason:
+        where = reason.filename or path
+        raise error(f"cannot write {where}: {reason.strerror or reason}") from reason

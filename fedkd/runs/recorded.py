@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedkd.config_text import flatten
 from fedkd.errors import InputError, Notice
 from fedkd.lost_rounds import failure_of
 from fedkd.runs.data import RecordedData
-from fedkd.runs.files import read_lines
+from fedkd.runs.identity import EXPERIMENT, digest, flat_experiment, read_code
+from fedkd.runs.logs import read_clients, read_metrics
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,31 @@ class RecordedRun:
 
     @classmethod
     def read(cls, path: str | Path) -> RecordedRun:
-        """Read a run directory. Raises InputError when it is none."""
+        """Read a run directory. Raises InputError when it is none, or is damaged."""
         path = Path(path)
-        description = path / "experiment.toml"
-        if not description.is_file():
+        if not (path / EXPERIMENT).is_file():
             raise InputError(f"{path} holds no run (it has no experiment.toml)")
-        return cls(path, flatten(tomllib.loads(description.read_text())), read_lines(path / "metrics.jsonl"))
+        experiment = flat_experiment(path)
+        for key, kind in (("strategy.name", str), ("rounds", int)):
+            if not isinstance(experiment.get(key), kind):
+                raise InputError(f"{path / EXPERIMENT} has no {key}: bring the file back from a copy, or leave this run out")
+        return cls(path, experiment, read_metrics(path))
 
     @cached_property
     def clients(self) -> list[dict[str, Any]]:
         """The rows of ``clients.jsonl``: client x round."""
-        return read_lines(self.path / "clients.jsonl")
+        return read_clients(self.path)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What all seeds of one experiment have in common: its keys but the seed, digests of the data and of the user's code.
+
+        A digest is left out where an earlier fedkd recorded nothing, or where there is no such code.
+        """
+        code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
+        data = self.data and f"{self.data.content_hash} {self.data.classes} {self.data.public_hash}"
+        digests = {f"{name} version": digest(text)[:6] for name, text in (("data", data), ("code", code)) if text}
+        return {key: value for key, value in self.experiment.items() if key != "seed"} | digests
 
     @cached_property
     def data(self) -> RecordedData | None:
@@ -67,7 +80,11 @@ class RecordedRun:
     @property
     def finished(self) -> bool:
         """Whether all rounds are logged and the report, which is written last, is there. A failed run never gets one."""
-        return self.rounds_done >= int(self.experiment["rounds"]) and (self.path / "report.html").exists()
+        return self.has(int(self.experiment["rounds"]))
+
+    def has(self, rounds: int) -> bool:
+        """Whether so many rounds are logged and reported."""
+        return self.rounds_done >= rounds and (self.path / "report.html").exists()
 
 
 @dataclass(frozen=True)
@@ -111,10 +128,10 @@ def without_failed(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
 
 
 def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:
-    """Put seeds of one experiment together, in the order given; labels name the strategy and the keys that differ."""
+    """Put seeds of one experiment, data and code together, in the order given; labels name strategy and keys that differ."""
     groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = {}
     for run in runs:
-        identity = tuple(sorted((key, repr(value)) for key, value in run.experiment.items() if key != "seed"))
+        identity = tuple(sorted((key, repr(value)) for key, value in run.identity.items()))
         members = groups.setdefault(identity, [])
         if all(run.path.resolve() != other.path.resolve() for other in members):
             members.append(run)
@@ -125,7 +142,7 @@ def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:
 def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
     """The strategy's name, and in brackets the keys that tell it from the other runs of the same strategy."""
     rivals = [other for other in others if other.strategy == run.strategy]
-    keys = dict.fromkeys(key for other in rivals for key in other.experiment if key != "seed")
-    differing = [key for key in keys if len({repr(other.experiment.get(key)) for other in rivals}) > 1]
-    named = [f"{key.rpartition('.')[2]} {run.experiment[key]}" for key in differing if key in run.experiment]
+    keys = dict.fromkeys(key for other in rivals for key in other.identity)
+    differing = [key for key in keys if len({repr(other.identity.get(key)) for other in rivals}) > 1]
+    named = [f"{key.rpartition('.')[2]} {run.identity[key]}" for key in differing if key in run.identity]
     return f"{run.strategy} ({', '.join(named)})" if named else run.strategy

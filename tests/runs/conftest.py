@@ -6,25 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from run_rows import insects
 
-from fedkd.data import Source, build_federation
-from fedkd.data.federation import Federation
 from fedkd.runs import RunDirectory
+from fedkd.runs.data import RecordedData
+from fedkd.runs.identity import Identity
 
 
 def description(strategy: str, seed: int, rounds: int, **data: object) -> str:
     extra = "".join(f"{key} = {value!r}\n" for key, value in data.items())
     head = f'rounds = {rounds}\nseed = {seed}\nnets = "cnn"\n'
     return f'{head}[strategy]\nname = "{strategy}"\n[data]\nsource = "digits"\nclients = 2\n{extra}'
-
-
-def insects(classes: tuple[str, ...] = ("ant", "<bee>", "cat")) -> Federation:
-    """Ten images of three classes at two clients."""
-    images, labels = torch.arange(40, dtype=torch.uint8).view(10, 1, 2, 2), torch.tensor([0, 0, 0, 2, 0, 0, 1, 1, 2, 2])
-    source = Source("insects", images, labels, images[:3], torch.tensor([0, 1, 2]), classes)
-    nothing = {"client_test": 0.2, "public": 0, "public_labels": False, "public_source": None, "validation": 0}
-    rest = {"arguments": {}, "labelled": 1.0, "train_limit": 0, "seed": 0}
-    return build_federation(source, clients=2, partition="iid", **nothing, **rest)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -44,7 +36,8 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
     ) -> RunDirectory:
         rounds = len(rows) - 1 if rows else 2
         text = description(strategy, seed, rounds, **data)
-        directory = RunDirectory.create(tmp_path / name, experiment_toml=text, federation=federation)
+        identity = Identity(text, RecordedData.of(federation), {})
+        directory = RunDirectory.create(tmp_path / name, identity, partition=federation.partition_table())
         for row in rows:
             directory.append(row, clients)
         if finish:

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
-from run_rows import MakeRun, rows_of
+from run_rows import MakeRun, insects_run, rows_of
 from safetensors.torch import load_file
 
 from fedkd.errors import InputError
 from fedkd.runs import RunDirectory
-from fedkd.runs.directory import discard_unstarted
 from fedkd.runs.files import read_lines
 
 STATE = {"server": RecordDict({"config": ConfigRecord({"x": 1})})}
@@ -50,7 +49,7 @@ def test_a_taken_directory_is_refused_and_left_alone(tmp_path: Path, content: st
     (taken / content).write_text("mine")
     nobody: Any = None
     with pytest.raises(InputError, match=message):
-        RunDirectory.create(taken, experiment_toml="", federation=nobody)
+        RunDirectory.create(taken, nobody, partition=nobody)
     assert [(file.name, file.read_text()) for file in taken.iterdir()] == [(content, "mine")]
 
 
@@ -60,24 +59,27 @@ def test_an_empty_directory_may_be_used(tmp_path: Path, make_run: MakeRun) -> No
 
 
 def test_resume_drops_what_came_after_the_checkpoint(make_run: MakeRun) -> None:
-    run = make_run(rows=rows_of(0.1, 0.2, 0.3), clients=[{"client": 0}])
-    run.save_checkpoint(1, STATE, {"note": "after round 1"})
+    run = make_run(rows=rows_of(0.1, 0.2), clients=[{"client": 0}])
+    run.save_checkpoint(1, STATE)
+    run.append({"round": 2, "accuracy": 0.3}, [{"client": 0}])
     with (run.path / "metrics.jsonl").open("a") as log:
         log.write('{"round": 3, "accur')  # the power went here
-    resumed = RunDirectory.resume(run.path)
+    resumed = RunDirectory.find(run.path)
+    assert len(read_lines(run.path / "metrics.jsonl")) == 3  # nothing is written yet
+    resumed.take_up(insects_run(run))
     assert [row["round"] for row in read_lines(run.path / "metrics.jsonl")] == [0, 1]
     assert [row["round"] for row in read_lines(run.path / "clients.jsonl")] == [0, 1]
     loaded = resumed.load_checkpoint()
-    assert (loaded.round, loaded.parts, loaded.note) == (1, STATE, {"note": "after round 1"})
+    assert (loaded.round, loaded.parts) == (1, STATE)
     resumed.append({"round": 2, "accuracy": 0.25}, [])
     assert [row["accuracy"] for row in read_lines(run.path / "metrics.jsonl")] == [0.1, 0.2, 0.25]
 
 
 def test_resume_says_what_is_missing(tmp_path: Path, make_run: MakeRun) -> None:
     with pytest.raises(InputError, match="holds no run"):
-        RunDirectory.resume(tmp_path)
+        RunDirectory.find(tmp_path)
     with pytest.raises(InputError, match="no complete checkpoint"):
-        RunDirectory.resume(make_run().path)
+        RunDirectory.find(make_run().path)
 
 
 def test_a_finished_run_holds_nets_figures_and_report(make_run: MakeRun) -> None:
@@ -91,6 +93,9 @@ def test_a_finished_run_holds_nets_figures_and_report(make_run: MakeRun) -> None
 
 def test_only_a_run_without_a_checkpoint_is_discarded(make_run: MakeRun) -> None:
     unstarted, started = make_run("unstarted", rows=rows_of(0.1)), make_run("started", rows=rows_of(0.1))
-    started.save_checkpoint(0, STATE, {})
-    assert discard_unstarted(unstarted.path) and not unstarted.path.exists()
-    assert not discard_unstarted(started.path) and (started.path / "metrics.jsonl").exists()
+    started.save_checkpoint(0, STATE)
+    (unstarted.path / "notes.txt").write_text("mine")
+    for run in (unstarted, started):
+        run.discard_unstarted()
+    assert [file.name for file in unstarted.path.iterdir()] == ["notes.txt"]
+    assert (started.path / "metrics.jsonl").exists()

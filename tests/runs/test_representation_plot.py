@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_rows import MakeRun, rows_of
+from run_rows import MakeRun, insects_run, rows_of
 
 from fedkd.runs import RunDirectory
 from fedkd.runs.curves import few_labels_name
-from fedkd.runs.directory import discard_unstarted
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.representation_plot import evenly, has_representations, principal_plane, representation, turned_onto
 from fedkd.runs.representations import read_representations, representation_files
@@ -86,16 +85,18 @@ def test_files_come_back_with_their_classes_in_order_of_rounds(make_run: MakeRun
 
 
 def test_resume_drops_the_pictures_of_rounds_after_the_checkpoint(make_run: MakeRun) -> None:
-    run = make_run(rows=rows_of(0.1, 0.2, 0.3))
+    run = make_run(rows=rows_of(0.1, 0.2))
     keep(run, 3)
-    run.save_checkpoint(1, {}, {})
-    assert list(representation_files(RunDirectory.resume(run.path).path)) == [0, 1]
+    run.save_checkpoint(1, {})
+    RunDirectory.find(run.path).take_up(insects_run(run))
+    assert list(representation_files(run.path)) == [0, 1]
 
 
 def test_pictures_of_a_run_that_never_got_going_go_with_it(make_run: MakeRun) -> None:
     run = make_run(rows=rows_of(0.1))
     keep(run, 1)
-    assert discard_unstarted(run.path) and not run.path.exists()
+    run.discard_unstarted()
+    assert not any(run.path.iterdir())
 
 
 @pytest.mark.slow
