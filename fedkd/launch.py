@@ -123,7 +123,6 @@ def resumed(path: Path, overrides: Mapping[str, str]) -> Launch:
 def refuse_other_experiment(launch: Launch) -> None:
     """Raise InputError if the directory holds a run of another experiment, data or code than asked for, or was edited."""
     from fedkd.recording import identity_of
-    from fedkd.runs.changes import told_apart
     from fedkd.runs.directory import RunDirectory
     from fedkd.runs.identity import changed_since
     from fedkd.runs.recorded import RecordedRun
@@ -133,7 +132,7 @@ def refuse_other_experiment(launch: Launch) -> None:
         RunDirectory.find(launch.out)
     for key, (was, is_now) in changed_since(launch.out, there.experiment, now).items():
         if not key.startswith("engine."):
-            told = f"{told_apart(key, was)} there and {told_apart(key, is_now)} here"
+            told = f"{key} is {was!r} there and {is_now!r} here"
             raise InputError(f"{launch.out} holds a run of another experiment ({told}): give another directory with --out")
 
 

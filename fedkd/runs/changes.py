@@ -55,7 +55,7 @@ def _plan(experiment: Experiment) -> str:
         code = inspect.getsource(type(strategy))
     except (OSError, TypeError):  # no file holds it
         code = ""
-    plans = ".rounds" in code or ("ramped(" in code and getattr(strategy, "ramp", 1))
+    plans = ".rounds" in code or ("ramped(" in code and bool(getattr(strategy, "ramp", True)))
     return type(strategy).__name__ if plans else ""
 
 

@@ -49,12 +49,17 @@ class RunDirectory:
         refuse_if_taken(path)
         from fedkd.runs.plots import partition as draw_partition
 
-        with writing(path, InputError):
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
-            draw_partition(partition, identity.data.classes, path / "partition.png")
-            identity.write(path)
-        return cls(path, identity.digests(), {name: Log(path / name) for name in (METRICS, CLIENTS)})
+        directory = cls(path, identity.digests(), {name: Log(path / name) for name in (METRICS, CLIENTS)})
+        try:
+            with writing(path, InputError):
+                path.mkdir(parents=True, exist_ok=True)
+                write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
+                draw_partition(partition, identity.data.classes, path / "partition.png")
+                identity.write(path)
+        except BaseException:
+            directory.discard_unstarted()
+            raise
+        return directory
 
     @classmethod
     def find(cls, path: str | Path) -> RunDirectory:
@@ -159,7 +164,8 @@ class RunDirectory:
         names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS)
         code = [self.path / CODE / name for name in self._identity["code"]]
         for file in [*(self.path / name for name in names), *code, *representation_files(self.path).values()]:
-            file.unlink(missing_ok=True)
+            if file.exists():
+                file.unlink()
         shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)
         for folder in ("checkpoint", FOLDER, CODE):
             if (self.path / folder).is_dir() and not any((self.path / folder).iterdir()):

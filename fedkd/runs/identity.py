@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 #: The folder of a run directory that holds the code, and its description of the experiment.
 CODE, EXPERIMENT = "code", "experiment.toml"
-CURE = "a run goes on as it began: bring it back, or start a new run in another directory"
+CURE = "bring the old ones back, or start a new run in another directory"
 #: What an unequal field of the data means, in the order in which it is looked for.
 _DATA = {
     "classes": "the class names",
-    "shape": "the shape of the images",
+    "shape": "the images' height, width and channels",
     "content_hash": "the images or labels",
     "public_hash": "the public images",
-    "client_train": "how many images a client trains on",
-    "partition_hash": "which images a client holds",
+    "client_train": "the numbers of images that clients train on",
+    "partition_hash": "the images that each client holds",
 }
 
 
@@ -118,7 +118,7 @@ def refuse_other_data(path: Path, was: RecordedData, now: RecordedData) -> None:
     for name, meaning in _DATA.items():
         if getattr(was, name) != getattr(now, name):
             detail = f" ({_first_difference(was.classes, now.classes)})" if name == "classes" else ""
-            raise InputError(f"{path}: the data have changed, {meaning} are not what they were{detail}: {CURE}")
+            raise InputError(f"{path} began with other data, {meaning} are not what they were{detail}: {CURE}")
 
 
 def refuse_other_code(path: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -130,7 +130,7 @@ def refuse_other_code(path: Path, was: Mapping[str, str], now: Mapping[str, str]
             text = f"{path}: whether {name.removesuffix('.py')} is the code that the run began with is not known"
             warnings.warn(f"{text}: no file holds its text", Notice, stacklevel=2)
         else:
-            raise InputError(f"{path}: the code of {name.removesuffix('.py')} is not that of {path / CODE / name}: {CURE}")
+            raise InputError(f"{path} began with other code, {name.removesuffix('.py')} is not what {path / CODE / name} holds: {CURE}")
 
 
 def digest(content: str | bytes) -> str:
