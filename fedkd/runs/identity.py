@@ -130,7 +130,9 @@ def refuse_other_code(path: Path, was: Mapping[str, str], now: Mapping[str, str]
             text = f"{path}: whether {name.removesuffix('.py')} is the code that the run began with is not known"
             warnings.warn(f"{text}: no file holds its text", Notice, stacklevel=2)
         else:
-            raise InputError(f"{path} began with other code, {name.removesuffix('.py')} is not what {path / CODE / name} holds: {CURE}")
+            raise InputError(
+                f"{path} began with other code, {name.removesuffix('.py')} is not what {path / CODE / name} holds: {CURE}"
+            )
 
 
 def digest(content: str | bytes) -> str:
