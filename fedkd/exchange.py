@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedkd import codecs
 from fedkd.errors import InputError
 from fedkd.grids.jobs import JobGrid
-from fedkd.guard import Guard, too_heavy
+from fedkd.guard import Guard
 from fedkd.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.knowledge import Knowledge
 from fedkd.links import ServerEnd
@@ -188,7 +188,7 @@ class Courier:
                 self.up.hold(client, f"{round}.{exchange}", bases)
             else:
                 received.late_uploads[client] = upload
-        for client, reason in too_heavy(received.uploads).items():
+        for client, reason in guard.outliers(received.uploads).items():
             del received.uploads[client]
             received.failed[client] = f"upload rejected: {reason}"
             self.up.forget(client)

@@ -21,7 +21,7 @@ from fedkd.functions import Functions as Functions  # beside the experiment whos
 from fedkd.functions import named_code
 from fedkd.misplaced import refuse_misplaced
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
-from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Names, Privacy, Section, Training
+from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Guarding, Names, Privacy, Section, Training
 from fedkd.shares import deal, read_nets
 from fedkd.strategy import Strategy
 from fedkd.user_code import import_object, path_of
@@ -64,6 +64,7 @@ class Experiment(Section):
     faults: Faults = Faults()
     attack: Attacking = Attacking()
     privacy: Privacy = Privacy()
+    guard: Guarding = Guarding()
     engine: Engine = Engine()
 
     def __init__(self, *wrong: object, **values: Any) -> None:

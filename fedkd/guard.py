@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import Tensor
 
 from fedkd.client_metrics import check_metrics
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.outliers import too_far, too_heavy
+from fedkd.server import Server
+from fedkd.settings import Guarding
 
-#: A claimed weight may be at most so many times the median of the round's weights.
-MAX_WEIGHT_RATIO = 10.0
 #: No client works longer on one exchange, in seconds: thirty years.
 MAX_SECONDS = 1e9
 #: No upload counts for more than so many samples.
@@ -39,8 +40,11 @@ class Guard:
 
     schema_of: Callable[[int], Mapping[str, TensorSpec]]
     check: Callable[[Knowledge], None]  # what the strategy itself asks of an upload
+    samples_of: Callable[[int], int | None]  # how many training samples a client has, where that is known
+    sent_to: Callable[[int], Knowledge]  # what a client was sent
     common_ground: Mapping[str, str]
     classes: int
+    limits: Guarding
 
     def most_bytes(self, client: int) -> int:
         """Bytes that the arrays of this client's upload may have."""
@@ -57,7 +61,45 @@ class Guard:
         check_metrics({name: value for name, value in upload.metrics.items() if name != "seconds"})
         if not 0 <= (seconds := upload.metrics.get("seconds", 0.0)) <= MAX_SECONDS:
             raise Rejected(f"it took {seconds} seconds")
+        if (most := self.samples_of(client)) is not None and self.limits.weight_ratio:
+            check_weight(upload, most)
         self.check(upload)
+
+    def outliers(self, uploads: Mapping[int, Knowledge]) -> dict[int, str]:
+        """Which of a round's uploads, each legal for itself, stand out too far from the others -> why."""
+        unknown = {client: upload for client, upload in uploads.items() if self.samples_of(client) is None}
+        found = too_heavy(unknown, self.limits.weight_ratio) if self.limits.weight_ratio else {}
+        if self.limits.step_ratio:
+            found |= too_far(uploads, {client: self.sent_to(client) for client in uploads}, self.limits.step_ratio)
+        return found
+
+
+def guard_of(server: Server, *, simulated: bool, sent_to: Callable[[int], Knowledge]) -> Guard:
+    """The guard of the exchange at hand.
+
+    Args:
+        server: it stands in that exchange.
+        simulated: whether the clients' data are those of the server's own federation, so that their sizes are known.
+        sent_to: what a client was sent.
+    """
+    experiment = server.experiment
+    strategy, known = experiment.strategy, simulated and experiment.data.partition != "own"
+    return Guard(
+        schema_of=lru_cache(maxsize=None)(lambda client: strategy.upload_schema(server, client)),
+        check=lambda upload: strategy.check_upload(server, upload),
+        samples_of=lambda client: server.sizes[client] if known else None,
+        sent_to=sent_to,
+        common_ground=server.common_ground,
+        classes=server.classes,
+        limits=experiment.guard,
+    )
+
+
+def check_weight(upload: Knowledge, samples: int) -> None:
+    """Check a claimed weight where it is known how many training samples the client has. Raises Rejected."""
+    if upload.weight > max(1, samples):
+        claim = f"it claims a weight of {upload.weight:g}, it has {samples} training samples"
+        raise Rejected(f"{claim} (guard.weight_ratio = 0 takes any weight)")
 
 
 def check_header(upload: Knowledge, *, round: int, exchange: int, common_ground: Mapping[str, str]) -> None:
@@ -92,7 +134,7 @@ def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes
             raise Rejected(f"{name} has dtype {tensor.dtype}, expected {spec.dtype}")
         if upload.spaces[name] != spec.space:
             raise Rejected(f"{name} holds {upload.spaces[name]}, expected {spec.space}")
-        _check_values(name, tensor, spec.space, classes)
+        _check_values(name, tensor, spec, classes)
     if not 1 / MAX_WEIGHT <= upload.weight <= MAX_WEIGHT:
         raise Rejected(f"its weight {upload.weight:g} is not a positive number of at most {MAX_WEIGHT:g}")
 
@@ -110,7 +152,7 @@ def _check_shape(name: str, tensor: Tensor, spec: TensorSpec, sizes: dict[str, i
         raise Rejected(f"{name} has shape {tuple(tensor.shape)}, expected ({expected})")
 
 
-def _check_values(name: str, tensor: Tensor, space: str, classes: int) -> None:
+def _check_values(name: str, tensor: Tensor, spec: TensorSpec, classes: int) -> None:
     """Finite, of a sane size, and in the range that the space has."""
     if not tensor.numel():
         return
@@ -119,6 +161,9 @@ def _check_values(name: str, tensor: Tensor, space: str, classes: int) -> None:
         raise Rejected(f"{name} holds a value that is not finite")
     if tensor.is_floating_point() and max(-low, high) > MAX_MAGNITUDE:
         raise Rejected(f"{name} holds {max(low, high, key=abs):g}, beyond {MAX_MAGNITUDE:g}")
+    space = spec.space
+    if spec.low is not None and low < spec.low:
+        raise Rejected(f"{name} holds {low:g}, below {spec.low:g}")
     if space == "labels" and not (low >= 0 and high < classes):
         raise Rejected(f"{name} names class {low if low < 0 else high:g} of {classes}")
     if space == "counts" and low < 0:
@@ -128,15 +173,3 @@ def _check_values(name: str, tensor: Tensor, space: str, classes: int) -> None:
         # A row of zeros says nothing of its sample or class.
         if low < -TOLERANCE or not bool((((sums - 1).abs() <= TOLERANCE) | (tensor == 0).all(-1)).all()):
             raise Rejected(f"{name} holds a row that is no probability distribution")
-
-
-def too_heavy(uploads: Mapping[int, Knowledge]) -> dict[int, str]:
-    """Clients that claim more than ``MAX_WEIGHT_RATIO`` times the round's median weight -> the reason."""
-    reasons: dict[int, str] = {}
-    if len(uploads) < 3:  # with two, nobody can tell who lies
-        return reasons
-    median = statistics.median(upload.weight for upload in uploads.values())
-    for client, upload in uploads.items():
-        if upload.weight > MAX_WEIGHT_RATIO * median:
-            reasons[client] = f"it claims a weight of {upload.weight:g}, over {MAX_WEIGHT_RATIO:g} times the median {median:g}"
-    return reasons

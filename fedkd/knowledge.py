@@ -86,12 +86,13 @@ class UpTo:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one tensor of an upload must be: shape, dtype and space; whether it may be left out."""
+    """What one tensor of an upload must be: shape, dtype and space; whether it may be left out; its least value, if any."""
 
     shape: tuple[int | UpTo, ...]
     dtype: torch.dtype
     space: str
     optional: bool = False
+    low: float | None = None
 
     @property
     def raw_bytes(self) -> int:
@@ -100,9 +101,17 @@ class TensorSpec:
         return math.prod(sides) * self.dtype.itemsize
 
 
+#: Buffers of torch's normalisation layers that are never negative, by the end of their name.
+NEVER_NEGATIVE = ("running_var", "num_batches_tracked")
+
+
 def schema_of(knowledge: Knowledge) -> dict[str, TensorSpec]:
-    """The schema that this very Knowledge fulfils: name -> TensorSpec."""
+    """The schema that this very Knowledge fulfils: name -> TensorSpec. Variances and counts of BatchNorm stay at least 0."""
     return {
-        name: TensorSpec(tuple(tensor.shape), tensor.dtype, knowledge.spaces[name])
+        name: TensorSpec(tuple(tensor.shape), tensor.dtype, knowledge.spaces[name], low=_low(name, knowledge.spaces[name]))
         for name, tensor in knowledge.tensors.items()
     }
+
+
+def _low(name: str, space: str) -> float | None:
+    return 0.0 if space == "weights" and name.endswith(NEVER_NEGATIVE) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -15,7 +14,7 @@ from fedkd.evaluation_round import EvaluationRound
 from fedkd.exchange import PERSIST, TRAIN, Courier
 from fedkd.experiment import Experiment, Functions, device_of
 from fedkd.grids.jobs import JobGrid
-from fedkd.guard import Guard
+from fedkd.guard import Guard, guard_of
 from fedkd.history import History
 from fedkd.knowledge import Knowledge
 from fedkd.latecomers import Latecomers
@@ -173,9 +172,8 @@ class Run:
         return {client: client in in_time for client in self._cohort}
 
     def _guard(self) -> Guard:
-        server = self.server
-        schema_of = lru_cache(maxsize=None)(lambda client: self.strategy.upload_schema(server, client))
-        return Guard(schema_of, lambda upload: self.strategy.check_upload(server, upload), server.common_ground, server.classes)
+        simulated = isinstance(self.courier.grid, JobGrid)
+        return guard_of(self.server, simulated=simulated, sent_to=lambda client: self.personal.get(client, self.common))
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Server(Node):
     def clients(self) -> range:
         """The ids of all clients, participants or not."""
         return range(self.experiment.data.clients)
+
+    @cached_property
+    def sizes(self) -> Sequence[int]:
+        """How many training samples each client has by this server's own federation."""
+        return [len(self.federation.client_train(client)) for client in self.clients]
 
     def architecture_of(self, client: int) -> str:
         """The name of a client's net."""

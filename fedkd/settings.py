@@ -158,6 +158,26 @@ class Privacy(Section):
         return f"{self.noise_multiplier:g} x {self.clip:g}" if self.noise_multiplier else ""
 
 
+class Guarding(Section):
+    """How far one upload may stand out from the others of its round before it is refused; 0 is off.
+
+    ``weight_ratio``: a claimed weight over the round's median; where the clients' sizes are known, as in a simulation, a
+    claim is held against them instead. ``step_ratio``: how far a client moved the weights that it was sent, over the median.
+    """
+
+    weight_ratio: float = Field(10.0, ge=0)
+    step_ratio: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_ratios(self) -> Self:
+        for name, ratio in vars(self).items():
+            if 0 < ratio < 1:
+                raise InputError(
+                    f"guard.{name}: {ratio:g} times the median refuses the median itself: set it to 1 or more, or 0"
+                )
+        return self
+
+
 class Engine(Section):
     """Where the clients run."""
 
@@ -176,5 +196,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "faults": Faults,
     "attack": Attacking,
     "privacy": Privacy,
+    "guard": Guarding,
     "engine": Engine,
 }

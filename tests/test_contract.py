@@ -71,7 +71,7 @@ def without_seconds(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         ("dtype", "has dtype torch.float64"),
         ("space", "holds logits, expected embedding"),
         ("name", "missing or unexpected"),
-        ("weight", "times the median"),
+        ("weight", "training samples"),
         ("size", "more than the"),
     ],
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from fedkd import Knowledge, Table, TensorSpec, UpTo
-from fedkd.guard import Rejected, check_header, check_upload, too_heavy
+from fedkd.guard import Rejected, check_header, check_upload, check_weight
+from fedkd.knowledge import schema_of
+from fedkd.outliers import step_of, too_far, too_heavy
 
 F32 = torch.float32
 ROWS = TensorSpec((2, 3), F32, "probabilities")
@@ -83,13 +87,59 @@ def test_a_message_about_other_classes_or_another_public_set_is_refused() -> Non
         check_header(said, round=2, exchange=0, common_ground=ground)
 
 
-def test_a_weight_over_ten_times_the_median_is_refused() -> None:
-    def weights(*values: float) -> dict[int, Knowledge]:
-        return {client: Knowledge(weight=value) for client, value in enumerate(values)}
+def weights(*values: float) -> dict[int, Knowledge]:
+    return {client: Knowledge(weight=value) for client, value in enumerate(values)}
 
-    assert list(too_heavy(weights(1, 1, 11))) == [2]
-    assert too_heavy(weights(1, 1, 10)) == {}
-    assert too_heavy(weights(1, 1000)) == {}  # of two, nobody can tell who lies
+
+def test_where_sizes_are_unknown_a_weight_over_so_many_times_the_median_is_refused_and_the_key_is_named() -> None:
+    assert "over guard.weight_ratio = 10 times the median 1" in too_heavy(weights(1, 1, 11), 10.0)[2]
+    assert too_heavy(weights(1, 1, 10), 10.0) == {}
+    assert too_heavy(weights(1, 1, 11), 20.0) == {}
+    assert too_heavy(weights(1, 1000), 10.0) == {}  # of two, nobody can tell who lies
+
+
+def test_where_sizes_are_known_a_weight_beyond_them_is_refused() -> None:
+    check_weight(Knowledge(weight=64), 64)
+    check_weight(Knowledge(weight=1), 0)  # what an upload weighs by default
+    with pytest.raises(Rejected, match=r"claims a weight of 65, it has 64 training samples \(guard.weight_ratio = 0"):
+        check_weight(Knowledge(weight=65), 64)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, 1e13, 1e-13, float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_of_samples_is_refused_whatever_the_ratio(weight: float) -> None:
+    with pytest.raises(Rejected, match="is not a positive number"):
+        check_upload(Knowledge(weight=weight), {}, classes=3)
+
+
+def test_a_step_is_held_against_the_rounds_median() -> None:
+    sent = Knowledge.of("weights", {"w": torch.ones(4), "n": torch.tensor(3)})
+
+    def moved(by: float) -> Knowledge:
+        return Knowledge.of("weights", {"w": torch.ones(4) + by, "n": torch.tensor(9)})
+
+    uploads = {client: moved(by) for client, by in enumerate([0.5, 1.0, -1.0, 40.0])}
+    assert [step_of(upload, sent) for upload in uploads.values()] == [1.0, 2.0, 2.0, 80.0]
+    assert (
+        "its step of 80 is over guard.step_ratio = 20 times the median 2"
+        in too_far(uploads, dict.fromkeys(uploads, sent), 20.0)[3]
+    )
+    assert too_far(uploads, dict.fromkeys(uploads, sent), 40.0) == {}
+    assert too_far({0: moved(0), 1: moved(0), 2: moved(9)}, dict.fromkeys(range(3), sent), 2.0) == {}  # nobody else moved
+    assert (
+        too_far({k: Knowledge.of("logits", {"w": torch.ones(1) * 9**k}) for k in range(3)}, {k: sent for k in range(3)}, 2.0)
+        == {}
+    )
+
+
+def test_variances_and_counts_of_batch_norm_are_never_negative() -> None:
+    held = Knowledge.of("weights", torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2)).state_dict())
+    schema = schema_of(held)
+    assert {name for name, spec in schema.items() if spec.low == 0} == {"1.running_var", "1.num_batches_tracked"}
+    for name in ("1.running_var", "1.num_batches_tracked"):
+        with pytest.raises(Rejected, match=f"{name} holds -1, below 0"):
+            check_upload(replace(held, tensors={**held.tensors, name: -torch.ones_like(held.tensors[name])}), schema, classes=3)
+    check_upload(replace(held, tensors={**held.tensors, "1.running_mean": -torch.ones(2)}), schema, classes=3)
+    assert all(spec.low is None for spec in schema_of(Knowledge.of("logits", held.tensors)).values())
 
 
 def test_a_table_is_read_by_sample_id_and_never_by_position() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedkd import codecs
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment
-from fedkd.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.knowledge import NEVER_NEGATIVE, Knowledge, TensorSpec, UpTo
 from fedkd.lowrank import FACTORS, decompress
 from fedkd.memory import Memory
 from fedkd.nets import Net, load
@@ -23,6 +23,8 @@ from fedkd.server import Server
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6
+#: A variance that an update brings down to 0 may miss it by so much: less than what BatchNorm adds to it.
+ROUNDING = 1e-6
 
 
 def check_downlink(names: Sequence[str], experiment: Experiment) -> None:
@@ -56,6 +58,8 @@ def update_from(parts: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> d
     for name, tensor in update.items():
         if tensor.numel() and not float(tensor.abs().max()) <= LARGEST:
             raise ValueError(f"the update of {name} holds {float(tensor.abs().max()):g}, beyond {LARGEST:g}")
+        if name.endswith(NEVER_NEGATIVE) and float((weights[name].cpu() + tensor.cpu()).min()) < -ROUNDING:
+            raise ValueError(f"the update of {name} makes it negative")
     return update
 
 
