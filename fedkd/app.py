@@ -17,9 +17,10 @@ from flwr.serverapp import Grid, ServerApp
 from fedkd.adversity import under_adversity
 from fedkd.client import Client
 from fedkd.client_metrics import check_metrics
+from fedkd.device import device_of
 from fedkd.evaluate import evaluate_client
 from fedkd.exchange import INSTRUCTION, PROBE
-from fedkd.experiment import Experiment, Functions, device_of
+from fedkd.experiment import Experiment, Functions
 from fedkd.knowledge import Knowledge
 from fedkd.links import ClientEnd
 from fedkd.memory import Memory
@@ -135,7 +136,9 @@ def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> C
     if client is None or held is not context or client.round != facts["round"]:
         experiment = _experiment(context, functions)
         memory = Memory.read(context.state)
-        client = Client(int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment))
+        client = Client(
+            int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment.engine)
+        )
     client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
     client.simulated = bool(context.node_config.get("simulated", False))
     return client

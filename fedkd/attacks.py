@@ -30,6 +30,12 @@ class Attack:
 
     distortions: Mapping[str, Distortion] = field(default_factory=dict)  # space -> how its tensors are changed
     relabel: Callable[[Tensor, int, torch.Generator], Tensor] = _keep
+    scaled: frozenset[str] = frozenset()  # the spaces in which the scale counts
+
+    @property
+    def relabels(self) -> bool:
+        """Whether it changes labels."""
+        return self.relabel is not _keep
 
     def labels(self, labels: Tensor, classes: int, rng: torch.Generator) -> Tensor:
         """The labels (n,) that the client trains on, of so many classes; -1 marks a sample without one and stays."""
@@ -145,8 +151,14 @@ def _swap(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
 #: Name of an attack, as ``attack.name`` has it -> the attack.
 ATTACKS: dict[str, Attack] = {
     "label_flip": Attack(relabel=_flip),
-    "sign_flip": Attack({"weights": _away, "logits": _negate, "embedding": _negate, "probabilities": _reverse}),
-    "noise": Attack({"weights": _noise, "logits": _noise, "embedding": _noise, "probabilities": _random_rows}),
+    "sign_flip": Attack(
+        {"weights": _away, "logits": _negate, "embedding": _negate, "probabilities": _reverse},
+        scaled=frozenset({"weights", "logits", "embedding"}),
+    ),
+    "noise": Attack(
+        {"weights": _noise, "logits": _noise, "embedding": _noise, "probabilities": _random_rows},
+        scaled=frozenset({"weights", "logits", "embedding", "probabilities"}),
+    ),
     "least_likely_class": Attack({"logits": _swap_extremes, "probabilities": _least_likely}),
     "similar_class": Attack({"logits": _swap_top_two, "probabilities": _swap_top_two}),
     "free_rider": Attack({"weights": _echo, "logits": _echo, "embedding": _echo, "probabilities": _echo_rows}),

@@ -7,11 +7,27 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fedkd.errors import InputError
 
 Scalar = bool | int | float | str
+
+
+def read_toml(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """The text of an experiment file, and what it says. InputError where there is none, or it is no TOML."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"from_toml reads a file: give its path, got {path!r}")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # Notepad puts a mark in front
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"no experiment file {path}: name an existing .toml file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a TOML file in UTF-8: save it in this encoding") from None
+    except (tomllib.TOMLDecodeError, IsADirectoryError) as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from None
 
 
 def flatten(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from fedkd import registry
-from fedkd.config_text import flatten, located, parse_value, to_toml, unflatten
+from fedkd.config_text import flatten, located, parse_value, read_toml, to_toml, unflatten
 from fedkd.distillers.registry import added
 from fedkd.errors import InputError, under
 from fedkd.explain import explained, shown
@@ -24,6 +22,7 @@ from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
 from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Guarding, Names, Privacy, Section, Training
 from fedkd.shares import deal, read_nets
 from fedkd.strategy import Strategy
+from fedkd.unused import forget_but, given_keys, is_complete, tell
 from fedkd.user_code import import_object, path_of
 
 if TYPE_CHECKING:
@@ -74,6 +73,20 @@ class Experiment(Section):
             )
         refuse_misplaced(values, own=type(self).model_fields)
         self._fill(values)
+        self._tell(given_keys(self, values.get("strategy")))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], *, meant: Collection[str] = ()) -> Self:
+        """An experiment from values, of which a user meant those of the keys ``meant``: of others that do nothing, no word."""
+        experiment = cls.__new__(cls)
+        experiment._fill(values)
+        forget_but(experiment, meant)
+        return experiment
+
+    def _tell(self, given: Collection[str]) -> None:
+        from fedkd.idle_keys import unused_keys  # what it knows of draws and losses rests on experiments
+
+        tell(self, given, unused_keys(self))
 
     def _fill(self, values: Mapping[str, Any]) -> None:
         try:
@@ -144,25 +157,27 @@ class Experiment(Section):
 
     def replace(self, **changes: Any) -> Experiment:
         """A changed copy, validated again: ``experiment.replace(seed=1)``."""
-        return Experiment(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        refuse_misplaced(changes, own=type(self).model_fields)
+        values = {name: getattr(self, name) for name in type(self).model_fields} | changes
+        # With another strategy, as for a baseline, the other keys belong to the experiment that it is held against.
+        changed = Experiment.from_values(values, meant=changes if "strategy" in changes else {*self.model_fields_set, *changes})
+        changed._tell({key for key in given_keys(changed, changes.get("strategy")) if key.partition(".")[0] in changes})
+        return changed
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
         """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
-        if not isinstance(path, str | Path):
-            raise InputError(f"from_toml reads a file: give its path, got {shown(path)}")
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")  # Notepad puts a mark in front
-            tables = tomllib.loads(text)
-        except FileNotFoundError:
-            raise InputError(f"no experiment file {path}: name an existing .toml file") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path} is not a TOML file in UTF-8: save it in this encoding") from None
-        except (tomllib.TOMLDecodeError, IsADirectoryError) as error:
-            raise InputError(f"{path} is not a TOML file: {error}") from None
+        text, tables = read_toml(path)
         flat = {key: parse_value(value) if isinstance(value, str) else value for key, value in (overrides or {}).items()}
         with located(Path(path).name, text, besides=flat):
-            return cls(**unflatten(flat, into=tables))
+            values = unflatten(flat, into=tables)
+            if not is_complete(tables) and flat.keys().isdisjoint(("strategy", "strategy.name")):
+                return cls(**values)
+            # Of a run's own file nobody set the keys; with another strategy, the file's belong to what it is held against.
+            refuse_misplaced(values, own=cls.model_fields)
+            experiment = cls.from_values(values, meant=flat.keys())
+            experiment._tell(flat.keys())
+            return experiment
 
     def to_tables(self) -> dict[str, Any]:
         """Nested plain tables, as the experiment file has them; functions become ``"my_module:name"`` or ``"<function>"``."""
@@ -216,16 +231,7 @@ def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], function
         if functions.strategy is not None:
             fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
             tables["strategy"] = registry.build_class(functions.strategy, fields)
-        return Experiment(**tables)
-
-
-def device_of(experiment: Experiment) -> torch.device:
-    """A GPU where the experiment asks for a share of one; else the CPU. Raises InputError where there is none."""
-    if not experiment.engine.num_gpus:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise InputError("engine.num_gpus: this machine has no GPU that torch can use: set it to 0")
-    return torch.device("cuda")
+        return Experiment.from_values(tables)
 
 
 @lru_cache(maxsize=2)

@@ -62,12 +62,17 @@ def planned(
 
     Of ``several`` seeds, or beside ``baselines``, what is already there goes on or is skipped.
     """
+    from fedkd.config_text import located, read_toml
     from fedkd.experiment import Experiment
+    from fedkd.simulation import tell_what_is_idle
 
-    launches = []
+    launches: list[Launch] = []
     for seed in seeds:
         own = overrides if seed is None else {**overrides, "seed": str(seed)}
         experiment = Experiment.from_toml(file, own)
+        if not launches:
+            with located(file.name, read_toml(file)[0], besides=own):
+                tell_what_is_idle(experiment, own.get("engine.name"))
         place = out / f"seed-{seed}" if out and several else out or default_place(file, experiment)
         runs = {place: experiment, **(beside(place, experiment) if baselines else {})}
         launches += [at(place, experiment, go_on=several or baselines) for place, experiment in runs.items()]

@@ -14,10 +14,14 @@ from fedkd.randomness import generator
 FAULTS = ("dropout", "straggle", "crash", "nan")
 
 
+def cohort_size(experiment: Experiment) -> int:
+    """How many clients take part in a round: the nearest whole number, at least one."""
+    return max(1, int(experiment.participation * experiment.data.clients + 0.5))
+
+
 def draw_cohort(experiment: Experiment, round: int) -> list[int]:
     """The participants of a round: a seeded draw, in order of client id."""
-    clients = experiment.data.clients
-    number = max(1, int(experiment.participation * clients + 0.5))
+    clients, number = experiment.data.clients, cohort_size(experiment)
     if number == clients:
         return list(range(clients))
     order = torch.randperm(clients, generator=generator(experiment.seed, round, "cohort"))

@@ -9,10 +9,11 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.books import Books
+from fedkd.device import device_of
 from fedkd.errors import RunFailed
 from fedkd.evaluation_round import EvaluationRound
 from fedkd.exchange import PERSIST, TRAIN, Courier
-from fedkd.experiment import Experiment, Functions, device_of
+from fedkd.experiment import Experiment, Functions
 from fedkd.grids.jobs import JobGrid
 from fedkd.guard import Guard, guard_of
 from fedkd.history import History
@@ -51,7 +52,7 @@ class Run:
         down = ServerEnd("downlink", self.strategy.downlink(experiment))
         self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
         self.latecomers = Latecomers(experiment.late_rounds)
-        federation, device = experiment.federation(), device_of(experiment)
+        federation, device = experiment.federation(), device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
             check_protected(type(self.strategy).__name__, upload_schemas(self.server), partition=experiment.data.partition)

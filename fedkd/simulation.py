@@ -14,7 +14,10 @@ from fedkd.experiment import Experiment
 from fedkd.explain import shown
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
 from fedkd.history import History
+from fedkd.idle_keys import idle_engine
+from fedkd.idle_messages import tell_idle_messages
 from fedkd.settings import Engine
+from fedkd.unused import given_keys, tell
 
 
 def simulate(
@@ -40,6 +43,7 @@ def simulate(
             what was written to ``out`` stays.
     """
     _check_arguments(experiment, out, on_round)
+    tell_what_is_idle(experiment, engine)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
     Experiment.from_flat(config, code).federation()
@@ -51,6 +55,13 @@ def simulate(
         grid=make_grid(experiment.engine, engine),
     )
     return History.read(context.state)
+
+
+def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
+    """Tell of what does nothing, as far as only data, nets and engine show it. Raises InputError; see ``fedkd.unused``."""
+    if engine is None:
+        tell(experiment, given_keys(experiment, None), idle_engine(experiment))
+    tell_idle_messages(experiment)
 
 
 def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:

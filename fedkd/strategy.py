@@ -33,9 +33,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Listed = BeforeValidator(lambda given: tuple(filter(None, given.split(","))) if isinstance(given, str) else given)
 
 
+#: What a strategy may use without needing it, by the names that ``Needs.uses`` has.
+USABLE = ("public", "public_labels", "validation", "server_net", "shared_net", "views", "representations")
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What a strategy cannot do without. ``check`` says in one line what an experiment lacks."""
+    """What a strategy cannot do without. ``check`` says in one line what an experiment lacks.
+
+    ``uses`` are those of USABLE that make a difference to it beside what it needs; None: unknown. An experiment that sets
+    others is told that they do nothing.
+    """
 
     labels: bool = False
     public: bool = False
@@ -43,6 +51,7 @@ class Needs:
     equal_nets: bool = False
     server_net: bool = False
     shared_data: bool = False
+    uses: tuple[str, ...] | None = None
 
     def check(self, name: str, experiment: Experiment) -> None:
         """Raise InputError if the experiment does not give what is needed."""
@@ -61,7 +70,7 @@ class Needs:
             raise InputError(f"strategy: {name} needs {lack}")
 
     def __str__(self) -> str:
-        return ", ".join(name.replace("_", " ") for name, needed in vars(self).items() if needed) or "nothing"
+        return ", ".join(name.replace("_", " ") for name, needed in vars(self).items() if needed is True) or "nothing"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ def _stand_in(experiment: Experiment) -> Experiment:
     data = {"source": made_up_images, "clients": clients, "partition": "shared" if needs.shared_data else "iid"}
     sets = {"public": 64 if experiment.data.public or experiment.data.public_source else 0, "validation": 64}
     nets = {"nets": "cnn", "shared_net": "cnn", "net_options": {"cnn": {"channels": (4, 8), "hidden": 16}}}
-    return Experiment(strategy=strategy, rounds=experiment.rounds, data=data | sets, train={"batch_size": 32}, **nets)
+    values = {"strategy": strategy, "rounds": experiment.rounds, "data": data | sets, "train": {"batch_size": 32}, **nets}
+    return Experiment.from_values(values)
 
 
 def made_up_images() -> Source:

@@ -26,7 +26,7 @@ class Centralised(Strategy):
 
     paper: ClassVar[str] = "none (upper bound)"
     sends: ClassVar[str] = "nothing up, weights and buffers down to be evaluated"
-    needs: ClassVar[Needs] = Needs(labels=True)
+    needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net",))
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The initial weights."""

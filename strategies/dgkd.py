@@ -44,7 +44,7 @@ class DGKD(Strategy):
 
     paper: ClassVar[str] = "Son et al., ICCV 2021, arXiv 2009.08825"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels"))
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""

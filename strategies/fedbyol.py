@@ -27,7 +27,7 @@ class FedBYOL(Strategy):
 
     paper: ClassVar[str] = "Grill et al., NeurIPS 2020, arXiv 2006.07733, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder, projection head and predictor, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> BYOL:

@@ -49,7 +49,7 @@ class FedDF(Strategy):
 
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"
     sends: ClassVar[str] = "weights and buffers, both ways, by architecture"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True, validation=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, validation=True, uses=("server_net",))
 
     def first_broadcast(self, server: Server) -> Mapping[int, Knowledge]:
         """Each architecture's shared initial weights."""

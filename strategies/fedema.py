@@ -32,7 +32,7 @@ class FedEMA(Strategy):
 
     paper: ClassVar[str] = "Zhuang et al., ICLR 2022, arXiv 2204.04385"
     sends: ClassVar[str] = "weights and buffers of encoder, projection head and predictor, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> DivergenceAwareAverage:

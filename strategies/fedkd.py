@@ -61,7 +61,7 @@ class FedKD(Strategy):
 
     paper: ClassVar[str] = "Wu et al., Nature Communications 2022, arXiv 2108.13323"
     sends: ClassVar[str] = "low-rank updates of a shared net, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True)
+    needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net", "shared_net"))
 
     def check(self, experiment: Experiment) -> None:
         """All clients must read the same of an update."""

@@ -41,7 +41,7 @@ class FedMD(Strategy):
 
     paper: ClassVar[str] = "Li and Wang 2019, arXiv 1910.03581"
     sends: ClassVar[str] = "logits of public samples, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("public_labels",))
     outlives_its_round: ClassVar[bool] = False
 
     def exchanges_per_round(self, experiment: Experiment) -> int:

@@ -52,7 +52,7 @@ class FedMDNFDP(Strategy):
 
     paper: ClassVar[str] = "Sun and Lyu, IJCAI 2021, arXiv 2009.05537"
     sends: ClassVar[str] = "logits, probabilities or labels of public samples, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("public_labels",))
     outlives_its_round: ClassVar[bool] = False
 
     def exchanges_per_round(self, experiment: Experiment) -> int:

@@ -33,7 +33,7 @@ class FedMoCo(Strategy):
 
     paper: ClassVar[str] = "He et al., CVPR 2020, arXiv 1911.05722, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> MoCo:

@@ -35,7 +35,7 @@ class FedProtoCL(Strategy):
 
     paper: ClassVar[str] = "Li et al., ICLR 2021, arXiv 2005.04966, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> ProtoCL:

@@ -27,7 +27,7 @@ class FedSimCLR(Strategy):
 
     paper: ClassVar[str] = "Chen et al., ICML 2020, arXiv 2002.05709, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> SimCLR:

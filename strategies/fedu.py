@@ -29,7 +29,7 @@ class FedU(Strategy):
 
     paper: ClassVar[str] = "Zhuang et al., ICCV 2021, arXiv 2108.06492"
     sends: ClassVar[str] = "weights and buffers of encoder, projection head and predictor, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     @property
     def base(self) -> DivergenceAwarePredictor:

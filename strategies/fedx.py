@@ -49,7 +49,7 @@ class FedX(Strategy):
 
     paper: ClassVar[str] = "Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "weights and buffers of encoder and heads, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True)
+    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

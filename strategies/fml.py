@@ -42,7 +42,7 @@ class FML(Strategy):
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"
     sends: ClassVar[str] = "weights and buffers of a shared net, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True)
+    needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net", "shared_net"))
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The meme's shared initial weights."""

@@ -49,7 +49,7 @@ class KDCL(Strategy):
 
     paper: ClassVar[str] = "Guo et al., CVPR 2020"
     sends: ClassVar[str] = "logits of every mini-batch, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
+    needs: ClassVar[Needs] = Needs(labels=True, shared_data=True, uses=("views", "validation"))
     outlives_its_round: ClassVar[bool] = False
     compares_clients: ClassVar[bool] = True
 

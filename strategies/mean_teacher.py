@@ -40,7 +40,7 @@ class MeanTeacher(Strategy):
 
     paper: ClassVar[str] = "Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780"
     sends: ClassVar[str] = "weights and buffers of student and teacher, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights, twice; no step yet."""

@@ -47,7 +47,7 @@ class MultiTeacher(Strategy):
 
     paper: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels", "validation", "views"))
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""

@@ -49,7 +49,7 @@ class PCL(Strategy):
 
     paper: ClassVar[str] = "Wu and Gong, AAAI 2021, arXiv 2006.04147"
     sends: ClassVar[str] = "weights and buffers of a net with branches and of its moving average, both ways"
-    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
 
     def check(self, experiment: Experiment) -> None:
         """A net that can be cut."""

@@ -48,7 +48,7 @@ class You2017(Strategy):
 
     paper: ClassVar[str] = "You et al., KDD 2017"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels"))
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only."""

@@ -1,0 +1,99 @@
+"""Codecs, attacks and faults that find nothing to act on: told before round 1, from what clients are to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedkd.attacks import ATTACKS
+from fedkd.codecs import Codec, chain
+from fedkd.codecs.whole import Whole
+from fedkd.device import device_of
+from fedkd.experiment import Experiment
+from fedkd.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.memory import Memory
+from fedkd.randomness import seeded
+from fedkd.rehearsal import rehearse
+from fedkd.server import Server
+from fedkd.unused import Unused, given_keys, tell
+
+
+def tell_idle_messages(experiment: Experiment) -> None:
+    """Tell the user of keys about messages that do nothing in their experiment. See ``fedkd.unused``.
+
+    Raises:
+        InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
+    """
+    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan"} & given_keys(experiment, None)
+    if asked:
+        functions, federation = experiment.functions(), experiment.federation()
+        server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
+        rehearse(server)
+        with seeded(0):
+            tell(experiment, asked, idle_messages(server))
+        server.release()
+
+
+def idle_messages(server: Server) -> Iterator[Unused]:
+    """The keys about messages that do nothing: codecs without anything to code, attacks and faults without a target."""
+    experiment = server.experiment
+    first = server.experiment.strategy.first_broadcast(server)
+    broadcasts = [first] if isinstance(first, Knowledge) else list(first.values())
+    uploads = [_example(schema) for schema in schemas(server)]
+    sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
+    said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
+    for key, examples in (("uplink", uploads), ("downlink", [*broadcasts, *uploads])):
+        # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
+        known = key == "uplink" or any(example.tensors for example in examples)
+        names = getattr(experiment, key)
+        if idle := [name for name in codes_nothing(names, key, examples) if known]:
+            yield Unused(key, f"{said}, and {idle[0]} leaves what is sent as it is")
+    if attack := ATTACKS.get(experiment.attack.name):
+        if not attack.relabels and not attack.distortions.keys() & sent:
+            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {said}"
+            yield Unused("attack.name", why, "take another, or leave it out")
+        if not attack.scaled & sent:
+            yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
+    if not sent:
+        yield Unused("faults.nan", said)
+
+
+def schemas(server: Server) -> Iterator[Mapping[str, TensorSpec]]:
+    """What clients owe: of each architecture and at either end of the ids, in the first, second and last exchange and round."""
+    experiment, before = server.experiment, (server.round, server.exchange)
+    nets = {server.architecture_of(client): client for client in reversed(server.clients)}
+    last = experiment.strategy.exchanges_per_round(experiment) - 1
+    for server.round in sorted({1, experiment.rounds}):
+        for server.exchange in sorted({0, min(1, last), last}):
+            for client in sorted({0, *nets.values(), server.clients[-1]}):
+                yield experiment.strategy.upload_schema(server, client)
+    server.round, server.exchange = before
+
+
+def codes_nothing(names: Sequence[str], key: str, examples: Sequence[Knowledge]) -> list[str]:
+    """The codecs of the chain that change none of the examples. "bits32" does so on purpose and is not among them."""
+    codecs = chain(names, key)
+    active = {number for example in examples for number in _active(codecs, example)}
+    return [name for number, name in enumerate(names) if number not in active and not isinstance(codecs[number], Whole)]
+
+
+def _active(codecs: Sequence[Codec], message: Knowledge) -> Iterator[int]:
+    for number, codec in enumerate(codecs):
+        coded = codec.encode(message, message if codec.needs_base else None)
+        if coded.header != message.header:
+            yield number
+        message = coded
+
+
+def _example(schema: Mapping[str, TensorSpec]) -> Knowledge:
+    """The plainest upload of a schema: of rank one, constant, rows of probabilities uniform."""
+    tensors = {name: _constant(spec) for name, spec in schema.items()}
+    return Knowledge(tensors, {name: spec.space for name, spec in schema.items()})
+
+
+def _constant(spec: TensorSpec) -> Tensor:
+    shape = [side.most if isinstance(side, UpTo) else side for side in spec.shape]
+    value = 1 / shape[-1] if spec.space == "probabilities" and shape and shape[-1] else 0.0
+    return torch.full(shape, value).to(spec.dtype)
