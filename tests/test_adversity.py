@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import pytest
 import torch
 from contract import Counting, LeaveOneOut, Numbers, number
+from grids.apps import jump
 from grids.renumbered import RenumberedGrid
 
 from fedkd import Client, Experiment, History, InputError, Knowledge, Server, Strategy, TensorSpec, simulate
+from fedkd.grids import JobGrid, flower
 from fedkd.participation import attackers, draw_fault, draw_in_time, enough_of
 
 
@@ -93,6 +96,30 @@ def test_a_late_upload_is_used_a_round_later_if_its_client_sent_nothing_newer() 
         in_time, late = used.metrics[round]["clients_ok"], used.metrics[round]["late_used"]
         assert used.metrics[round + 1]["used"] == in_time + late
         assert dropped.metrics[round + 1]["used"] == in_time
+
+
+@final
+@dataclass(frozen=True)
+class Slow(Numbers):
+    """Client k takes 900 (k + 1) seconds by the grid's clock."""
+
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        jump(900.0 * (client.id + 1))
+        return number(client.id)
+
+    def server_update(self, server: Server, uploads: dict[int, Knowledge]) -> Knowledge:
+        return number(0)
+
+
+def test_the_timeout_is_for_what_one_client_takes_itself_on_every_grid(
+    make_grid: Callable[[], JobGrid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five clients of 900 to 4500 s: 2700 s is enough for three of them, whoever came before."""
+    monkeypatch.setattr(flower, "clock", flower.clock)  # put back after the test
+    history = simulate(experiment(Slow(), clients=5, rounds=2, timeout=2800.0), make_grid())
+    assert [row["clients_ok"] for row in history.metrics] == [0, 3, 3]
+    late = [(row["round"], row["client"], row["reason"]) for row in history.clients if row.get("status") == "late"]
+    assert late == [(round, client, "no reply within 2800 s") for round in (1, 2) for client in (3, 4)]
 
 
 def test_elsewhere_the_first_replies_are_those_that_came_first_and_a_late_one_is_taken_with_the_next_round() -> None:

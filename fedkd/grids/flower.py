@@ -170,14 +170,29 @@ def instruction(content: RecordDict, message_type: str, node_id: int, group_id: 
 # ---- running a client
 
 
-def run_client(
-    client_app: ClientApp, message: Message, context: Context, store: Callable[[bytes], Any] = _same
-) -> PlainMessage:
-    """Hand a message to the client; its reply as a plain value, an error reply when the client raises.
+#: Measures how long clients take, in seconds.
+clock = time.perf_counter
 
-    The reason of the error is ``ClassName: message`` on its first line, then the traceback. A client that calls
-    ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
+
+def run_client(
+    client_app: ClientApp,
+    message: Message,
+    context: Context,
+    store: Callable[[bytes], Any] = _same,
+    *,
+    timeout: float | None = None,
+) -> PlainMessage | None:
+    """Hand a message to the client; its reply as a plain value, or None where it took more than ``timeout`` seconds.
+
+    Where the client raises, it is an error reply, whose reason is ``ClassName: message`` on its first line, then the
+    traceback. A client that calls ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
     """
+    begun = clock()
+    plain = _answer(client_app, message, context, store)
+    return plain if timeout is None or clock() - begun <= timeout else None
+
+
+def _answer(client_app: ClientApp, message: Message, context: Context, store: Callable[[bytes], Any]) -> PlainMessage:
     try:
         reply = client_app(message, context)
         if not isinstance(reply, Message):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -54,11 +53,11 @@ class JobGrid(Grid):
         self._replies: dict[str, Message] = {}
 
     @abstractmethod
-    def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
+    def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Run the client of each message; yield the replies, as copies, in any order.
 
-        Messages to one node run in their order. No client is begun after ``deadline`` (on the clock of
-        ``time.monotonic``); what did not answer by then is left out. What a client raises becomes an error reply.
+        Messages to one node run in their order. A client that takes more than ``timeout`` seconds of its own over a
+        message is left out; how long it waited for its turn does not count. What it raises becomes an error reply.
         """
 
     # ---- what the grid is bound to
@@ -149,15 +148,20 @@ class JobGrid(Grid):
             return [self._replies.pop(name) for name in named if name in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Run the messages' clients; the replies that came within ``timeout`` seconds, in the order of the messages."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        """Run the messages' clients; the replies, in the order of the messages.
+
+        A client is late, and left out, if it alone took more than ``timeout`` seconds: that others were at work before
+        it is the simulation's doing, not its own. With 0 nobody is asked.
+        """
+        if timeout is not None and timeout <= 0:
+            return []
         accepted = [with_new_id(copy_message(message)) for message in messages]
         with self._lock:
-            replies = self._answer(accepted, deadline)
+            replies = self._answer(accepted, timeout)
         ids = (message.metadata.message_id for message in accepted)
         return [replies[name] for name in ids if name in replies]
 
-    def _answer(self, messages: Sequence[Message], deadline: float | None) -> dict[str, Message]:
+    def _answer(self, messages: Sequence[Message], timeout: float | None) -> dict[str, Message]:
         """Replies by the id of their message."""
         replies: dict[str, Message] = {}
         deliverable = []
@@ -168,7 +172,6 @@ class JobGrid(Grid):
                 reason = f"node {node} does not exist: the nodes are 0 to {self._nodes - 1}"
                 reply = error_reply(message, ErrorCode.NODE_UNAVAILABLE, reason)
                 replies[message.metadata.message_id] = with_new_id(reply)
-        for reply in self.run_jobs(deliverable, deadline) if deliverable else ():
-            if deadline is None or time.monotonic() <= deadline:
-                replies[reply.metadata.reply_to_message_id] = with_new_id(reply)
+        for reply in self.run_jobs(deliverable, timeout) if deliverable else ():
+            replies[reply.metadata.reply_to_message_id] = with_new_id(reply)
         return replies

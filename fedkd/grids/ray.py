@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, Self, final
 
 import ray
@@ -16,43 +15,17 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import RayActorError
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, RunFailed
 from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid
+from fedkd.grids.lifeline import Lifeline
 from fedkd.grids.schedule import CHUNK_SECONDS, Schedule, calls_ahead, chunk_size
+from fedkd.grids.seat import START_SECONDS, Job, Seat
 from fedkd.grids.worker import RECORDS_NEED, Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
 
-ALONE_SECONDS = 60.0  # this near to a deadline a call carries one client, so that a late one makes no other late
-
-
-@dataclass(eq=False)
-class _Job:
-    """Messages of one send to one node."""
-
-    node_id: int
-    send: int
-    messages: list[Message] = field(default_factory=list)
-    retried: bool = False
-
-
-@dataclass(eq=False)
-class _Seat:
-    """A place in the pool. Its actor may die and be replaced."""
-
-    index: int
-    actor: Any
-    queue: deque[_Job] = field(default_factory=deque)
-    calls: dict[Any, list[_Job]] = field(default_factory=dict)  # in flight, oldest first
-    started: bool = False  # before that, its one call has no jobs
-    nodes: set[int] = field(default_factory=set)  # whose newest Context is there
-    gone: set[int] = field(default_factory=set)  # whose Context there is out of date
-    shared_of: int = 0  # the send whose shared arrays are there
-
-    @property
-    def jobs(self) -> list[_Job]:
-        """All that is in flight."""
-        return [job for jobs in self.calls.values() for job in jobs]
+ALONE_SECONDS = 60.0  # with a shorter timeout a call carries one client, so that one that hangs costs it once, not twice
+TICK_SECONDS = 1.0  # how often it is looked whether a client hangs, and Ray lives
 
 
 @final
@@ -62,8 +35,9 @@ class RayGrid(JobGrid):
     ``address`` is ``""`` for a Ray of our own on this machine, ``"auto"`` or ``"ray://host:10001"`` for a cluster.
     A client stays at one actor within a group of messages (a round); for the next group clients are spread by the
     seconds that they took. The states that count are here: an actor that dies is replaced, its clients go on from the
-    last state that came back, and what it had not answered is run once more, each client alone. `open` waits for Ray
-    itself (3 s) but not for the actors, which start while the server does.
+    last state that came back, and what it had not answered is run once more, each client alone. An actor whose client
+    hangs is taken away after the timeout, and that client too goes on from its last state. `open` waits for Ray itself
+    (3 s) but not for the actors, which start while the server does. RunFailed is raised if Ray dies.
     """
 
     def __init__(self, actors: int = 2, num_cpus: float = 1, num_gpus: float = 0.0, address: str = "") -> None:
@@ -72,7 +46,7 @@ class RayGrid(JobGrid):
             raise InputError(f"RayGrid({given}): actors must be at least 1, num_cpus above 0 and num_gpus not below 0")
         super().__init__()
         self._actors, self._num_cpus, self._num_gpus, self._address = actors, num_cpus, num_gpus, address
-        self._seats: list[_Seat] = []
+        self._seats: list[Seat] = []
         self._cluster = ExitStack()
 
     def open(self, client_app: ClientApp, num_supernodes: int, run_config: Mapping[str, Any] | None = None) -> Self:
@@ -82,6 +56,7 @@ class RayGrid(JobGrid):
         try:
             room = connected(self._address, self._actors, self._num_cpus, self._num_gpus)
             self._cluster.enter_context(room)
+            self._lifeline = Lifeline()
             self._app = _travelling(client_app)
             self._seats = [self._hire(index) for index in range(self._actors)]
         except BaseException:
@@ -106,21 +81,22 @@ class RayGrid(JobGrid):
             seat.gone |= seat.nodes
             seat.nodes.clear()
 
-    def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
+    def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Spread the messages over the actors, and yield replies as they come."""
+        self._lifeline.check()
         self._plan(messages)
         try:
             while any(seat.queue or self._owes(seat) for seat in self._seats):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return
-                pace = None if left is not None and left < ALONE_SECONDS else self._schedule.pace
+                pace = None if timeout is not None and timeout < ALONE_SECONDS else self._schedule.pace
                 for seat in self._seats:
-                    self._feed(seat, pace, None if left is None else time.time() + left)
+                    self._feed(seat, pace, timeout)
                 calls = {call: seat for seat in self._seats for call in seat.calls}
-                done, _ = ray.wait(list(calls), timeout=left)
+                done, _ = ray.wait(list(calls), timeout=TICK_SECONDS)
                 for call in done:
                     yield from self._collect(calls[call], call)
+                self._lifeline.check(every=TICK_SECONDS)
+                for seat in [seat for seat in self._seats if seat.calls and seat.waited > seat.patience(timeout)]:
+                    self._take_away(seat)
         finally:
             for seat in self._seats:
                 seat.queue.clear()
@@ -132,47 +108,48 @@ class RayGrid(JobGrid):
         self._send += 1
         self._shared = Shared(messages)
         self._buffers = ray.put(self._shared.buffers) if self._shared.buffers else None
-        jobs: dict[int, _Job] = {}
+        jobs: dict[int, Job] = {}
         for message in messages:
             node = message.metadata.dst_node_id
-            jobs.setdefault(node, _Job(node, self._send)).messages.append(message)
-        busy = [job.node_id for seat in self._seats for job in seat.jobs]
-        queues = self._schedule.plan(messages[0].metadata.group_id, jobs, busy)
+            jobs.setdefault(node, Job(node, self._send)).messages.append(message)
+        queues = self._schedule.plan(messages[0].metadata.group_id, jobs)
         for seat, queue in zip(self._seats, queues, strict=True):
             seat.queue = deque(jobs[node] for node in queue)
 
-    def _feed(self, seat: _Seat, pace: float | None, deadline: float | None) -> None:
+    def _feed(self, seat: Seat, pace: float | None, timeout: float | None) -> None:
         """Keep an actor busy."""
         while len(seat.calls) < calls_ahead(pace) and (jobs := self._next_jobs(seat, pace)):
             if self._buffers is not None and seat.shared_of != self._send:
                 seat.actor.share.remote(self._buffers)
                 seat.shared_of = self._send
             tasks = [self._task(seat, job) for job in jobs]
-            call = seat.actor.run.remote(tasks, list(seat.gone), deadline)
+            call = seat.actor.run.remote(tasks, list(seat.gone), timeout)
             seat.gone.clear()
+            if not seat.calls:
+                seat.since = time.monotonic()
             seat.calls[call] = jobs
 
-    def _next_jobs(self, seat: _Seat, pace: float | None) -> list[_Job]:
-        """The jobs of an actor's next call. A retried job goes alone: if the actor dies again, that client did it."""
-        if not seat.started or any(job.retried or job.send != self._send for job in seat.jobs):
+    def _next_jobs(self, seat: Seat, pace: float | None) -> list[Job]:
+        """The jobs of an actor's next call."""
+        if not seat.started or any(job.alone or job.send != self._send for job in seat.jobs):
             return []
-        if seat.queue and seat.queue[0].retried:
+        if seat.queue and seat.queue[0].alone:
             return [] if seat.calls else [seat.queue.popleft()]
         if not seat.queue and not seat.calls:
             self._steal(seat)
         size = min(len(seat.queue), chunk_size(len(seat.queue), pace))
         return [seat.queue.popleft() for _ in range(size)]
 
-    def _steal(self, thief: _Seat) -> None:
-        """An idle actor takes the shortest job that may move from one which has much to do, or still does late work."""
+    def _steal(self, thief: Seat) -> None:
+        """An idle actor takes the shortest job that may move from one which has much to do, or takes long over something."""
         victim = max((seat for seat in self._seats if seat.started), key=lambda seat: len(seat.queue))
         much = len(victim.queue) * (self._schedule.pace or 0.0) >= CHUNK_SECONDS
-        if victim.queue and (much or any(job.send != self._send for job in victim.jobs)):
+        if victim.queue and (much or victim.waited > TICK_SECONDS):
             job = victim.queue[-1]
-            if not job.retried and self._schedule.may_move(job.node_id):
+            if not job.alone and self._schedule.may_move(job.node_id):
                 thief.queue.append(victim.queue.pop())
 
-    def _task(self, seat: _Seat, job: _Job) -> Task:
+    def _task(self, seat: Seat, job: Job) -> Task:
         """Take a job apart for its actor, with the client's state if that actor has not got it."""
         node, state = job.node_id, None
         if node not in seat.nodes:
@@ -188,44 +165,64 @@ class RayGrid(JobGrid):
 
     # ---- answers
 
-    def _owes(self, seat: _Seat) -> bool:
+    def _owes(self, seat: Seat) -> bool:
         return any(job.send == self._send for job in seat.jobs)
 
-    def _collect(self, seat: _Seat, call: Any) -> Iterator[Message]:
+    def _collect(self, seat: Seat, call: Any) -> Iterator[Message]:
         jobs = seat.calls[call]
         try:
             answers: list[Answer] = ray.get(call)
         except RayActorError as death:
-            yield from self._replace(seat, death)
+            self._lifeline.check()
+            yield from self._bury(seat, death)
             return
         del seat.calls[call]
-        seat.started = True
+        seat.started, seat.since = True, time.monotonic()
         for job, answer in zip(jobs, answers, strict=True):
             self._schedule.end(job.node_id, answer.seconds)
             if answer.state is not None and job.node_id in seat.nodes:
                 self.context(job.node_id).state = records_from_plain(answer.state, from_buffer)
-            if job.send == self._send:  # else it comes after its deadline
+            if job.send == self._send:  # else that send was broken off
                 yield from (message_from_plain(reply, from_buffer) for reply in answer.replies)
 
-    def _replace(self, seat: _Seat, death: RayActorError) -> Iterator[Message]:
-        """Put a new actor in the place of a dead one; queue again what it had not answered, or give that up."""
+    def _bury(self, seat: Seat, death: RayActorError) -> Iterator[Message]:
+        """Replace a dead actor; what it had not answered is run once more, each client alone, or given up."""
         if not seat.started:
             raise RuntimeError(f"a Ray worker could not start: {str(death).splitlines()[-1]}") from death
-        ray.kill(seat.actor)  # it may only have been out of reach
-        lost = [job for job in seat.jobs if job.send == self._send]
-        fresh = self._seats[seat.index] = self._hire(seat.index)
-        fresh.queue.extend([*(job for job in lost if not job.retried), *seat.queue])
-        for job in lost:
+        again: list[Job] = []
+        for job in self._lost(seat):
+            job.deaths, job.alone = job.deaths + 1, True
+            if job.deaths < 2:
+                again.append(job)
+                continue
             reason = f"WorkerDied: the worker died while it ran client {job.node_id}, twice (exit: {_exit_of(death)})"
-            for message in job.messages if job.retried else ():
+            for message in job.messages:
                 yield error_reply(message, ErrorCode.CLIENT_APP_CRASHED, reason)
-            job.retried = True
+        self._replace(seat, again)
 
-    def _hire(self, index: int) -> _Seat:
+    def _take_away(self, seat: Seat) -> None:
+        """Replace an actor that is at work for longer than one client may be. Of several clients, each is then run alone."""
+        if not seat.started:
+            raise RunFailed(f"a Ray worker has not started in {START_SECONDS:g} s: lower engine.actors or engine.num_cpus")
+        late = seat.oldest
+        for job in late:
+            job.alone = True
+        self._replace(seat, [job for job in self._lost(seat) if job not in late or len(late) > 1])
+
+    def _lost(self, seat: Seat) -> list[Job]:
+        return [job for job in seat.jobs if job.send == self._send]
+
+    def _replace(self, seat: Seat, again: list[Job]) -> None:
+        """Put a new actor in the place of an old one, which has these jobs to do again, and then its queue."""
+        ray.kill(seat.actor)  # a dead one may only have been out of reach
+        fresh = self._seats[seat.index] = self._hire(seat.index)
+        fresh.queue.extend([*again, *seat.queue])
+
+    def _hire(self, index: int) -> Seat:
         worker = ray.remote(ClientWorker).options(num_cpus=self._num_cpus, num_gpus=self._num_gpus)
         imports = [name for name in RECORDS_NEED if name in sys.modules]
         actor = worker.remote(self._app, self._nodes, self._run_config, imports, self._num_gpus > 0)
-        return _Seat(index, actor, calls={actor.ready.remote(): []})
+        return Seat(index, actor, calls={actor.ready.remote(): []})
 
 
 def _travelling(client_app: ClientApp) -> Any:

@@ -75,15 +75,12 @@ class Schedule:
         self._spent: defaultdict[int, float] = defaultdict(float)  # the same, in this group so far
         self._since_plan: list[float] = []  # seconds of each job
 
-    def plan(self, group: str, nodes: Iterable[int], busy: Iterable[int]) -> list[list[int]]:
-        """A queue of nodes for each worker. Messages without a group are a group of their own.
-
-        ``busy`` are nodes that are still at work for earlier messages, which came too late: they cannot move.
-        """
+    def plan(self, group: str, nodes: Iterable[int]) -> list[list[int]]:
+        """A queue of nodes for each worker. Messages without a group are a group of their own."""
         if group != self._group or not group:
             self._seconds.update(self._spent)
             self._spent.clear()
-            self._bound = set(busy)
+            self._bound.clear()
         self._group, self._since_plan = group, []
         usual = sum(self._seconds.values()) / len(self._seconds) if self._seconds else 1.0
         costs = {node: self._seconds.get(node, usual) for node in nodes}

@@ -107,21 +107,20 @@ class ClientWorker:
         """Take the arrays of a `Shared`: messages of the tasks to come hold one bytes object each."""
         self._shared = [from_buffer(data) for data in buffers]
 
-    def run(self, tasks: Sequence[Task], gone: Sequence[int], deadline: float | None) -> list[Answer]:
-        """Run tasks in their order, none begun after ``deadline`` (``time.time``); forget nodes that moved away."""
+    def run(self, tasks: Sequence[Task], gone: Sequence[int], timeout: float | None) -> list[Answer]:
+        """Run tasks in their order, without replies that took more than ``timeout`` seconds; forget nodes that moved away."""
         for node in gone:
             self._contexts.pop(node, None)
             self._reported.pop(node, None)
-        return [self._run_task(task, deadline) for task in tasks]
+        return [self._run_task(task, timeout) for task in tasks]
 
-    def _run_task(self, task: Task, deadline: float | None) -> Answer:
+    def _run_task(self, task: Task, timeout: float | None) -> Answer:
         context = self._context(task)
         begun, replies = time.perf_counter(), []
         for plain in task.messages:
-            if deadline is not None and time.time() >= deadline:
-                break
             message = message_from_plain(plain, self._load)
-            replies.append(run_client(self._client_app, message, context, to_buffer))
+            if reply := run_client(self._client_app, message, context, to_buffer, timeout=timeout):
+                replies.append(reply)
         seconds = time.perf_counter() - begun
         state = plain_records(context.state)
         if state == self._reported[task.node_id]:

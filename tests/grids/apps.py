@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedkd.grids import JobGrid, run_app
+from fedkd.grids import JobGrid, flower, run_app
 
 
 def linear_client() -> ClientApp:
@@ -103,11 +103,10 @@ def probe_client() -> ClientApp:
     def nothing(message: Message, context: Context) -> Message:
         return None  # type: ignore[return-value]
 
-    @app.query("late")
-    def late(message: Message, context: Context) -> Message:
-        """Client 1 answers at a given time, the others at once."""
-        if context.node_id == 1:
-            time.sleep(max(0.0, float(message.content["config"]["until"]) - time.time()))
+    @app.query("take")
+    def take(message: Message, context: Context) -> Message:
+        """Takes so many seconds, by a grid's clock, as the message says for this client."""
+        jump(float(message.content["config"]["seconds"][context.node_id]))
         return count(message, context)
 
     @app.query("wait")
@@ -135,6 +134,12 @@ def probe_client() -> ClientApp:
         return count(message, context)
 
     return app
+
+
+def jump(seconds: float) -> None:
+    """The clock by which grids measure clients, in this process, goes forward."""
+    before = flower.clock
+    flower.clock = lambda: before() + seconds
 
 
 def answer(message: Message, **values: int | float | str) -> Message:

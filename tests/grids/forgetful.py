@@ -7,7 +7,6 @@ that it leaves come back. So it is also the smallest example of a grid of your o
 from __future__ import annotations
 
 import multiprocessing
-import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import ClassVar
@@ -30,22 +29,22 @@ class ForgetfulGrid(JobGrid):
 
     keeps_contexts: ClassVar[bool] = False
 
-    def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
+    def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         for message in messages:
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-            yield self._run_in_process(message)
+            if reply := self._run_in_process(message, timeout):
+                yield reply
 
-    def _run_in_process(self, message: Message) -> Message:
+    def _run_in_process(self, message: Message, timeout: float | None) -> Message | None:
         context = self.context(message.metadata.dst_node_id)
         here, there = _fork.Pipe()
         message_bytes = message_to_proto(message).SerializeToString()
         context_bytes = context_to_proto(context).SerializeToString()
-        process = _fork.Process(target=_handle, args=(there, self.client_app, message_bytes, context_bytes))
+        process = _fork.Process(target=_handle, args=(there, self.client_app, message_bytes, context_bytes, timeout))
         process.start()
         there.close()
         try:
-            reply = message_from_proto(MessageProto.FromString(here.recv_bytes()))
+            answer = here.recv_bytes()
+            reply = message_from_proto(MessageProto.FromString(answer)) if answer else None
             context.state = context_from_proto(ContextProto.FromString(here.recv_bytes())).state
         except EOFError:
             reply = error_reply(message, ErrorCode.CLIENT_APP_CRASHED, "the process died")
@@ -54,9 +53,9 @@ class ForgetfulGrid(JobGrid):
         return reply
 
 
-def _handle(pipe: Connection, client_app: ClientApp, message_bytes: bytes, context_bytes: bytes) -> None:
+def _handle(pipe: Connection, client_app: ClientApp, message_bytes: bytes, context_bytes: bytes, timeout: float | None) -> None:
     message = message_from_proto(MessageProto.FromString(message_bytes))
     context: Context = context_from_proto(ContextProto.FromString(context_bytes))
-    reply = message_from_plain(run_client(client_app, message, context))
-    pipe.send_bytes(message_to_proto(reply).SerializeToString())
+    reply = run_client(client_app, message, context, timeout=timeout)
+    pipe.send_bytes(message_to_proto(message_from_plain(reply)).SerializeToString() if reply else b"")  # b"": it is late
     pipe.send_bytes(context_to_proto(context).SerializeToString())

@@ -1,7 +1,6 @@
 """What holds for every grid."""
 
 import random
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, Krum, Result, Strategy
 from grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
 
-from fedkd.grids import InProcessGrid, JobGrid, run_app
+from fedkd.grids import InProcessGrid, JobGrid, flower, run_app
 
 MakeGrid = Callable[[], JobGrid]
 
@@ -92,17 +91,20 @@ def test_state_survives_and_can_be_restored(make_grid: MakeGrid) -> None:
     with_grid(make_grid(), 3, body)
 
 
-@pytest.mark.slow
-def test_late_replies_are_left_out(make_grid: MakeGrid) -> None:
-    def body(grid: JobGrid) -> None:
-        ask(grid, "count", [0, 1])  # by now everything has started
-        assert ask(grid, "count", [0, 1], timeout=0.0) == []
-        content = RecordDict({"config": ConfigRecord({"until": time.time() + 2.2})})
-        nodes = answers(ask(grid, "late", [0, 1], content, timeout=2.0), "node")
-        assert nodes == [0]
-        assert answers(ask(grid, "count", [0, 1]), "calls") == [3, 3]  # it was late, but it was done
+def test_late_is_who_alone_took_longer_than_the_timeout(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower, "clock", flower.clock)  # put back after the test
 
-    with_grid(make_grid(), 2, body)
+    def body(grid: JobGrid) -> None:
+        def nodes_that_take(*seconds: float) -> list[int | float | str]:
+            content = RecordDict({"config": ConfigRecord({"seconds": list(seconds)})})
+            return answers(ask(grid, "take", [0, 1, 2, 3], content, timeout=1000.0), "node")
+
+        assert nodes_that_take(900.0, 900.0, 900.0, 900.0) == [0, 1, 2, 3]  # 3600 s one after the other
+        assert nodes_that_take(1.0, 2000.0, 999.0, 1001.0) == [0, 2]
+        assert answers(ask(grid, "count", [0, 1]), "calls") == [3, 3]  # it was late, but it was done
+        assert ask(grid, "count", [0, 1], timeout=0.0) == []
+
+    with_grid(make_grid(), 4, body)
 
 
 def test_push_and_pull(make_grid: MakeGrid) -> None:

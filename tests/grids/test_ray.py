@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from grids.apps import answer, answers, ask, probe_client, with_grid
 
 from fedkd.errors import InputError
-from fedkd.grids import JobGrid, RayGrid, run_app
+from fedkd.grids import JobGrid, RayGrid, run_app, seat
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -59,16 +59,33 @@ def test_a_client_that_kills_its_actor_twice_is_an_error_and_the_others_are_not(
     with_grid(RayGrid(actors=2), 4, body)
 
 
-def test_a_late_client_does_not_hold_up_the_others_of_the_next_round(tmp_path: Path) -> None:
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_client_that_hangs_costs_its_timeout_once_and_the_others_nothing(
+    actors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seat, "GRACE_SECONDS", 0.0)
+
     def body(grid: JobGrid) -> None:
         ask(grid, "count", [0, 1, 2, 3], group="1")
-        content = RecordDict({"config": ConfigRecord({"file": str(tmp_path / "go")})})
-        assert 1 not in answers(ask(grid, "wait", [0, 1, 2, 3], content, group="2", timeout=1.0), "node")
-        assert answers(ask(grid, "count", [0, 2, 3], group="3"), "node") == [0, 2, 3]
-        (tmp_path / "go").touch()
-        assert answers(ask(grid, "count", [1], group="3"), "calls") == [3]
+        hanging = RecordDict({"config": ConfigRecord({"file": str(tmp_path / "never")})})
+        assert answers(ask(grid, "wait", [0, 1, 2, 3], hanging, group="2", timeout=4.0), "node") == [0, 2, 3]
+        assert answers(ask(grid, "count", [0, 1, 2, 3], group="3"), "calls") == [3, 2, 3, 3]  # without a timeout
 
-    with_grid(RayGrid(actors=2), 4, body)
+    with_grid(RayGrid(actors=actors), 4, body)
+
+
+def test_in_a_call_of_many_clients_the_one_that_hangs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("fedkd.grids.ray.ALONE_SECONDS", 0.0)
+
+    def body(grid: JobGrid) -> None:
+        everyone = list(range(60))
+        hanging = RecordDict({"config": ConfigRecord({"file": str(tmp_path / "never")})})
+        replies = ask(grid, "wait", everyone, hanging, timeout=4.0)
+        assert answers(replies, "node") == [node for node in everyone if node != 1]
+        assert set(answers(replies, "calls")) == {1}  # who shared its call went on from its last state
+
+    with_grid(RayGrid(actors=1), 60, body)
 
 
 def test_two_actors_share_a_gpu() -> None:
@@ -161,6 +178,36 @@ except KeyboardInterrupt:
     assert before == (dict(os.environ), signal.getsignal(signal.SIGTERM))
     print("interrupted")
 """
+
+
+RAY_DIES = """
+import os, signal, sys
+from pathlib import Path
+from fedkd.errors import RunFailed
+from fedkd.grids import RayGrid
+from grids.apps import answers, ask, with_grid
+from programs import descendants
+
+def body(grid):
+    assert answers(ask(grid, "count", [0, 1]), "calls") == [1, 1]
+    (victim,) = (p.id for p in descendants(os.getpid()) if Path(f"/proc/{p.id}/comm").read_text().strip() == sys.argv[1])
+    os.kill(victim, signal.SIGKILL)
+    while True:  # its doors close a moment later; until then the actors answer as ever
+        ask(grid, "count", [0, 1])
+
+try:
+    with_grid(RayGrid(actors=2), 2, body)
+except RunFailed as failure:
+    print(failure)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_is_an_error_and_not_the_end_of_the_process(process: str) -> None:
+    done = subprocess.run([sys.executable, "-c", RAY_DIES, process], capture_output=True, text=True, timeout=240)
+    assert f"Ray's {'GCS' if process == 'gcs_server' else process} at " in done.stdout and "has died" in done.stdout
+    assert done.returncode == 0
 
 
 @pytest.mark.slow
