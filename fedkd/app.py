@@ -25,7 +25,7 @@ from fedkd.knowledge import Knowledge
 from fedkd.links import ClientEnd
 from fedkd.memory import Memory
 from fedkd.probe import Probe
-from fedkd.protection import SafeToTell, reasons_stay
+from fedkd.protection import SafeToTell, agreed_facts, reasons_stay
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import Unpacked, from_records, to_records
 from fedkd.run_config import FUNCTION
@@ -61,18 +61,19 @@ def client_app_of(functions: Functions) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        with functions.given_only(), _reasons(message.content, context):
+        with functions.given_only(), _reasons(context, _where(message)):
             return Message(_exchange(message.content, context, functions), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        with functions.given_only(), _reasons(message.content, context):
+        with functions.given_only(), _reasons(context, _where(message)):
             return Message(_evaluate(message.content, context, functions), reply_to=message)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
-        with functions.given_only():
-            facts = _experiment(context, functions).federation().facts
+        with functions.given_only(), _reasons(context, "joining"):
+            experiment = _experiment(context, functions)
+            facts = agreed_facts(experiment.federation().facts, experiment.privacy, simulated=_simulated(context))
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
@@ -140,15 +141,22 @@ def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> C
             int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment.engine)
         )
     client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
-    client.simulated = bool(context.node_config.get("simulated", False))
+    client.simulated = _simulated(context)
     return client
 
 
-def _reasons(content: RecordDict, context: Context) -> AbstractContextManager[None]:
+def _simulated(context: Context) -> bool:
+    return bool(context.node_config.get("simulated", False))
+
+
+def _where(message: Message) -> str:
+    facts = message.content[INSTRUCTION]
+    return f"client {facts['client']!r}, round {facts['round']!r}"
+
+
+def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
     """Under [privacy] what goes wrong here is told to this machine only."""
-    facts = content[INSTRUCTION]
-    private = float(context.run_config.get("privacy.noise_multiplier", 0)) > 0
-    return reasons_stay(f"client {facts['client']!r}, round {facts['round']!r}") if private else nullcontext()
+    return reasons_stay(where) if float(context.run_config.get("privacy.noise_multiplier", 0)) > 0 else nullcontext()
 
 
 def _persist(context: Context, client: Client) -> None:

@@ -8,7 +8,7 @@ everything that one client holds, not one sample. Part by part of an upload:
     counts                     all ones: nobody is told how many samples a client has, or of which classes
     weight                     1, the same for everybody
     metrics                    none: no losses, no seconds
-    header                     what server and clients agree on before round 1, the round and the exchange
+    header, and on joining     what server and clients agree on before round 1, the round and the exchange
     an error's reason          stays at the client, in its own log
     anything else              refused, before round 1
 
@@ -98,6 +98,12 @@ def protected(upload: Knowledge, settings: Privacy, noise_of: NoiseOf) -> Knowle
     return Knowledge(tensors, upload.spaces)
 
 
+def agreed_facts(facts: Mapping[str, str], settings: Privacy, *, simulated: bool) -> dict[str, str]:
+    """What of these facts on its data a client tells on joining: elsewhere, with noise, no hash of what it alone may hold."""
+    kept_back = ("content_hash",) if settings.noise_multiplier and not simulated else ()
+    return {name: fact for name, fact in facts.items() if name not in kept_back}
+
+
 @contextmanager
 def reasons_stay(where: str) -> Iterator[None]:
     """Whatever goes wrong in the block is told in full to this machine's log, and to the server only that it did."""
@@ -105,6 +111,6 @@ def reasons_stay(where: str) -> Iterator[None]:
         yield
     except SafeToTell:
         raise
-    except Exception:
+    except (Exception, SystemExit):
         logging.getLogger("fedkd").exception("%s failed", where)
         raise SafeToTell(f"{where} failed: as [privacy] is on, the reason stands in its own log only") from None

@@ -24,7 +24,7 @@ from fedkd.links import ServerEnd
 from fedkd.lost_rounds import LostRounds, failure_of
 from fedkd.memory import Memory
 from fedkd.participation import draw_cohort, draw_fault, draw_in_time, enough_of
-from fedkd.protection import check_protected
+from fedkd.protection import agreed_facts, check_protected
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import with_arrays
 from fedkd.rehearsal import rehearse
@@ -74,7 +74,8 @@ class Run:
         """
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.server)
-            self.courier.join(self.server.federation.facts)
+            simulated = isinstance(self.courier.grid, JobGrid)
+            self.courier.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()

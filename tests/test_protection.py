@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from grids.renumbered import RenumberedGrid
 from test_every_strategy import NAMES, numbers, small
 
@@ -20,8 +20,9 @@ from fedkd import Client, Experiment, InputError, Knowledge, Predictor, Server, 
 from fedkd.app import client_app
 from fedkd.baselines import baselines_of
 from fedkd.data import Source, load_source
+from fedkd.errors import RunFailed
 from fedkd.exchange import INSTRUCTION
-from fedkd.grids import InProcessGrid
+from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.guard import Rejected, check_header
 from fedkd.privacy import gaussian_epsilon
 from fedkd.records import METRICS
@@ -183,6 +184,12 @@ def test_fd_says_of_every_label_that_it_is_of_one_sample(monkeypatch: pytest.Mon
     assert [upload.tensors["counts"].tolist() for upload in uploads] == [[1] * 10] * 2
 
 
+def test_noise_is_the_same_on_every_grid_of_ours(make_grid: Callable[[], JobGrid]) -> None:
+    settings = Experiment(strategy="fd", rounds=2, nets="mlp", data={"clients": 3, "train_limit": 90}, privacy=NOISY)
+    assert numbers(simulate(settings, make_grid())) == numbers(simulate(settings))
+
+
+@pytest.mark.filterwarnings("ignore:as .privacy. is on")
 def test_noise_is_the_seed_s_in_a_simulation_and_nobody_s_elsewhere() -> None:
     settings = experiment("dsfl", one_world, rounds=1)
     nodes = {30: {"partition-id": 0}, 20: {"partition-id": 1}, 50: {"partition-id": 2}, 40: {"partition-id": 3}}
@@ -292,30 +299,35 @@ def test_in_a_simulation_clients_are_measured_and_elsewhere_they_answer_nothing(
     assert "accuracy" in rows[-1]  # of the server's net, which learned from noised tables only
 
 
-class Mixed(InProcessGrid):
-    """One of its clients lives elsewhere."""
+class Elsewhere(InProcessGrid):
+    """Clients that live elsewhere when they get a message of this kind."""
 
-    def context(self, node_id: int) -> Context:
-        context = super().context(node_id)
-        if node_id == MINE:
-            context.node_config.pop("simulated", None)
-        return context
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
+        for message in messages:
+            node = self.context(message.metadata.dst_node_id).node_config
+            node["simulated"] = message.metadata.message_type != self.kind
+        yield from super().run_jobs(messages, deadline)
 
 
 def test_a_client_elsewhere_does_not_answer_even_if_it_is_asked() -> None:
-    row = simulate(experiment("fd", one_world, rounds=1), Mixed()).metrics[-1]
-    assert list(row["evaluation_failures"]) == [str(MINE)]
-    assert "this client answers no evaluation" in row["evaluation_failures"][str(MINE)]
-    assert row["clients_ok"] == 4
+    with pytest.raises(RunFailed, match="this client answers no evaluation: the answer would be an exact count") as failed:
+        simulate(experiment("fd", one_world, rounds=1), Elsewhere("evaluate"))
+    assert [row["clients_ok"] for row in failed.value.history.metrics] == [0, 4]
 
 
-def test_who_joins_says_its_number_only() -> None:
-    grid = InProcessGrid()
-    with grid.open(client_app(data=one_world), 4, experiment("fd", one_world).to_flat()):
-        empty = RecordDict({INSTRUCTION: ConfigRecord()})
-        asked = [grid.create_message(empty, "query.join", client, "0") for client in range(4)]
-        replies = list(grid.send_and_receive(asked, timeout=60))
-    assert [dict(reply.content[INSTRUCTION]) for reply in replies] == [{"partition-id": client} for client in range(4)]
+def test_who_joins_from_elsewhere_says_nothing_of_its_own_data() -> None:
+    said = []
+    for source in (one_world, another_world):
+        with (grid := Elsewhere("query.join")).open(client_app(data=source), 4, experiment("fd", source).to_flat()):
+            asked = [grid.create_message(RecordDict({INSTRUCTION: ConfigRecord()}), "query.join", MINE, "0")]
+            (reply,) = grid.send_and_receive(asked, timeout=60)
+        said.append(dict(reply.content[INSTRUCTION]))
+    assert said[0] == said[1]
+    assert said[0].keys() == {"partition-id", "label_space", "public_set"}
 
 
 # ---- the ledger
