@@ -35,7 +35,7 @@ def unused_keys(experiment: Experiment) -> Iterator[Unused]:
 def uses(experiment: Experiment) -> set[str]:
     """Which of USABLE the strategy uses here; all of them where it does not say, as one of the user's own may."""
     strategy, needs = experiment.strategy, experiment.strategy.needs
-    if needs.uses is None and ":" in registry.name_of(type(strategy)):
+    if needs.uses is None and not _shipped(experiment):
         return set(USABLE)
     if strategy.paper.startswith("none ("):  # a baseline holds out what the one that it is held against uses
         return {"public", "validation", *(needs.uses or ())}
@@ -92,14 +92,15 @@ def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
         yield Unused("data.public_labels", "there is no public set", "set data.public to its size, or leave this out")
     elif "public_labels" not in used:
         yield Unused("data.public_labels", f"{name} uses no labels of public samples")
+    held_out = "only holds samples out here, for nobody"
     if "public" not in used:
         why = f"{name} uses no public samples"
         for key in ("public", "public_source"):
-            held_out = not data.public_source
-            yield Unused(f"data.{key}", why + (": they are held out and used by nobody" if held_out else ""), harmless=held_out)
+            yield (
+                Unused(f"data.{key}", why) if data.public_source else Unused(f"data.{key}", why, harmless=True, effect=held_out)
+            )
     if "validation" not in used:
-        why = f"{name} uses no validation set: it is held out and used by nobody"
-        yield Unused("data.validation", why, harmless=True)
+        yield Unused("data.validation", f"{name} uses no validation set", harmless=True, effect=held_out)
     if "views" not in used:
         yield Unused("data.views", f"{name} shows its nets the images themselves here")
     if "representations" not in used:
@@ -116,7 +117,7 @@ def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
             yield Unused(key, f"{name} trains no net {place} but the clients' own", harmless=alike)
         else:
             taken.add(getattr(experiment, key))
-    if experiment.shared_net and "shared_net" in used:
+    if experiment.shared_net and "shared_net" in (experiment.strategy.needs.uses or ()):
         yield Unused("server_net", f"{name} has shared_net for it")
     for value in vars(experiment.strategy).values():  # some name further nets
         taken |= set(value) if isinstance(value, tuple) else {value} if isinstance(value, str) else set()
@@ -144,8 +145,13 @@ def _of_attack(experiment: Experiment) -> Iterator[Unused]:
 def _labels_idle(experiment: Experiment) -> str:
     """Why no client trains on its labels, where that is so."""
     name = registry.name_of(type(experiment.strategy))
-    if ":" not in name and not experiment.strategy.needs.labels:
+    if _shipped(experiment) and not experiment.strategy.needs.labels:
         return f"{name} trains without labels"
     if name == "centralised" or bool(getattr(experiment.strategy, "teachers", None)):
         return f"with {name} no client trains a net here"
     return ""
+
+
+def _shipped(experiment: Experiment) -> bool:
+    """Whether the strategy is one of ours, of which all is known."""
+    return type(experiment.strategy).__module__.startswith("fedkd.strategies.")

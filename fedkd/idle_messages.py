@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fedkd import registry
 from fedkd.attacks import ATTACKS
 from fedkd.codecs import Codec, chain
 from fedkd.codecs.whole import Whole
 from fedkd.device import device_of
+from fedkd.errors import InputError
 from fedkd.experiment import Experiment
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.memory import Memory
@@ -27,13 +29,25 @@ def tell_idle_messages(experiment: Experiment) -> None:
         InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
     """
     asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan"} & given_keys(experiment, None)
-    if asked:
+    if asked or not experiment.evaluate_clients:
         functions, federation = experiment.functions(), experiment.federation()
         server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
         rehearse(server)
         with seeded(0):
             tell(experiment, asked, idle_messages(server))
+            _refuse_unseen(server)
         server.release()
+
+
+def _refuse_unseen(server: Server) -> None:
+    """Raise InputError where only clients have nets, and none of them is evaluated. Uploaded nets may yet be the server's."""
+    experiment = server.experiment
+    broadcast = experiment.strategy.first_broadcast(server)
+    if experiment.evaluate_clients or not isinstance(broadcast, Knowledge) or experiment.strategy.predictors(server, broadcast):
+        return
+    if not any(spec.space == "weights" for schema in schemas(server) for spec in schema.values()):
+        name = registry.name_of(type(experiment.strategy))
+        raise InputError(f"evaluate_clients = 0: {name} has nets at clients only, so nothing would be evaluated: raise it")
 
 
 def idle_messages(server: Server) -> Iterator[Unused]:

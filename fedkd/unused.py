@@ -29,6 +29,7 @@ class Unused:
     why: str
     cure: str = "leave it out"
     harmless: bool = False
+    effect: str = "does nothing here"
 
 
 def tell(experiment: Experiment, given: Collection[str], unused: Iterable[Unused]) -> None:
@@ -45,7 +46,7 @@ def tell(experiment: Experiment, given: Collection[str], unused: Iterable[Unused
             value, usual = value_of(experiment, found.key)
             if not value and value == usual:  # switched off in so many words
                 continue
-            line = f"{found.key} = {in_words(value)} does nothing here: {found.why}"
+            line = f"{found.key} = {in_words(value)} {found.effect}: {found.why}"
             if not found.harmless and value != usual:
                 raise InputError(f"{line}: {found.cure}")
             notes.append(line)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from contract import LeaveOneOut
 
 from fedkd import Experiment, InputError, simulate
 from fedkd.attacks import ATTACKS
@@ -118,8 +119,8 @@ NOTES: list[tuple[dict[str, Any], str]] = [
     ({"train": {"schedule": "step", "milestones": [30]}}, "note: train.milestones = [30] does nothing here: there are only 20"),
     ({"train": {"schedule": "cosine", "warm_up": 20}}, 'note: train.schedule = "cosine" does nothing here: the warm-up takes'),
     ({"data": {"views": "fedx"}}, 'note: data.views = "fedx" does nothing here'),
-    ({"data": PUBLIC}, "note: data.public = 40 does nothing here: fedavg uses no public samples: they are held out"),
-    ({"data": {"validation": 40}}, "note: data.validation = 40 does nothing here"),
+    ({"data": PUBLIC}, "note: data.public = 40 only holds samples out here, for nobody: fedavg uses no public"),
+    ({"data": {"validation": 40}}, "note: data.validation = 40 only holds samples out here, for nobody"),
     ({"server_net": "mlp"}, 'note: server_net = "mlp" does nothing here'),
     (
         {"net_options": {"resnet18": {"width": 4}}},
@@ -212,6 +213,18 @@ def test_the_scale_counts_in_the_spaces_that_an_attack_says(name: str) -> None:
         rows = torch.tensor([[0.5, 0.3, 0.2]])
         weak, strong = (distort(rows, None, scale, torch.Generator().manual_seed(0)) for scale in (1.0, 3.0))
         assert torch.equal(weak, strong) is not (space in attack.scaled)
+
+
+@pytest.mark.parametrize("name", ["local", "fd", "fedmd"])
+def test_nets_at_clients_of_which_none_is_evaluated_are_refused(name: str) -> None:
+    said = told(strategy=name, evaluate_clients=0, data=PUBLIC)
+    assert said == f"error: evaluate_clients = 0: {name} has nets at clients only, so nothing would be evaluated: raise it"
+    assert told(strategy="fedavg", evaluate_clients=0) == told(strategy="ensemble", evaluate_clients=0) == ""
+
+
+def test_a_strategy_of_a_users_own_may_use_everything() -> None:
+    keys = {"server_net": "cnn", "shared_net": "mlp", "data": {**PUBLIC, "public_labels": True, "validation": 9}}
+    assert told(strategy=LeaveOneOut(), **keys, evaluation={"pictured": 3}) == ""
 
 
 def test_what_is_known_of_strategies_names_things_that_are_there() -> None:
