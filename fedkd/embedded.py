@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
@@ -15,7 +14,7 @@ from fedkd.data import Samples
 from fedkd.errors import TrainingError
 from fedkd.few_labels import percent_key, stratified
 from fedkd.losses import cross_entropy_loss
-from fedkd.nets import Net
+from fedkd.nets import Net, copied
 from fedkd.node import Node
 from fedkd.probe import Probe, linear_probe, weighted_knn
 from fedkd.randomness import derive, generator, seeded
@@ -168,7 +167,6 @@ def _classify(net: Net, batch: Batch) -> Mapping[str, Tensor]:
 
 def _with_classifier(net: Net, node: Node) -> Net:
     """A copy of the encoder, with nothing on it but a fresh classifier."""
-    encoder = copy.deepcopy(net.encoder)
-    width = int(encoder.out_features)  # type: ignore[arg-type]  # an Embedder's net is an Encoder
-    tuned = Net(net.architecture, encoder, {"classifier": nn.Linear(width, node.classes)})
-    return tuned.to(node.device).requires_grad_(True)
+    own = copied(net).requires_grad_(True)
+    head = {"classifier": nn.Linear(net.width, node.classes)}
+    return Net(net.architecture, own.encoder, head, width=net.width, memory_format=net.memory_format).to(node.device)

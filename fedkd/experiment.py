@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from fedkd import registry
 from fedkd.config_text import flatten, located, parse_value, read_toml, to_toml, unflatten
 from fedkd.distillers.registry import added
-from fedkd.errors import InputError, under
+from fedkd.errors import InputError
 from fedkd.explain import explained, shown
 from fedkd.functions import Functions as Functions  # beside the experiment whose code it is
 from fedkd.functions import named_code
@@ -111,17 +111,13 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         from fedkd.codecs import chain
-        from fedkd.nets.build import check_net
+        from fedkd.named_nets import check_named_nets
         from fedkd.protection import check_protected
         from fedkd.upload_schemas import schemas_before_data
 
         for key, names in (("uplink", self.strategy.uplink(self)), ("downlink", self.strategy.downlink(self))):
             chain(names, key)
-        keys = {**dict.fromkeys(self.architectures, "nets"), self.server_net: "server_net", self.shared_net: "shared_net"}
-        for name, key in {**keys, **{name: f"net_options.{name}" for name in self.net_options}}.items():
-            if name not in ("", FUNCTION) and ":" not in name:
-                with under(key):
-                    check_net(name, self.net_options.get(name, {}))
+        check_named_nets(self)
         self.strategy.check(self)
         if self.privacy.noise_multiplier and (schemas := schemas_before_data(self)):
             check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
@@ -204,10 +200,11 @@ class Experiment(Section):
 
     def functions(self) -> Functions:
         """What of this experiment is code: functions, and names that lead to the user's own files."""
-        named = {name: import_object(name) for name in (*self.architectures, self.server_net, self.shared_net) if ":" in name}
+        from fedkd.named_nets import functions_of_nets
+
         source = self.data.source
         return Functions(
-            nets={**named, **({FUNCTION: self.nets} if callable(self.nets) else {})},
+            nets=functions_of_nets(self),
             data=source if callable(source) else (import_object(source) if ":" in source else None),
             strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
             code={name: import_object(name) for name in named_code(vars(self.strategy))},

@@ -134,7 +134,7 @@ def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes
             raise Rejected(f"{name} has dtype {tensor.dtype}, expected {spec.dtype}")
         if upload.spaces[name] != spec.space:
             raise Rejected(f"{name} holds {upload.spaces[name]}, expected {spec.space}")
-        _check_values(name, tensor, spec, classes)
+        _check_values(name, _without_own(tensor, spec), spec, classes)
     if not 1 / MAX_WEIGHT <= upload.weight <= MAX_WEIGHT:
         raise Rejected(f"its weight {upload.weight:g} is not a positive number of at most {MAX_WEIGHT:g}")
 
@@ -150,6 +150,18 @@ def _check_shape(name: str, tensor: Tensor, spec: TensorSpec, sizes: dict[str, i
     if not fits:
         expected = ", ".join(f"{s.name} (at most {s.most})" if isinstance(s, UpTo) else str(s) for s in spec.shape)
         raise Rejected(f"{name} has shape {tuple(tensor.shape)}, expected ({expected})")
+
+
+def _without_own(tensor: Tensor, spec: TensorSpec) -> Tensor:
+    """The tensor, with 0 where it holds what no trained net does, just as the server's own net does in that place."""
+    if spec.own is None or not tensor.is_floating_point() or not tensor.numel():
+        return tensor
+    low, high = map(float, tensor.aminmax())
+    if low >= -MAX_MAGNITUDE and high <= MAX_MAGNITUDE:
+        return tensor
+    own = spec.own.to(tensor.device)
+    same = (tensor == own) | (tensor.isnan() & own.isnan())
+    return tensor.masked_fill(same & ~(own.abs() <= MAX_MAGNITUDE), 0.0)
 
 
 def _check_values(name: str, tensor: Tensor, spec: TensorSpec, classes: int) -> None:

@@ -86,13 +86,18 @@ class UpTo:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one tensor of an upload must be: shape, dtype and space; whether it may be left out; its least value, if any."""
+    """What one tensor of an upload must be: shape, dtype and space; whether it may be left out; its least value, if any.
+
+    ``own`` is the tensor as the server has it. What is not finite, or very large, in it is so by design, as a mask of minus
+    infinities, and legal there.
+    """
 
     shape: tuple[int | UpTo, ...]
     dtype: torch.dtype
     space: str
     optional: bool = False
     low: float | None = None
+    own: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def raw_bytes(self) -> int:
@@ -108,7 +113,9 @@ NEVER_NEGATIVE = ("running_var", "num_batches_tracked")
 def schema_of(knowledge: Knowledge) -> dict[str, TensorSpec]:
     """The schema that this very Knowledge fulfils: name -> TensorSpec. Variances and counts of BatchNorm stay at least 0."""
     return {
-        name: TensorSpec(tuple(tensor.shape), tensor.dtype, knowledge.spaces[name], low=_low(name, knowledge.spaces[name]))
+        name: TensorSpec(
+            tuple(tensor.shape), tensor.dtype, knowledge.spaces[name], low=_low(name, knowledge.spaces[name]), own=tensor
+        )
         for name, tensor in knowledge.tensors.items()
     }
 

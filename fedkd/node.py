@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedkd.data import Federation, Samples
 from fedkd.errors import InputError
 from fedkd.experiment import Experiment, Functions
+from fedkd.knowledge import DTYPES
 from fedkd.memory import Memory
-from fedkd.nets import Net, build_net, load
+from fedkd.net_supply import NetPlan, fresh, give_back, take
+from fedkd.nets import Net, load, unsaved_buffers
 from fedkd.optimizer_state import optimizer_state, restore_optimizer
 from fedkd.randomness import derive, generator, seeded
 from fedkd.train import Split, Work, make_optimizer
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
-
-#: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
-POOL_SIZE = 4
-_POOL: dict[tuple[Any, ...], list[Net]] = {}
-_SHARED: dict[tuple[Any, ...], dict[str, Tensor]] = {}
 
 
 class Node(ABC):
@@ -42,7 +39,7 @@ class Node(ABC):
         self.exchange = 0
         self.federation = federation
         self._functions = functions
-        self._nets: dict[str, tuple[tuple[Any, ...], Net, bool]] = {}
+        self._nets: dict[str, tuple[NetPlan, Net, bool]] = {}
         self._modules: dict[str, tuple[nn.Module, bool]] = {}
         self._live: dict[tuple[int, str], Any] = {}  # by round and key
         self._optimizers: dict[str, tuple[nn.Module, torch.optim.Optimizer]] = {}
@@ -97,12 +94,12 @@ class Node(ABC):
         """
         if name in self._nets:
             return self._nets[name][1]
-        kind = (architecture or self.architecture, heads)
-        net = self._take(kind)
-        kept: Mapping[str, Tensor] = self.memory.under(f"net/{name}/")
-        load(net, kept or self._initial(kind, () if init == "shared" else (self.name, name)))
-        net.requires_grad_(True)
-        self._nets[name] = (self._key(kind), net, keep)
+        plan, owner = self._plan(architecture, heads), () if init == "shared" else (self.name, name)
+        # The seed is not of the heads: methods with other heads on the same encoder start from the same encoder.
+        seed = derive(self.experiment.seed, "init", plan.architecture, *owner)
+        net = take(plan, seed, self.memory.under(f"net/{name}/"), self._functions.sharing, common=not owner)
+        self._restore_beside(f"net/{name}", net)
+        self._nets[name] = (plan, net, keep)
         return net
 
     def module(self, name: str, build: Callable[[], M], *, init: Literal["own", "shared"] = "shared", keep: bool = False) -> M:
@@ -120,12 +117,13 @@ class Node(ABC):
                 module = build().to(self.device)
             if kept := self.memory.under(f"module/{name}/"):
                 load(module, kept)
+                self._restore_beside(f"module/{name}", module)
             self._modules[name] = (module, keep)
         return cast(M, self._modules[name][0])
 
     def fresh_net(self, *, architecture: str | None = None, heads: tuple[str, ...] = ("classifier",)) -> Net:
         """A net with weights drawn from torch's global generator, as ``build`` of a ``module`` may need for its parts."""
-        return self._build((architecture or self.architecture, heads))
+        return fresh(self._plan(architecture, heads), self._functions.sharing)
 
     def optimizer(self, name: str, net: nn.Module, **overrides: Any) -> torch.optim.Optimizer:
         """An optimiser that keeps its state in memory under ``name``; ``overrides`` replace the [train] settings."""
@@ -189,59 +187,38 @@ class Node(ABC):
         """Write what is to be kept to memory."""
         for name, (_, net, keep) in self._nets.items():
             if keep:
-                self.memory.store(f"net/{name}/", net.state_dict())
+                self._keep(f"net/{name}", net)
         for name, (module, keep) in self._modules.items():
             if keep:
-                self.memory.store(f"module/{name}/", module.state_dict())
+                self._keep(f"module/{name}", module)
         for name, (_, optimizer) in self._optimizers.items():
             self.memory.store(f"optimizer/{name}/", optimizer_state(optimizer))
 
     def release(self, *, kept: bool = True) -> None:
-        """Give nets back to the pool, whose next taker overwrites every tensor; with ``kept=False`` only the passing ones."""
-        for name, (key, net, keep) in list(self._nets.items()):
+        """Give all nets back; with ``kept=False`` only the passing ones."""
+        for name, (plan, net, keep) in list(self._nets.items()):
             if kept or not keep:
                 del self._nets[name]
-                net.zero_grad(set_to_none=True)
-                if len(free := _POOL.setdefault(key, [])) < POOL_SIZE:
-                    free.append(net)
+                give_back(plan, net)
         self._modules = {} if kept else {name: held for name, held in self._modules.items() if held[1]}
         if kept:
             self._optimizers.clear()
             self._live.clear()
 
-    def _key(self, kind: tuple[Any, ...]) -> tuple[Any, ...]:
-        architecture = kind[0]
-        options = repr(self.experiment.net_options.get(architecture, {}))
-        shape = tuple(self.federation.source.train_images.shape[1:])
-        return (*kind, self._functions.nets.get(architecture), options, shape, self.classes, str(self.device))
+    def _keep(self, where: str, module: nn.Module) -> None:
+        """A module whole, with the buffers that it does not save: it goes on as if it had never been away."""
+        self.memory.store(f"{where}/", module.state_dict())
+        # A buffer of a type that no record holds, such as complex, is a table of constants.
+        beside = {name: buffer for name, buffer in unsaved_buffers(module).items() if buffer.dtype in DTYPES.values()}
+        self.memory.store(f"beside/{where}/", beside)
 
-    def _take(self, kind: tuple[Any, ...]) -> Net:
-        if free := _POOL.get(self._key(kind)):
-            return free.pop()
-        # Every tensor is overwritten; the stream that dropout draws from must not tell a new net from a used one.
-        with seeded(0):
-            return self._build(kind)
+    def _restore_beside(self, where: str, module: nn.Module) -> None:
+        for name, buffer in self.memory.under(f"beside/{where}/").items():
+            module.get_buffer(name).copy_(buffer)
 
-    def _build(self, kind: tuple[Any, ...]) -> Net:
-        architecture, heads = kind
-        factory: str | Callable[..., nn.Module] = self._functions.nets.get(architecture, architecture)
-        shape = tuple(self.federation.source.train_images.shape[1:])
-        options = self.experiment.net_options.get(architecture, {})
-        net = build_net(factory, shape=shape, classes=self.classes, heads=heads, options=options)  # type: ignore[arg-type]
-        net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net
-
-    def _initial(self, kind: tuple[Any, ...], owner: tuple[str, ...]) -> Mapping[str, Tensor]:
-        """Initial weights: for this owner alone, or for all (kept by the process, as every client of a round asks)."""
-        # Not of the heads: methods with other heads on the same encoder start from the same encoder.
-        seed = derive(self.experiment.seed, "init", kind[0], *owner)
-        key = (seed, *self._key(kind))
-        if key in _SHARED:
-            return _SHARED[key]
-        with seeded(seed):
-            weights = {name: tensor.cpu() for name, tensor in self._build(kind).state_dict().items()}
-        if not owner:
-            while len(_SHARED) >= 8:
-                _SHARED.pop(next(iter(_SHARED)))
-            _SHARED[key] = weights
-        return weights
+    def _plan(self, architecture: str | None, heads: tuple[str, ...]) -> NetPlan:
+        name = architecture or self.architecture
+        channels, height, width = self.federation.source.train_images.shape[1:]
+        factory: str | Callable[..., nn.Module] = self._functions.nets.get(name, name)
+        options = self.experiment.net_options.get(name, {})
+        return NetPlan(name, heads, factory, options, (channels, height, width), self.classes, str(self.device))

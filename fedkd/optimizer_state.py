@@ -16,10 +16,15 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
-    """Give a new optimiser of the same parameters what ``optimizer_state`` kept."""
+    """Give a new optimiser of the same parameters what ``optimizer_state`` kept. ValueError where they are others."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in kept.items():
         i, _, key = name.partition("/")
+        if int(i) >= len(parameters) or value.shape not in ((), parameters[int(i)].shape):
+            raise ValueError(
+                f"the optimiser was kept for other parameters ({name} of {tuple(value.shape)}, {len(parameters)} are trained "
+                "now): freeze the same ones all the time"
+            )
         target = parameters[int(i)]
         optimizer.state[target][key] = _like(target, value)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedkd.errors import InputError
-from fedkd.nets import Net, build_net
+from fedkd.nets import ZOO, Net, build_net
 from fedkd.randomness import seeded
 from fedkd.run_config import FUNCTION
 from fedkd.shares import read_nets
@@ -93,13 +93,13 @@ def _rebuilt(
         if (":" in name or name == FUNCTION) and name not in functions:
             raise InputError(f"{file} may be a {name!r}: name that net in nets or server_net too, so that it can be built")
         build = partial(build_net, functions.get(name, name), shape=shape, classes=classes, heads=heads, options=options[name])
-        with torch.device("meta"):
+        with torch.device("meta") if name in ZOO and name not in functions else seeded(0):
             fits = _shapes(build().state_dict()) == _shapes(weights)
         if fits:
             with seeded(0):  # what no file holds, such as a user's buffers that are not persistent, is built too
                 net = build()
             net.load_state_dict(weights)
-            return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+            return net.eval().requires_grad_(False)
     known = ", ".join(options)
     raise InputError(f"{file} fits none of its run's nets ({known}) for images {shape} in {classes} classes: take another run")
 

@@ -23,6 +23,11 @@ def read_nets(given: object) -> object:
     if not isinstance(given, Mapping):
         return given
     for name, share in given.items():
+        if callable(name) or callable(share):
+            raise InputError(
+                'nets: shares are numbers by name, such as {"cnn": 0.5, "my_module:net": 0.5}; a function is given alone, '
+                "or by its name in a file"
+            )
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise InputError(f"nets: the share of {name!r} is {share!r}: give each net a share above 0, in sum 1")
     if abs(sum(given.values()) - 1) > 1e-6:

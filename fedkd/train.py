@@ -137,9 +137,21 @@ class Split:
             yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
 
 
+def trainable(net: nn.Module, where: str) -> list[nn.Parameter]:
+    """The parameters that are not frozen: what an optimiser gets, so that no weight decay moves the others.
+
+    Raises:
+        TrainingError: all are frozen.
+    """
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TrainingError(f"{where}: there is nothing to train: all parameters are frozen (requires_grad = False)")
+    return parameters
+
+
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
     """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
-    settings, parameters = work.settings, [p for p in net.parameters() if p.requires_grad]
+    settings, parameters = work.settings, trainable(net, work.where)
     arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimizer == "sgd":
         arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}

@@ -26,7 +26,15 @@ from fedkd import (
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
 from fedkd.lowrank import compress
-from fedkd.methods.compressed_updates import advance, all_weights, catch_up, check_downlink, parts_schema, update_from
+from fedkd.methods.compressed_updates import (
+    advance,
+    all_weights,
+    catch_up,
+    check_downlink,
+    difference,
+    parts_schema,
+    update_from,
+)
 from fedkd.methods.mutual import feature_map, fit_together, keep_feature_map, shared_net
 
 Energy = Annotated[float, Field(gt=0, le=1)]
@@ -87,12 +95,12 @@ class FedKD(Strategy):
         nets = {"mentor": mentor, "mentee": mentee, **feature_map(client, mentee, mentor)}
         losses = fit_together(client, nets, data, self._loss)
         keep_feature_map(client, nets)
-        change = {name: tensor.cpu() - start[name] for name, tensor in mentee.state_dict().items()}
+        change = {name: difference(tensor.cpu(), start[name]) for name, tensor in mentee.state_dict().items()}
         return Knowledge.of("weights", compress(change, self._energy(client)), weight=len(data), metrics=losses)
 
     def _loss(self, nets: Any, batch: Batch) -> dict[str, Tensor]:
         """The adaptive mutual loss of a batch; teachers are constants."""
-        hidden_t, hidden_s = (nets[name].encoder(batch.images) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
+        hidden_t, hidden_s = (nets[name].encoded(batch.images) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
         mentor, mentee = nets["mentor"].head("classifier", hidden_t), nets["mentee"].head("classifier", hidden_s)  # (B, C)
         wrong_t, wrong_s = (cross_entropy_loss(logits, batch.labels) for logits in (mentor, mentee))
         trust = 1 / (wrong_t + wrong_s).detach().clamp_min(self.least)

@@ -52,7 +52,10 @@ def _shares(weights: Sequence[float], clients: int) -> list[float]:
 def _mean(tensors: list[Tensor], shares: list[float]) -> Tensor:
     if not tensors[0].is_floating_point():
         return torch.stack(tensors).amax(0)
+    if all(torch.equal(tensor, tensors[0]) for tensor in tensors[1:]):  # frozen, or a mask: rounding would move float64
+        return tensors[0].clone()
     total = torch.zeros_like(tensors[0], dtype=torch.float64)
     for tensor, share in zip(tensors, shares, strict=True):
-        total.add_(tensor, alpha=share)
+        if share:  # nothing of infinity is not a number
+            total.add_(tensor, alpha=share)
     return total.to(tensors[0].dtype)

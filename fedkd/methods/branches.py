@@ -55,7 +55,7 @@ def trunk_channels(net: Branched, node: Node) -> int:
 def example_image(node: Node) -> Tensor:
     """An image (1, C, H, W) of the size of this node's: zeros."""
     shape = node.federation.source.train_images.shape[1:]
-    return torch.zeros(1, *shape, device=node.device).contiguous(memory_format=torch.channels_last)
+    return torch.zeros(1, *shape, device=node.device)
 
 
 def initial(node: Node, build: Callable[[], M]) -> Knowledge:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fedkd import codecs
@@ -50,6 +51,11 @@ def parts_schema(net: Net) -> dict[str, TensorSpec]:
             for suffix, shape in zip(FACTORS, shapes, strict=True):
                 schema[name + suffix] = TensorSpec(shape, tensor.dtype, "weights", optional=True)
     return schema
+
+
+def difference(after: Tensor, before: Tensor) -> Tensor:
+    """``after - before``, and 0 where they are equal: a mask of minus infinities has not changed."""
+    return torch.where(after == before, torch.zeros_like(after), after - before)
 
 
 def update_from(parts: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from fedkd.errors import TrainingError
 from fedkd.methods.public_distillation import DistillationLoss
 from fedkd.nets import load
 from fedkd.table import Table
-from fedkd.train import Batch, Split, fit, predict
+from fedkd.train import Batch, Split, fit, predict, trainable
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def distil_to_best(
         return {"distillation": loss(net(batch.images), table.rows(batch.ids).to(device))}
 
     best, best_accuracy, best_step = _copy(net), accuracy(net, validation), 0
-    adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
+    adam = torch.optim.Adam(trainable(net, subset.work.where), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, until.steps))
     passes = subset.passes(batch_size, subset.rng("passes"))
     for step in range(0, until.steps, until.validate_every):

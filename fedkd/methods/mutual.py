@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedkd.client import Client
 from fedkd.nets import Encoder, Net, load
 from fedkd.node import Node
-from fedkd.train import Loss, Split, fit
+from fedkd.train import Loss, Split, fit, trainable
 
 #: Where a client's memory holds the weights of its feature map.
 FEATURE_MAP = "feature map/"
@@ -51,7 +51,7 @@ def fit_together(
     """
     staying = nn.ModuleDict({name: net for name, net in nets.items() if name != passing})
     optimizer = client.optimizer("staying", staying)
-    gone = [p for p in nets[passing].parameters() if p.requires_grad] if passing else []
+    gone = trainable(nets[passing], client.work().where) if passing else []
     if gone:
         optimizer.add_param_group({"params": gone})  # of its own: fused steps want equally old state
     losses = fit(nn.ModuleDict(nets), data, loss, optimizer=optimizer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from fedkd.distillers import Shown
 from fedkd.knowledge import Knowledge
 from fedkd.methods.architecture_groups import clients_nets
-from fedkd.nets import Net, Outputs, features_of
+from fedkd.nets import Net, Outputs, copied, features_of
 from fedkd.server import Server
 from fedkd.table import Table
 from fedkd.train import Split, predict
@@ -97,7 +96,7 @@ def teachers_say(
     clients = tuple(client for n, client in enumerate(uploads) if n in sound)
     if asked_anew:  # copies, as one net in memory is each of its architecture in turn
         nets = _nets(server, runs, {client: uploads[client] for client in clients})
-        return live([deepcopy(net).requires_grad_(False) for net in nets], needs), clients
+        return live([copied(net).requires_grad_(False) for net in nets], needs), clients
     kept = {f"{new}/{name}": said[f"{n}/{name}"] for new, n in enumerate(sound) for name in NAMES if f"{n}/{name}" in said}
     return remembered(kept, data), clients
 

@@ -5,10 +5,11 @@ from fedkd.nets.build import build_net, check_net
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.exits import AtExits, NetWithExits, check_exits
 from fedkd.nets.heads import HEADS
-from fedkd.nets.load import load
+from fedkd.nets.load import copied, load, unsaved_buffers
 from fedkd.nets.moving_average import MovingAverage, move_towards
 from fedkd.nets.net import Net
-from fedkd.nets.outputs import Outputs, features_of
+from fedkd.nets.outputs import Outputs, features_of, logits_of
+from fedkd.nets.user_net import check_function, name_of
 from fedkd.nets.zoo import ZOO
 
 __all__ = [
@@ -26,10 +27,15 @@ __all__ = [
     "build_net",
     "check_branches",
     "check_exits",
+    "check_function",
     "check_net",
+    "copied",
     "features_of",
     "load",
+    "logits_of",
     "move_towards",
+    "name_of",
     "pooled",
     "scale_gradient",
+    "unsaved_buffers",
 ]

@@ -52,6 +52,7 @@ class Branched(nn.Module):
         self.tails = nn.ModuleList(tail for _, tail in halves)
         self.classifiers = nn.ModuleList(net.heads["classifier"] for net in nets)
         self.out_features = _encoder(nets[0]).out_features
+        self.memory_format = nets[0].memory_format
         self.split_scale = split_scale
 
     def outputs(self, *views: Tensor) -> Branches:
@@ -65,7 +66,7 @@ class Branched(nn.Module):
         """
         if len(views) not in (1, len(self.tails)):
             raise ValueError(f"{len(views)} views of {len(self.tails)} branches: give one, or one for each")
-        maps = tuple(self.trunk(view) for view in views)
+        maps = tuple(self.trunk(view.contiguous(memory_format=self.memory_format)) for view in views)
         seen = [scale_gradient(held, self.split_scale) for held in maps] * (len(self.tails) // len(maps))
         features = torch.stack([tail(held) for tail, held in zip(self.tails, seen, strict=True)])  # (m, B, D)
         logits = torch.stack([head(own) for head, own in zip(self.classifiers, features, strict=True)])  # (m, B, C)

@@ -14,6 +14,7 @@ from fedkd.nets.encoder import Encoder
 from fedkd.nets.heads import HEADS
 from fedkd.nets.net import Net
 from fedkd.nets.options import net_options
+from fedkd.nets.user_net import check_function, make, name_of
 from fedkd.nets.zoo import ZOO, find_user_net
 
 
@@ -45,17 +46,21 @@ def build_net(
     >>> sum(parameter.numel() for parameter in net.parameters())
     52138
     """
-    name, encoder = _build_encoder(architecture, shape, classes, options)
+    name, encoder, memory_format = _build_encoder(architecture, shape, classes, options)
     for head in heads:
         if head not in HEADS:
             raise InputError(f"net {name!r}: head {head!r} is unknown: {did_you_mean(head, HEADS)}")
-    if not isinstance(encoder, Encoder):
-        if beyond := [head for head in heads if head != "classifier"]:
-            raise InputError(f"net {name!r} gives logits only: subclass fedkd.nets.Encoder to put heads {beyond} on it")
-        return Net(name, encoder, {"classifier": nn.Identity()})
-    if type(getattr(encoder, "out_features", None)) is not int:
-        raise InputError(f"net {name!r}: {type(encoder).__name__} must set out_features, the width of its features")
-    return Net(name, encoder, {head: HEADS[head](encoder.out_features, classes) for head in heads})
+    if isinstance(encoder, Encoder):
+        width = getattr(encoder, "out_features", None)
+        if type(width) is not int:
+            raise InputError(f"net {name!r}: {type(encoder).__name__} must set out_features, the width of its features")
+        made = {head: HEADS[head](width, classes) for head in heads}
+        return Net(name, encoder, made, width=width, memory_format=memory_format)
+    if beyond := [head for head in heads if head != "classifier"]:
+        raise InputError(f"net {name!r} gives logits only: subclass fedkd.nets.Encoder to put heads {beyond} on it")
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise InputError(f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable")
+    return Net(name, encoder, {"classifier": nn.Identity()}, width=classes, memory_format=memory_format)
 
 
 def check_net(name: str, options: Mapping[str, Any], *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
@@ -65,7 +70,7 @@ def check_net(name: str, options: Mapping[str, Any], *, shape: tuple[int, int, i
     that are too small are found too. Of a user's net, only that it exists and knows the options is checked.
     """
     if name not in ZOO:
-        net_options(name, find_user_net(name), options, given=2)
+        check_function(name, find_user_net(name), options)
         return
     with torch.device("meta"):
         ZOO[name](shape, **net_options(name, ZOO[name], options, given=1))
@@ -73,21 +78,14 @@ def check_net(name: str, options: Mapping[str, Any], *, shape: tuple[int, int, i
 
 def _build_encoder(
     architecture: str | Callable[..., nn.Module], shape: tuple[int, int, int], classes: int, options: Mapping[str, Any]
-) -> tuple[str, nn.Module]:
-    """The name of an architecture and a fresh module of it."""
+) -> tuple[str, nn.Module, torch.memory_format]:
+    """The name of an architecture, a fresh module of it, and how it wants images to lie."""
     if isinstance(architecture, str) and architecture in ZOO:
         factory = ZOO[architecture]
-        return architecture, factory(shape, **net_options(architecture, factory, options, given=1))
+        encoder = factory(shape, **net_options(architecture, factory, options, given=1))
+        return architecture, encoder, torch.channels_last
     if isinstance(architecture, str):
-        name, user_net = architecture, find_user_net(architecture)
+        name, function = architecture, find_user_net(architecture)
     else:
-        name, user_net = _name(architecture), architecture
-    module = user_net(shape, classes, **net_options(name, user_net, options, given=2))
-    if not isinstance(module, nn.Module):
-        raise InputError(f"net {name!r} returned a {type(module).__name__}: it must return a torch.nn.Module")
-    return name, module
-
-
-def _name(function: Callable[..., nn.Module]) -> str:
-    """A function's name as an experiment file would have it: "my_module:net"."""
-    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+        name, function = name_of(architecture), architecture
+    return name, make(name, function, shape, classes, options), torch.contiguous_format

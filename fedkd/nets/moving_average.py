@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import final
 
 import torch
 from torch import Tensor, nn
+
+from fedkd.nets.load import copied
 
 
 def newest_share(step: Tensor, most: float) -> Tensor:
@@ -59,7 +60,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, net: nn.Module, *, most: float, first: int) -> None:
         super().__init__()
-        self.net = deepcopy(net).requires_grad_(False)
+        self.net = copied(net).requires_grad_(False)
         self.most, self.first = most, first
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # with the weights, to outlive a round
 

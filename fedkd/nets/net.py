@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from fedkd.errors import InputError
 from fedkd.nets.encoder import Encoder
-from fedkd.nets.outputs import Outputs
+from fedkd.nets.outputs import Outputs, logits_of
 
 
 class Net(nn.Module):
     """An encoder with heads; ``build_net`` makes them.
+
+    What its maker froze (``requires_grad = False``) stays frozen: ``requires_grad_(True)`` passes over it, optimisers get the
+    rest, and a BatchNorm in it is in train mode or not as the module's own ``train()`` says. Frozen tensors travel like all
+    others, as the state dict is sent whole: their bytes count, and their mean is themselves, bit for bit.
+
+    Args:
+        architecture: the name it was built by.
+        encoder: an ``Encoder``, or a user's module that gives logits only.
+        heads: by name.
+        width: D of the encoder's features, or C of a module that gives logits.
+        memory_format: how images lie in memory when they enter the encoder, and its weights too where it is no usual one.
 
     >>> from fedkd.nets import build_net
     >>> import torch
@@ -25,21 +38,37 @@ class Net(nn.Module):
     architecture: str
     """The name it was built by; it tells which nets may exchange weights."""
 
-    def __init__(self, architecture: str, encoder: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        encoder: nn.Module,
+        heads: Mapping[str, nn.Module],
+        *,
+        width: int,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.width, self.memory_format = architecture, width, memory_format
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
+        if memory_format != torch.contiguous_format:
+            self.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self._frozen = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
 
     def features(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, C, H, W); an InputError for a user's module that gives logits only."""
-        features: Tensor = self._featured(self.encoder)(images)
-        return features
+        self._featured(self.encoder)
+        return self.encoded(images)
+
+    def encoded(self, images: Tensor) -> Tensor:
+        """What the encoder gives of images (B, C, H, W): features (B, D), or the logits (B, C) of a module that gives these."""
+        given = self.encoder(self.laid_out(images))
+        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture))
 
     def outputs(self, images: Tensor) -> Outputs:
         """Logits, features and feature maps of images (B, C, H, W), in one forward pass; an InputError as for ``features``."""
-        maps, features = self._featured(self.encoder).stages(images)
-        return Outputs(self.head("classifier", features), features, maps)
+        maps, features = self._featured(self.encoder).stages(self.laid_out(images))
+        return Outputs(self.head("classifier", self._checked(features)), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:
         """Output of the named head, e.g. ``net.head("projection", net.features(images))``."""
@@ -50,9 +79,30 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of images (B, C, H, W)."""
-        return self.head("classifier", self.encoder(images))
+        return self.head("classifier", self.encoded(images))
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As torch has it, but what was frozen when the net was made stays frozen."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(requires_grad and name not in self._frozen)
+        return self
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images as the encoder takes them: channels last in the zoo, contiguous for a user's module, as that may ``view``."""
+        return images.contiguous(memory_format=self.memory_format)
 
     def _featured(self, encoder: nn.Module) -> Encoder:
         if not isinstance(encoder, Encoder):
             raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
         return encoder
+
+    def _checked(self, given: Tensor) -> Tensor:
+        """InputError unless the encoder gave one row an image, of the width it promised."""
+        if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != 2 or given.shape[1] != self.width:
+            what = "features" if isinstance(self.encoder, Encoder) else "logits"
+            found = f"{given.dtype} of {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            raise InputError(
+                f"net {self.architecture!r} gives {found.removeprefix('torch.')} where {what} (B, {self.width}) are expected, "
+                f"floating: let its last layer give {self.width} numbers an image"
+            )
+        return given

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,3 +37,28 @@ def features_of(outputs: Outputs) -> Tensor:
     if outputs.features is None:
         raise InputError("this loss reads features, and only logits are at hand here: choose a loss on logits, such as kd")
     return outputs.features
+
+
+def logits_of(returned: Any, net: str) -> Tensor:
+    """The logits in what a user's module returned: the one place that says how they are found.
+
+    They are the tensor itself; or what stands as ``["logits"]`` or ``.logits`` (transformers); or the first of a tuple or list,
+    which may have auxiliary outputs after it.
+
+    >>> logits_of((torch.ones(2, 3), "auxiliary"), "mine").shape, logits_of({"logits": torch.ones(2, 3)}, "mine").shape
+    (torch.Size([2, 3]), torch.Size([2, 3]))
+    """
+    found = returned
+    if isinstance(returned, Mapping):
+        found = returned.get("logits")
+    elif not isinstance(returned, Tensor) and hasattr(returned, "logits"):
+        found = returned.logits
+    elif isinstance(returned, tuple | list) and returned:
+        found = returned[0]
+    if not isinstance(found, Tensor):
+        keys = f" of {', '.join(map(str, returned))}" if isinstance(returned, Mapping) else ""
+        raise InputError(
+            f"net {net!r} returns a {type(returned).__name__}{keys}, in which no logits are found: return a tensor (B, C), "
+            'alone, as ["logits"], as .logits, or first in a tuple'
+        )
+    return found

@@ -1,0 +1,123 @@
+"""A net of the user's own: the function that makes it, and what it gives, made ready to be trained and sent."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from fedkd.errors import InputError, Notice
+from fedkd.nets.options import net_options
+
+UserNet = Callable[..., nn.Module]
+"""A user's function: net((C, H, W), classes, **options) -> an Encoder, or any module that gives logits."""
+
+
+def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options to call a user's function with. InputError unless it is one that takes (shape, classes) and these options."""
+    cure = "give a function (shape, classes) -> module"
+    if isinstance(function, nn.Module):
+        made = type(function).__name__
+        raise InputError(
+            f"net {name!r} is a {made}, one net, and every client and seed needs one of its own: {cure}, such as "
+            f"lambda shape, classes: {made}(...)"
+        )
+    if not callable(function):
+        raise InputError(f"net {name!r} is a {type(function).__name__}: not a function (shape, classes) -> module")
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some callables of C have none to look at
+        return net_options(name, lambda shape, classes, **rest: None, options, given=2)
+    taken = f"net {name!r} takes ({', '.join(parameter.name for parameter in parameters)}), and it is given (shape, classes)"
+    by_place = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(by_place) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise InputError(f"{taken}, the image's (C, H, W) and how many classes: {cure}")
+    if by_place[:1] == ["classes"] or by_place[1:2] == ["shape"]:
+        raise InputError(f"{taken}, in this order: swap its parameters")
+    known = net_options(name, function, options, given=len(by_place[:2]))
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in optional and p.name not in by_place[:2]]
+    if lacks := [parameter for parameter in needed if parameter not in known]:
+        raise InputError(f"{taken}: set {', '.join(lacks)} under [net_options.{name!r}], or give it a default")
+    return known
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A function's name as an experiment file would have it: "my_module:net"."""
+    named = function.func if isinstance(function, partial) else function
+    named = named if hasattr(named, "__qualname__") else type(named)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def make(name: str, function: Any, shape: tuple[int, int, int], classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """A module of a user's function, ready to be trained and sent: plain, with shapes, whole in its state dict.
+
+    Raises:
+        InputError: the function cannot be called so, or gives what is no module, or one that cannot be trained or sent.
+    """
+    made = function(shape, classes, **check_function(name, function, options))
+    if not isinstance(made, nn.Module):
+        given = f"the class {made.__name__}, and not an instance" if inspect.isclass(made) else f"a {type(made).__name__}"
+        raise InputError(f"net {name!r} returned {given}: it must return a torch.nn.Module")
+    module = _plain(name, made)
+    if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        _give_shapes(name, module, shape)
+    _check_state(name, module)
+    return module
+
+
+def _plain(name: str, module: nn.Module) -> nn.Module:
+    """The module without compiler and parallel wrappers around it or its parts, which put words into the names of weights."""
+    wrapped = dict.fromkeys(type(part).__name__ for part in module.modules() if _inside(part) is not None)
+    if wrapped:
+        said = " and ".join(wrapped)
+        warnings.warn(
+            f"net {name!r} comes compiled or wrapped ({said}): the plain net inside is trained and saved", Notice, stacklevel=2
+        )
+    while (inner := _inside(module)) is not None:
+        module = inner
+    for parent in module.modules():
+        for key, child in parent.named_children():
+            while (inner := _inside(child)) is not None:
+                child = inner
+                setattr(parent, key, child)
+    return module
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """What torch.compile or a parallel wrapper wraps; None of any other module."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return module.module
+    return module._modules.get("_orig_mod")
+
+
+def _give_shapes(name: str, module: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Lazy layers get their shapes, and draw their weights, from a batch of zeros in eval mode."""
+    modes = {part: part.training for part in module.modules()}
+    with torch.no_grad():
+        module.eval()(torch.zeros(2, *shape))
+    for part in module.modules():
+        part.training = modes.get(part, True)
+    if left := [key for key, parameter in module.named_parameters() if is_lazy(parameter)]:
+        raise InputError(f"net {name!r}: {left[0]} has no shape after a batch in eval mode: give its layer a size")
+
+
+def _check_state(name: str, module: nn.Module) -> None:
+    """InputError unless all that is trained is in the state dict, and nothing there is a copy or no tensor."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    state = module.state_dict(keep_vars=True)
+    if odd := [key for key, value in state.items() if not isinstance(value, Tensor) or id(value) not in own]:
+        raise InputError(
+            f"net {name!r}: {odd[0]} in its state dict is none of its parameters and buffers, so it can be neither sent nor "
+            "restored: hold it in a buffer (register_buffer)"
+        )
+    saved = {id(value) for value in state.values()}
+    trained = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
+    if left := [key for key, parameter in trained.items() if id(parameter) not in saved]:
+        raise InputError(f"net {name!r}: its state dict leaves {left[0]} out, which is trained: freeze it, or let it be saved")
