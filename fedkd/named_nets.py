@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def check_named_nets(experiment: Experiment) -> None:
     """InputError, under its key, for a net that is unknown, a function of other parameters, or options that a net has not."""
     options = experiment.net_options
-    for name, key in {**_keys(experiment), **{name: f"net_options.{name}" for name in options}}.items():
+    for name, key in {**nets_of(experiment), **{name: f"net_options.{name}" for name in options}}.items():
         if name != FUNCTION and ":" not in name:  # code is imported when the run starts
             with under(key):
                 check_net(name, options.get(name, {}))
@@ -29,7 +29,7 @@ def check_named_nets(experiment: Experiment) -> None:
 def functions_of_nets(experiment: Experiment) -> dict[str, Callable[..., Any]]:
     """The functions behind the names that lead to code, checked, and the one that was given from Python."""
     found: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
-    for name, key in _keys(experiment).items():
+    for name, key in nets_of(experiment).items():
         if ":" in name:
             with under(key):
                 found[name] = import_object(name)
@@ -37,8 +37,8 @@ def functions_of_nets(experiment: Experiment) -> dict[str, Callable[..., Any]]:
     return found
 
 
-def _keys(experiment: Experiment) -> dict[str, str]:
-    """Name -> the key that it stands under."""
+def nets_of(experiment: Experiment) -> dict[str, str]:
+    """The nets that an experiment names, each with the key that does so first."""
     of_clients = dict.fromkeys(experiment.architectures, "nets")
     keys = {experiment.shared_net: "shared_net", experiment.server_net: "server_net", **of_clients}
     return {name: key for name, key in keys.items() if name}

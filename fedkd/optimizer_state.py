@@ -1,11 +1,25 @@
-"""What an optimiser remembers (momentum, moments, step counts), as tensors by name."""
+"""What an optimiser is given, and what it remembers (momentum, moments, step counts), as tensors by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fedkd.errors import TrainingError
+
+
+def trainable(net: nn.Module, where: str) -> list[nn.Parameter]:
+    """The parameters that are not frozen: what an optimiser gets, so that no weight decay moves the others.
+
+    Raises:
+        TrainingError: all are frozen.
+    """
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TrainingError(f"{where}: there is nothing to train: all parameters are frozen (requires_grad = False)")
+    return parameters
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

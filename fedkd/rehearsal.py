@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedkd.data import Samples
 from fedkd.errors import InputError, under
-from fedkd.experiment import Experiment
-from fedkd.nets import ZOO, Encoder, Net
+from fedkd.named_nets import nets_of
+from fedkd.nets import ZOO
 from fedkd.node import Node
 from fedkd.randomness import seeded
 from fedkd.registry import name_of, names
@@ -33,13 +33,6 @@ def rehearse(node: Node) -> None:
             _check(node, architecture, _images(node))
 
 
-def nets_of(experiment: Experiment) -> dict[str, str]:
-    """The nets that an experiment names, each with the key that does so first."""
-    named = [*((name, "nets") for name in experiment.architectures)]
-    named += [(experiment.server_net, "server_net"), (experiment.shared_net, "shared_net")]
-    return {name: key for name, key in reversed(named) if name}
-
-
 def _images(node: Node) -> Tensor:
     """Training images, normalised as in training. (B, C, H, W), B = 6, over again where there are fewer."""
     source = node.federation.source
@@ -56,9 +49,13 @@ def _check(node: Node, architecture: str, images: Tensor) -> None:
         for mode in ("train", "eval"):
             what = f"fails in {mode} mode on a batch of normalised images {tuple(images.shape)}"
             with node.work().autocast():
-                wrong = _fault(net.train(mode == "train"), images, node.classes)
+                wrong = _fault(net.train(mode == "train")(images))
             if wrong:
                 raise InputError(f"net {name!r} gives {wrong}")
+        if not any(parameter.requires_grad for parameter in net.parameters()):
+            raise InputError(
+                f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable"
+            )
     except InputError:
         if architecture not in ZOO or name_of(type(node.experiment.strategy)) in names():
             raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
@@ -67,25 +64,10 @@ def _check(node: Node, architecture: str, images: Tensor) -> None:
         raise InputError(f"net {name!r} {what}: {said}") from error
 
 
-def _fault(net: Net, images: Tensor, classes: int) -> str:
-    """What is wrong with a net's outputs, and what they should be; empty where nothing is."""
-    expected = (len(images), classes)
-    if isinstance(net.encoder, Encoder):
-        width = (len(images), net.encoder.out_features)
-        if said := _unlike(net.features(images), width):
-            return f"features that are {said}, not {width}, one row of out_features numbers for each image"
-    logits = net(images)
-    if said := _unlike(logits, expected):
-        return f"{said} for {len(images)} images: it must give logits {expected}, one number for each of the {classes} classes"
+def _fault(logits: Tensor) -> str:
+    """What is wrong with the values of a net's outputs; empty where nothing is. Their shapes the net has checked itself."""
     if bad := int((~logits.isfinite()).sum()):
         return (
             f"{bad} of {logits.numel()} logits that are not finite, before any training: check how its weights are initialised"
         )
     return ""
-
-
-def _unlike(given: object, expected: tuple[int, int]) -> str:
-    """What was given where a tensor of this shape was expected; empty where it is one."""
-    if not isinstance(given, Tensor):
-        return f"a {type(given).__name__}"
-    return "" if tuple(given.shape) == expected else str(tuple(given.shape))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd.data import Samples, augment, normalise
 from fedkd.errors import TrainingError
+from fedkd.optimizer_state import trainable
 from fedkd.randomness import derive
 
 if TYPE_CHECKING:
@@ -135,18 +136,6 @@ class Split:
         rng, size = self.rng(purpose), min(batch_size or self.work.settings.batch_size, len(self))
         while True:
             yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
-
-
-def trainable(net: nn.Module, where: str) -> list[nn.Parameter]:
-    """The parameters that are not frozen: what an optimiser gets, so that no weight decay moves the others.
-
-    Raises:
-        TrainingError: all are frozen.
-    """
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise TrainingError(f"{where}: there is nothing to train: all parameters are frozen (requires_grad = False)")
-    return parameters
 
 
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:

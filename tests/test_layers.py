@@ -59,6 +59,7 @@ LAYERS = {
             "fedkd.client",
             "fedkd.nets",
             "fedkd.node",
+            "fedkd.optimizer_state",
         ),
         *(
             "fedkd.randomness",

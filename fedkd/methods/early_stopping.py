@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fedkd.errors import TrainingError
 from fedkd.methods.public_distillation import DistillationLoss
 from fedkd.nets import load
+from fedkd.optimizer_state import trainable
 from fedkd.table import Table
-from fedkd.train import Batch, Split, fit, predict, trainable
+from fedkd.train import Batch, Split, fit, predict
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from fedkd.client import Client
 from fedkd.nets import Encoder, Net, load
 from fedkd.node import Node
-from fedkd.train import Loss, Split, fit, trainable
+from fedkd.optimizer_state import trainable
+from fedkd.train import Loss, Split, fit
 
 #: Where a client's memory holds the weights of its feature map.
 FEATURE_MAP = "feature map/"

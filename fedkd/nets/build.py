@@ -58,8 +58,6 @@ def build_net(
         return Net(name, encoder, made, width=width, memory_format=memory_format)
     if beyond := [head for head in heads if head != "classifier"]:
         raise InputError(f"net {name!r} gives logits only: subclass fedkd.nets.Encoder to put heads {beyond} on it")
-    if not any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise InputError(f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable")
     return Net(name, encoder, {"classifier": nn.Identity()}, width=classes, memory_format=memory_format)
 
 

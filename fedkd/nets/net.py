@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +63,12 @@ class Net(nn.Module):
     def encoded(self, images: Tensor) -> Tensor:
         """What the encoder gives of images (B, C, H, W): features (B, D), or the logits (B, C) of a module that gives these."""
         given = self.encoder(self.laid_out(images))
-        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture))
+        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture), images)
 
     def outputs(self, images: Tensor) -> Outputs:
         """Logits, features and feature maps of images (B, C, H, W), in one forward pass; an InputError as for ``features``."""
         maps, features = self._featured(self.encoder).stages(self.laid_out(images))
-        return Outputs(self.head("classifier", self._checked(features)), features, maps)
+        return Outputs(self.head("classifier", self._checked(features, images)), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:
         """Output of the named head, e.g. ``net.head("projection", net.features(images))``."""
@@ -96,13 +96,17 @@ class Net(nn.Module):
             raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
         return encoder
 
-    def _checked(self, given: Tensor) -> Tensor:
+    def _checked(self, given: Any, images: Tensor) -> Tensor:
         """InputError unless the encoder gave one row an image, of the width it promised."""
-        if not isinstance(given, Tensor) or not given.is_floating_point() or given.dim() != 2 or given.shape[1] != self.width:
-            what = "features" if isinstance(self.encoder, Encoder) else "logits"
-            found = f"{given.dtype} of {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
-            raise InputError(
-                f"net {self.architecture!r} gives {found.removeprefix('torch.')} where {what} (B, {self.width}) are expected, "
-                f"floating: let its last layer give {self.width} numbers an image"
-            )
-        return given
+        expected = (len(images), self.width)
+        if isinstance(given, Tensor) and given.is_floating_point() and given.shape == expected:
+            return given
+        found = f"a {type(given).__name__}"
+        if isinstance(given, Tensor):
+            found = str(tuple(given.shape)) if given.is_floating_point() else f"{given.dtype} of {tuple(given.shape)}"
+        if isinstance(self.encoder, Encoder):
+            said = f"features that are {found}, not {expected}, one row of out_features numbers for each image"
+        else:
+            said = f"{found} for {len(images)} images: it must give logits {expected}, one number for each of the {self.width} "
+            said += "classes, floating"
+        raise InputError(f"net {self.architecture!r} gives {said}")
