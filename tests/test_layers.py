@@ -75,7 +75,7 @@ LAYERS = {
     ),
     "fedkd/lost_rounds.py": LEAVES,
     "fedkd/rehearsal.py": (
-        *("torch", "fedkd.data", "fedkd.experiment", "fedkd.nets", "fedkd.node", "fedkd.randomness", "fedkd.registry"),
+        *("torch", "fedkd.data", "fedkd.named_nets", "fedkd.nets", "fedkd.node", "fedkd.randomness", "fedkd.registry"),
         *("fedkd.train", *LEAVES),
     ),
     "fedkd/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge", *LEAVES),
