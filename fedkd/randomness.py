@@ -60,18 +60,18 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
     That loses a normal draw that is half done, so the outermost block, which stands in somebody else's stream, looks for one.
     """
     global _DEPTH
-    before = np.random.get_bit_generator()
+    before = np.random.get_bit_generator()  # type: ignore[attr-defined]
     state = np.random.get_state(legacy=False) if _DEPTH == 0 else {"has_gauss": 0}
     if len(_OURS) == _DEPTH:
         _OURS.append(np.random.MT19937())
-    np.random.set_bit_generator(_OURS[_DEPTH])
+    np.random.set_bit_generator(_OURS[_DEPTH])  # type: ignore[attr-defined]
     _DEPTH += 1
     try:
         np.random.seed(seed % 2**32)
         yield
     finally:
         _DEPTH -= 1
-        np.random.set_bit_generator(before)
+        np.random.set_bit_generator(before)  # type: ignore[attr-defined]
         if state["has_gauss"]:
             np.random.set_state(state)
 

@@ -93,7 +93,8 @@ def _plain(name: str, module: nn.Module) -> nn.Module:
 def _inside(module: nn.Module) -> nn.Module | None:
     """What torch.compile or a parallel wrapper wraps; None of any other module."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        return module.module
+        wrapped: nn.Module = module.module
+        return wrapped
     return module._modules.get("_orig_mod")
 
 
