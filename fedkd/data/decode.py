@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,51 +16,72 @@ from fedkd.errors import InputError
 GREY_MODES = ("1", "L", "LA")  # of Pillow: black and white, grey, grey with transparency
 
 
-def decode_images(encoded: Sequence[bytes | str | None], *, where: str) -> Tensor:
-    """The images as one tensor (N, C, H, W) uint8: C is 1 if all are grey, else 3. (About 60 us for 32x32 in JPEG.)
+def decode_images(encoded: Sequence[bytes | str | None], *, where: str) -> tuple[Tensor, int]:
+    """The images as one tensor (N, C, H, W) uint8, and how many of them are grey: C is 1 if all are, else 3.
+
+    They stand upright, as their EXIF orientation says. Transparency is dropped, colours are as stored. (About 60 us for
+    32x32 in JPEG.)
 
     Args:
         encoded: the contents of an image file, or its path, for each image.
         where: for the error's message.
 
     Raises:
-        InputError: one that is missing, is no image, has over 8 bits a channel, or differs in size from the first.
+        InputError: one that is missing, is no image, moves, has over 8 bits a channel, or differs in size from the first.
     """
     if not encoded:
         raise InputError(f"{where}: there are no images")
-    pixels = _decode(encoded, "L", where)
-    if pixels is None:
-        pixels = _decode(encoded, "RGB", where)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # then nobody knows how it was held
+        pixels, grey = _decode(encoded, "L", where)
+        if pixels is None:
+            pixels, grey = _decode(encoded, "RGB", where)
     images = torch.from_numpy(pixels)
-    return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return (images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()), grey
 
 
-def _decode(encoded: Sequence[bytes | str | None], mode: str, where: str) -> Any:
-    """Pixels (N, H, W) in mode L, (N, H, W, 3) in mode RGB; None at the first coloured image in mode L."""
-    from PIL import Image
-
+def _decode(encoded: Sequence[bytes | str | None], mode: str, where: str) -> tuple[Any, int]:
+    """Pixels (N, H, W) in mode L, (N, H, W, 3) in mode RGB, and how many images are grey; no pixels if L does not do."""
     pixels: Any = None
+    grey = 0
     for row, item in enumerate(encoded):
         if item is None:
             raise InputError(f"{where}, row {row}: the image is missing")
         name = f"{where}, row {row}" + (f" ({item!r})" if isinstance(item, str) else "")
-        try:
-            with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
-                _check_depth(image.mode, name)
-                if mode == "L" and image.mode not in GREY_MODES:
-                    return None
-                values = np.asarray(image if image.mode == mode else image.convert(mode))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: Pillow's broken PNG
-            raise InputError(f"{name}: not an image that can be read ({type(error).__name__})") from error
+        values, is_grey = _read_image(item, mode, name)
+        if values is None:
+            return None, 0
+        grey += is_grey
         if pixels is None:
             pixels = np.empty((len(encoded), *values.shape), np.uint8)
         if values.shape != pixels.shape[1:]:
             size, first = (f"{shape[1]}x{shape[0]}" for shape in (values.shape, pixels.shape[1:]))
             raise InputError(f"{name}: the image is {size} but the first is {first}; resize them to one size first")
         pixels[row] = values
-    return pixels
+    return pixels, grey
 
 
-def _check_depth(mode: str, name: str) -> None:
-    if mode.startswith(("I", "F")):
-        raise InputError(f"{name}: the image has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+def _read_image(item: bytes | str, mode: str, name: str) -> tuple[Any, bool]:
+    """The pixels of one image, None for a coloured one in mode L; and whether it is grey."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(item) if isinstance(item, bytes) else item) as image:
+            _check_kind(image, name)
+            is_grey = image.mode in GREY_MODES
+            if mode == "L" and not is_grey:
+                return None, False
+            ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(image if image.mode == mode else image.convert(mode)), is_grey
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
+        raise InputError(f"{name}: not an image that can be read ({reason})") from error
+
+
+def _check_kind(image: Any, name: str) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name}: the image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # cameras put a preview beside a JPEG
+        raise InputError(f"{name}: the file holds {image.n_frames} images ({image.format}); keep one of them")

@@ -87,6 +87,8 @@ def test_the_content_hash_follows_the_content_alone(toy: Source) -> None:
     other[3, 0, 0, 0] += 1
     assert replace(toy, name="another name").content_hash == toy.content_hash
     assert replace(toy, train_images=other).content_hash != toy.content_hash
+    assert replace(toy, classes=("d", "c", "b", "a")).content_hash != toy.content_hash, "labels mean their names"
+    assert replace(toy, groups=None).content_hash != toy.content_hash
 
 
 def test_a_source_checks_itself(toy: Source) -> None:
@@ -98,6 +100,12 @@ def test_a_source_checks_itself(toy: Source) -> None:
         replace(toy, test_images=toy.test_images[..., :2])
     with pytest.raises(InputError, match="4 channels"):
         replace(toy, train_images=toy.train_images.expand(-1, 4, -1, -1))
+    with pytest.raises(InputError, match=r"labels run from -2 to 3, must lie in 0\.\.3, or be -1 where there is no label"):
+        replace(toy, train_labels=torch.where(toy.train_labels == 1, -2, toy.train_labels))
+    with pytest.raises(InputError, match="no test image has a label"):
+        replace(toy, test_labels=torch.full((8,), -1))
+    with pytest.raises(InputError, match="two classes have the same name"):
+        replace(toy, classes=("a", "b", "c", "a"))
 
 
 def test_bad_names_and_paths(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fedkd.data import load_source
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_folders_of_images(tmp_path: Path) -> None:
     assert source.classes == ("ant", "bee")
     assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([0, 1], [1])
     (tmp_path / "test/bee/readme.txt").write_text("not an image")
-    with pytest.raises(InputError, match=r"readme\.txt.*not an image"):
+    with pytest.warns(Notice, match=r"left out: 1 files that are no images \(readme\.txt\)"):
         load_source(str(tmp_path), image_column="image")
 
 
@@ -164,7 +164,7 @@ def test_missing_labels_and_hidden_labels_are_refused(tmp_path: Path) -> None:
         load_source(str(tmp_path))
     write_parquet(tmp_path / "train.parquet", [png(1), png(2)], LABELLED, label=[0, 1])
     write_parquet(tmp_path / "test.parquet", [png(1)], LABELLED, label=[-1])
-    with pytest.raises(InputError, match="test split: labels run from -1"):
+    with pytest.raises(InputError, match=r"no image of the split test has a label \(-1 stands for none\)"):
         load_source(str(tmp_path))
 
 
@@ -183,3 +183,148 @@ def test_a_written_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0] * 5)
     shown = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
     assert torch.equal(load_source(str(tmp_path)).train_images[0], shown)
+
+
+def names(*kinds: str) -> dict[str, Any]:
+    return {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(kinds)}}
+
+
+def test_a_class_is_its_name_whatever_number_a_file_gives_it(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", [png(1), png(2)], names("cat", "dog"), label=[0, 1])
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", [png(3), png(4)], names("dog", "cat"), label=[0, 1])
+    write_parquet(tmp_path / "test.parquet", [png(5), png(6)], names("emu", "dog", "cat"), label=[1, 2])
+    source = load_source(str(tmp_path))
+    assert source.classes == ("cat", "dog", "emu")
+    assert source.train_labels.tolist() == [0, 1, 1, 0]
+    assert source.test_labels.tolist() == [1, 0]
+
+
+def test_names_come_from_whichever_table_has_them(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], label=[1, 0])
+    write_parquet(tmp_path / "test.parquet", [png(5)], names("cat", "dog"), label=[1])
+    with pytest.warns(Notice, match="labels of the train split have no names and are read with those of the test split"):
+        source = load_source(str(tmp_path))
+    assert (source.classes, source.train_labels.tolist()) == (("cat", "dog"), [1, 0])
+    write_parquet(tmp_path / "test.parquet", [png(5)], label=["dog"])
+    with pytest.raises(InputError, match="labels are text in the test split and numbers in the train split"):
+        load_source(str(tmp_path))
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], names("cat", "dog"), label=[1, 0])
+    assert load_source(str(tmp_path)).test_labels.tolist() == [1], "text is a name"
+    write_parquet(tmp_path / "test.parquet", [png(5)], label=["emu"])
+    with pytest.raises(InputError, match="labels emu are none of the named classes cat, dog"):
+        load_source(str(tmp_path))
+
+
+def test_columns_of_two_files_are_joined_by_name(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], label=[0, 1], shelf=[7, 8])
+    table = pyarrow.parquet.read_table(tmp_path / "train.parquet")
+    pyarrow.parquet.write_table(table.select(["shelf", "label", "img"]), tmp_path / "test.parquet")
+    source = load_source(str(tmp_path))
+    assert source.test_labels.tolist() == [0, 1]
+    assert torch.equal(source.test_images, source.train_images)
+    pyarrow.parquet.write_table(table.rename_columns(["img", "kind", "shelf"]), tmp_path / "test.parquet")
+    with pytest.raises(InputError, match="a table of test has no column 'label', only img, kind, shelf: rename it there"):
+        load_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_minus_one_is_no_label_and_no_class(tmp_path: Path, named: bool) -> None:
+    features = names("cat", "dog") if named else None
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2), png(3)], features, label=[1, -1, 0])
+    write_parquet(tmp_path / "test.parquet", [png(4), png(5)], features, label=[-1, 1])
+    source = load_source(str(tmp_path))
+    assert len(source.classes) == 2
+    assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([1, -1, 0], [-1, 1])
+    write_parquet(tmp_path / "train.parquet", [png(1), png(2)], features, label=[1, -2])
+    with pytest.raises(InputError, match="the train split: label -2: labels count from 0, and -1 stands for no label"):
+        load_source(str(tmp_path))
+
+
+def test_what_is_held_out_has_labels(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "all.parquet", [png(i) for i in range(30)], label=[i % 2 if i < 10 else -1 for i in range(30)])
+    source = load_source(str(tmp_path / "all.parquet"))
+    assert len(source.test_labels) == 2
+    assert (source.test_labels >= 0).all()
+
+
+def test_splits_that_are_neither_train_nor_test_join_neither(tmp_path: Path) -> None:
+    for split, value in (("train", 1), ("test", 2), ("val", 3), ("unlabelled", 4)):
+        write_parquet(tmp_path / f"data/{split}-00000-of-00001.parquet", [png(value), png(value)], label=[0, 1])
+    with pytest.warns(
+        Notice, match=r"trained on is the split data/train, tested on data/test; left out: data/unlab.*, data/val"
+    ):
+        source = load_source(str(tmp_path))
+    assert torch.unique(source.train_images).tolist() == [1]
+    (tmp_path / "data/train-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match="no train split, only data/test, data/unlabelled, data/val"):
+        load_source(str(tmp_path))
+
+
+def test_parquet_files_without_a_split_in_their_names_are_one_set(tmp_path: Path) -> None:
+    for part in ("north", "south"):
+        write_parquet(tmp_path / f"{part}.parquet", [png(1)] * 5, label=[0, 1, 0, 1, 0])
+    (tmp_path / "._north.parquet").write_bytes(b"\0\5\x16\7")
+    with pytest.warns(Notice, match=r"2 parquet files are read as one set: north\.parquet, south\.parquet"):
+        assert len(load_source(str(tmp_path)).train_labels) == 8
+
+
+@pytest.mark.parametrize("option", ["", "label"])
+def test_lists_of_labels_are_refused_in_words(tmp_path: Path, option: str) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(1)] * 5, label=[[0, 1]] * 5)
+    with pytest.raises(InputError, match="column 'label' holds lists, several labels an image; fedkd takes one label an image"):
+        load_source(str(tmp_path), label_column=option)
+
+
+def test_categories_of_pandas_are_text_labels(tmp_path: Path) -> None:
+    kinds = pyarrow.array(["dog", "ant", "dog", "ant", "dog"]).dictionary_encode()
+    write_parquet(tmp_path / "train.parquet", [png(1)] * 5, label=kinds)
+    assert load_source(str(tmp_path)).classes == ("ant", "dog")
+
+
+def test_grey_in_one_split_and_colour_in_the_other(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [png(5), png(6)], label=[0, 1])
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    write_parquet(tmp_path / "test.parquet", [file.getvalue()], label=[1])
+    with pytest.warns(Notice, match="2 of 3 images are grey and read in three equal channels"):
+        source = load_source(str(tmp_path))
+    assert source.train_images[:, :, 0, 0].tolist() == [[5, 5, 5], [6, 6, 6]]
+    grey = load_source(str(tmp_path), channels="grey")
+    assert torch.equal(grey.test_images[0, 0], torch.from_numpy(np.asarray(Image.fromarray(pixels).convert("L")).copy()))
+    assert load_source("digits", channels="colour").shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_images_stand_upright(tmp_path: Path, orientation: int, kind: str) -> None:
+    from PIL import ImageOps
+
+    stored = Image.fromarray(np.arange(24, dtype=np.uint8).repeat(3).reshape(4, 6, 3) * 9)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    stored.save(file, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    turned = Image.new("L", (6, 4))
+    turned.putdata(range(0, 216, 9))
+    turned.getexif()[0x0112] = orientation
+    upright = torch.from_numpy(np.asarray(ImageOps.exif_transpose(turned)).copy())
+    write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0, 1, 0, 1, 0])
+    assert torch.equal(load_source(str(tmp_path)).train_images[0, 0], upright)
+
+
+def test_kinds_of_images(tmp_path: Path) -> None:
+    def load(image: Image.Image, kind: str, **options: Any) -> torch.Tensor:
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0, 1, 0, 1, 0])
+        return load_source(str(tmp_path)).train_images[0]
+
+    red = Image.new("RGB", (4, 4), (200, 10, 30))
+    for other in (red, red.convert("RGBA"), red.convert("P", palette=Image.Palette.ADAPTIVE)):
+        assert load(other, "PNG")[:, 0, 0].tolist() == [200, 10, 30]
+    assert load(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF")[:, 0, 0].tolist() == [255, 0, 0]
+    with pytest.raises(InputError, match=r"row 0: the image has more than 8 bits a channel \(mode I;16\)"):
+        load(Image.new("I;16", (4, 4), 3000), "PNG")
+    with pytest.raises(InputError, match=r"row 0: the file holds 2 images \(GIF\); keep one of them"):
+        load(Image.new("L", (4, 4), 9), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 99)])

@@ -1,0 +1,98 @@
+"""Class numbers from the label columns of several tables: a class is its name, whatever number a table gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedkd.data.layout import some
+from fedkd.errors import InputError
+
+UNLABELLED = -1
+
+
+class LabelColumn(NamedTuple):
+    """The labels of one table: numbers or text (N,), and the names of the numbers where the table has them."""
+
+    where: str
+    values: NDArray[Any]
+    names: tuple[str, ...] | None
+
+
+def read_labels(columns: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str, ...], str]:
+    """Class numbers (N,) int64 of each table, -1 for no label; the classes' names; what is worth saying, or nothing.
+
+    Names are the tables' own, in the order of the first that has them, else the values in sorted order.
+
+    Raises:
+        InputError: a negative label other than -1, numbers without a name, text beside numbers that have none, or names that
+            differ in capital letters only.
+    """
+    for column in columns:
+        _check(column)
+    parts, classes, remark = _read(columns)
+    _refuse_twins(classes)
+    return parts, classes, remark
+
+
+def _read(columns: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str, ...], str]:
+    if named := [column for column in columns if column.names is not None]:
+        return _by_name(columns, named)
+    kinds = {_is_text(column) for column in columns}
+    if len(kinds) > 1:
+        text, number = (next(c.where for c in columns if _is_text(c) is kind) for kind in (True, False))
+        raise InputError(f"labels are text in {text} and numbers in {number}: write the same in both")
+    values = [column.values for column in columns]
+    known = np.unique(np.concatenate([part if kinds == {True} else part[part != UNLABELLED] for part in values]))
+    numbers = [np.where(np.isin(part, known), np.searchsorted(known, part), UNLABELLED) for part in values]
+    return [torch.from_numpy(part.astype(np.int64)) for part in numbers], tuple(str(value) for value in known), ""
+
+
+def _by_name(columns: Sequence[LabelColumn], named: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str, ...], str]:
+    classes = list(dict.fromkeys(name for column in named for name in column.names or ()))
+    text = {str(value) for column in columns if _is_text(column) for value in column.values.tolist()}
+    if strange := sorted(text - {*classes}):
+        raise InputError(f"labels {some(strange)} are none of the named classes {some(classes)}: name the same in all tables")
+    parts, said = [], ""
+    number = {name: position for position, name in enumerate(classes)}
+    for column in columns:
+        if _is_text(column):
+            parts.append(torch.tensor([number[str(value)] for value in column.values.tolist()], dtype=torch.int64))
+            continue
+        names = column.names or named[0].names or ()
+        if column.names is None:
+            said = f"labels of {column.where} have no names and are read with those of {named[0].where}"
+        table = torch.tensor([*(number[name] for name in names), UNLABELLED])  # -1 finds the last
+        values = torch.from_numpy(column.values.astype(np.int64))
+        if len(values) and values.max() >= len(names):
+            raise InputError(f"{column.where}: label {values.max()}, but there are only {len(names)} class names")
+        parts.append(table[values])
+    return parts, tuple(classes), said
+
+
+def never_trained(train: Tensor, test: Tensor, classes: Sequence[str]) -> str:
+    """What is worth saying of classes that are tested and never trained, or nothing."""
+    trained, tested = ({*torch.unique(part[part >= 0]).tolist()} for part in (train, test))
+    strange = some([classes[number] for number in sorted(tested - trained)])
+    return f"no training image is of {strange}, though test images are" if strange else ""
+
+
+def _refuse_twins(classes: Sequence[str]) -> None:
+    folded: dict[str, str] = {}
+    for name in classes:
+        if (same := folded.setdefault(name.casefold(), name)) != name:
+            raise InputError(f"the classes {same!r} and {name!r} differ in small and capital letters only: rename one")
+
+
+def _is_text(column: LabelColumn) -> bool:
+    return column.values.dtype.kind not in "iub"
+
+
+def _check(column: LabelColumn) -> None:
+    if column.values.dtype.kind == "i" and len(column.values) and (least := int(column.values.min())) < UNLABELLED:
+        raise InputError(f"{column.where}: label {least}: labels count from 0, and -1 stands for no label")
