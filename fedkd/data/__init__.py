@@ -1,6 +1,7 @@
 """Data: where images come from, who holds which of them, and the augmented views that training sees."""
 
-from fedkd.data.federation import Federation, build_federation
+from fedkd.data.build import build_federation
+from fedkd.data.federation import Federation
 from fedkd.data.samples import Samples, normalise
 from fedkd.data.source import Source, load_source
 from fedkd.data.views import PRESETS, augment

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedkd.data.partition import Partition, make_partition
-from fedkd.data.public import public_from
+from fedkd.data.partition import Partition
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 from fedkd.randomness import generator
 
 
@@ -41,10 +39,11 @@ class Federation:
 
     @cached_property
     def test(self) -> Samples:
-        """The global test set, or ``test_limit`` images of it."""
+        """The labelled images of the global test set, or ``test_limit`` of them."""
         source = self.source
         shuffled = torch.randperm(len(source.test_images), generator=generator(self.seed, "test limit"))
-        rows = shuffled[: self.test_limit or None].sort().values
+        labelled = shuffled[source.test_labels[shuffled] >= 0]
+        rows = labelled[: self.test_limit or None].sort().values
         return Samples(source.test_images, source.test_labels, rows, source.mean, source.std, len(source.classes))
 
     @cached_property
@@ -65,9 +64,23 @@ class Federation:
 
     def partition_table(self) -> Tensor:
         """How many samples of each class a client holds, train and test together. Shape (clients, classes)."""
-        labels, classes = self.source.train_labels, len(self.source.classes)
-        counts = torch.stack([torch.bincount(labels[rows], minlength=classes) for rows in self._rows])
-        return counts.expand(self.clients, classes)
+        return self._counts[:, 1:].expand(self.clients, -1)
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """How many samples without a label a client holds. Shape (clients,)."""
+        return self._counts[:, 0].expand(self.clients)
+
+    @cached_property
+    def unheld(self) -> int:
+        """How many of the images to be dealt out the partition leaves with nobody."""
+        return len(self.pool) - sum(len(rows) for rows in self._rows)
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """Samples without a label and of each class, by client (under ``shared`` of everybody)."""
+        labels, columns = self.source.train_labels + 1, len(self.source.classes) + 1
+        return torch.stack([torch.bincount(labels[rows], minlength=columns) for rows in self._rows])
 
     @cached_property
     def label_space(self) -> str:
@@ -107,6 +120,8 @@ class Federation:
         parts = self.partition(source.train_labels[self.pool], groups)
         if not self.shared:
             _check_parts(parts, self.clients, len(self.pool))
+        if left := len(self.pool) - sum(map(len, parts)):
+            warnings.warn(f"data.partition leaves {left} of {len(self.pool)} images with no client", Notice, stacklevel=2)
         return [self.pool[part] for part in parts]
 
     @cached_property
@@ -115,10 +130,12 @@ class Federation:
         return [self._cut(rows, client) for client, rows in enumerate(self._rows)]
 
     def _cut(self, rows: Tensor, client: int) -> tuple[Tensor, Tensor]:
-        """Train and test rows, at least one of each where a share is asked for and there are two rows."""
-        held = min(max(round(len(rows) * self.test_share), 1), len(rows) - 1) if self.test_share else 0
+        """Train and test rows, at least one of each where a share is asked for and two have labels: tests need them."""
         shuffled = rows[torch.randperm(len(rows), generator=generator(self.seed, "client test", client))]
-        return shuffled[held:], shuffled[:held]
+        known = self.source.train_labels[shuffled] >= 0
+        labelled, others = shuffled[known], shuffled[~known]
+        held = max(min(max(round(len(labelled) * self.test_share), 1), len(labelled) - 1), 0) if self.test_share else 0
+        return torch.cat([labelled[held:], others]), labelled[:held]
 
     @cached_property
     def _usable_labels(self) -> Tensor:
@@ -127,104 +144,16 @@ class Federation:
             return self.source.train_labels
         labels = self.source.train_labels.clone()
         for client, (train, _) in enumerate(self._splits):
-            shuffled = train[torch.randperm(len(train), generator=generator(self.seed, "labelled", client))]
-            labels[shuffled[round(len(train) * self.labelled_share) :]] = -1
+            known = train[labels[train] >= 0]
+            shuffled = known[torch.randperm(len(known), generator=generator(self.seed, "labelled", client))]
+            labels[shuffled[round(len(known) * self.labelled_share) :]] = -1
         return labels
-
-
-def build_federation(
-    source: Source,
-    *,
-    clients: int,
-    partition: str,
-    arguments: Mapping[str, Any],
-    client_test: float,
-    public: int,
-    public_labels: bool,
-    public_source: Source | None,
-    validation: int,
-    labelled: float,
-    train_limit: int,
-    seed: int,
-    test_limit: int = 0,
-) -> Federation:
-    """Set public and validation images apart and get ready to deal out the rest.
-
-    The training images are shuffled by the seed and cut to ``train_limit`` (0 = all); then the public images (unless
-    they come from ``public_source``), then the validation images are taken; clients share the rest. So none overlap.
-
-    Args:
-        source: the images.
-        clients: how many clients.
-        partition: a name for make_partition, with its ``arguments``.
-        arguments: the partition's own arguments.
-        client_test: share of each client's samples that it keeps for its own test, 0 <= share < 1.
-        public: how many public images.
-        public_labels: whether their labels may be used.
-        public_source: another data set to take them from.
-        validation: how many labelled images for the server.
-        labelled: share of each client's train samples whose labels may be used, 0..1.
-        train_limit: how many training images to use at all.
-        seed: the run's.
-        test_limit: how many images of the global test set to use, 0 = all.
-
-    Raises:
-        InputError: at once for names, arguments and sizes; at the first question about a client if the draw fails.
-    """
-    _check_shares(client_test, labelled)
-    _check_counts(clients=clients, public=public, validation=validation, train_limit=train_limit, test_limit=test_limit)
-    rows = torch.randperm(len(source.train_images), generator=generator(seed, "train limit"))[: train_limit or None]
-    cut = 0 if public_source else public
-    held_rows, validation_rows, pool = rows[:cut], rows[cut : cut + validation], rows[cut + validation :]
-    _check_pool(pool, clients, public=cut, validation=validation, shared=partition == "shared")
-    public_set = view(source, held_rows, source.train_labels if public_labels else None) if cut else None
-    if public_source:
-        public_set = public_from(public_source, source, count=public, labels=public_labels, seed=seed)
-    return Federation(
-        source=source,
-        clients=clients,
-        public=public_set,
-        validation=view(source, validation_rows, source.train_labels) if validation else None,
-        pool=pool,
-        partition=make_partition(partition, arguments, clients=clients, seed=seed),
-        shared=partition == "shared",
-        test_share=client_test,
-        labelled_share=labelled,
-        seed=seed,
-        test_limit=test_limit,
-    )
 
 
 def view(source: Source, rows: Tensor, labels: Tensor | None) -> Samples:
     """The training images in these rows, with labels (N,) for the whole set, or none that may be used."""
     known = torch.full_like(source.train_labels, -1) if labels is None else labels
     return Samples(source.train_images, known, rows, source.mean, source.std, len(source.classes))
-
-
-def _check_shares(client_test: float, labelled: float) -> None:
-    if not 0 <= client_test < 1:
-        raise InputError(f"data.client_test = {client_test}: must be at least 0 and below 1")
-    if not 0 <= labelled <= 1:
-        raise InputError(f"data.labelled = {labelled}: must lie in 0..1")
-
-
-def _check_counts(clients: int, **counts: int) -> None:
-    if clients < 1:
-        raise InputError(f"data.clients = {clients}: must be at least 1")
-    for name, count in counts.items():
-        if count < 0:
-            raise InputError(f"data.{name} = {count}: must not be negative")
-
-
-def _check_pool(pool: Tensor, clients: int, *, public: int, validation: int, shared: bool) -> None:
-    """There must be something left to deal out, and an image for each client."""
-    if not len(pool):
-        raise InputError(
-            f"data.public = {public} and data.validation = {validation} leave no training image to the clients: "
-            "lower them, or raise data.train_limit if it is set"
-        )
-    if clients > len(pool) and not shared:
-        raise InputError(f"data.clients = {clients}, but there are only {len(pool)} training images to deal out")
 
 
 def _check_parts(parts: list[Tensor], clients: int, images: int) -> None:

@@ -18,11 +18,12 @@ from datasets import Dataset
 from flwr_datasets import partitioner
 from torch import Tensor
 
-from fedkd.data.partition import Partition, owners_of
+from fedkd.data.partition import Partition, client_order, owners_of, shuffled
 from fedkd.errors import InputError
 from fedkd.randomness import derive, generator
 
 FILLED_IN = {"num_partitions", "partition_by", "seed"}  # from data.clients, the labels or owners, and the run's seed
+NUMBERED = {"distribution", "exponential", "inner_dirichlet", "linear", "size", "square"}  # a client's number says what it gets
 NO_FIT = {"id_to_size_fnc", "vertical_even", "vertical_size"}  # one takes a function, two deal out columns
 
 
@@ -46,16 +47,35 @@ def flower_partition(name: str, arguments: Mapping[str, Any], *, clients: int, s
     column = "group" if "natural_id" in name else "label"
     given = {"num_partitions": clients, "partition_by": column, "seed": derive(seed, "partition")}
     filled_in = {key: given[key] for key in inspect.signature(kind).parameters if key in given}
-    values = filled_in | {key: _plain(value) for key, value in arguments.items()}
+    values: dict[str, Any] = filled_in | {key: _plain(value) for key, value in arguments.items()}
+    if name == "dirichlet" and isinstance(values.get("alpha"), list) and len(values["alpha"]) == clients:
+        order = client_order(clients, seed).argsort().tolist()  # each client keeps the alpha that was given for it
+        values["alpha"] = [values["alpha"][client] for client in order]
 
     def deal(labels: Tensor, groups: Tensor | None) -> list[Tensor]:
-        keys = owners_of(groups, name) if column == "group" else labels
+        keys, pool = owners_of(groups, name) if column == "group" else labels, torch.arange(len(labels))
+        by_label = column == "label" and "partition_by" in filled_in
+        rest = pool[:0]
+        if by_label:  # what has no label cannot be dealt out by it
+            pool, rest = pool[labels >= 0], pool[labels < 0]
+            if not len(pool):
+                raise InputError(f"data.partition {name!r} deals out by label, and no image has one: set it to 'iid'")
         with _translated(name, arguments, clients, len(labels)):
-            return _draw(kind(**values), column, keys, seed)
+            parts = [pool[part] for part in _draw(kind(**values), column, keys[pool], seed)]
+        if len(rest):
+            evenly = rest[torch.randperm(len(rest), generator=generator(seed, "partition rest"))].tensor_split(len(parts))
+            parts = [torch.cat(both) for both in zip(parts, evenly, strict=True)]
+        return parts if _is_numbered(name, values) else shuffled(parts, seed)
 
     with _translated(name, arguments, clients, 0):
         kind(**values)  # a constructor checks some of the values, so say now what is wrong
     return deal
+
+
+def _is_numbered(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether a client's number says what it gets, so that parts must not change hands."""
+    deterministic = "deterministic" in str(values.get("class_assignment_mode", ""))
+    return name in NUMBERED or deterministic or bool(values.get("sort_unique_ids", False))
 
 
 class _Rows(Dataset):  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), grou
 
 def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
     """A function that deals out images. Making it checks the name and the arguments, calling it draws.
+
+    Who gets which part is drawn too, so that no client is favoured over the seeds; but where a client's number has a
+    meaning (its size in ``size`` and ``linear``, its owner in ``natural_id`` ...), it keeps it.
 
     Args:
         name: ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner of
@@ -85,12 +88,23 @@ def partition_names() -> list[str]:
 def owners_of(groups: Tensor | None, name: str) -> Tensor:
     """The groups (N,), or an InputError where the data set has none."""
     if groups is None:
-        raise InputError(f"data.partition {name!r} needs data.natural_column: the column that says whose an image is")
+        need = "the column that says whose an image is, or image folders by client: client/class"
+        raise InputError(f"data.partition {name!r} needs data.natural_column, {need}")
     return groups
 
 
+def client_order(clients: int, seed: int) -> Tensor:
+    """The number of the part that each client gets, (clients,): a draw, as some parts are larger by their place."""
+    return torch.randperm(clients, generator=generator(seed, "partition clients"))
+
+
+def shuffled(parts: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """The parts in the clients' order."""
+    return [parts[part] for part in client_order(len(parts), seed).tolist()]
+
+
 def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    return list(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients))
+    return shuffled(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients), seed)
 
 
 def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:

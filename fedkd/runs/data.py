@@ -25,7 +25,7 @@ class RecordedData:
     """The data of a run. Two runs with equal values had the same images, labels, names and partition."""
 
     source: str
-    content_hash: str  # of images and labels, train and test
+    content_hash: str  # of images, labels, owners and class names, train and test
     classes: tuple[str, ...]  # by number
     shape: tuple[int, ...]  # (C, H, W) of an image
     mean: tuple[float, ...]  # (C,) of pixels in 0..1: what inputs were normalised by
@@ -38,6 +38,8 @@ class RecordedData:
     client_test: tuple[int, ...]  # and keeps for its own test
     client_classes: tuple[tuple[int, ...], ...]  # (clients, classes): labelled training samples of each class
     partition_hash: str  # of who holds which image
+    unlabelled: tuple[int, ...] = ()  # images without a label at each client
+    unheld: int = 0  # images that the partition leaves with nobody
 
     @classmethod
     def of(cls, federation: Federation) -> RecordedData:
@@ -61,6 +63,8 @@ class RecordedData:
             client_test=tuple(len(test) for _, test in splits),
             client_classes=tuple(tuple(train.label_counts().tolist()) for train, _ in splits),
             partition_hash=digest.hexdigest(),
+            unlabelled=tuple(federation.unlabelled.tolist()),
+            unheld=federation.unheld,
         )
 
     @classmethod

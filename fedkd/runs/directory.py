@@ -54,7 +54,8 @@ class RunDirectory:
             with writing(path, InputError):
                 path.mkdir(parents=True, exist_ok=True)
                 write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
-                draw_partition(partition, identity.data.classes, path / "partition.png")
+                data, figure = identity.data, path / "partition.png"
+                draw_partition(partition, data.classes, figure, unlabelled=data.unlabelled, unheld=data.unheld)
                 identity.write(path)
         except BaseException:
             directory.discard_unstarted()

@@ -62,15 +62,29 @@ def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = 
         return save_figure(figure, path, formats)
 
 
-def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
+def partition(
+    table: Tensor, classes: Sequence[str], path: str | Path, *, unlabelled: Sequence[int] = (), unheld: int = 0
+) -> None:
     """Draw who holds what: a heat map of counts, classes by clients, with each client's total above it.
 
-    ``table`` is (clients, classes) of counts. The counts stand in the cells as long as they can be read there.
+    The counts stand in the cells as long as they can be read there.
+
+    Args:
+        table: counts, (clients, classes).
+        classes: their names.
+        path: the figure's file.
+        unlabelled: each client's count of samples without a label; they get a row of their own if there are any.
+        unheld: how many samples are held by nobody; the title says so.
     """
     from matplotlib.ticker import MaxNLocator
 
-    counts = np.asarray(table.tolist(), dtype=np.int64).T  # (classes, clients)
+    counts, names = np.asarray(table.tolist(), dtype=np.int64).T, list(classes)  # (classes, clients)
+    if any(unlabelled):
+        counts, names = np.vstack([counts, unlabelled]), [*names, "no label"]
     rows, clients = counts.shape
+    title = f"{counts.sum():,} samples of {len(classes)} classes at {clients:,} clients"
+    if unheld:
+        title += f"; {unheld:,} more are held by nobody"
     width, height = float(np.clip(0.5 * clients + 2.5, 6, 13)), float(np.clip(0.32 * rows + 2.2, 3.5, 10))
     with styled_figure(width, height) as figure:
         grid = figure.add_gridspec(2, 2, height_ratios=(1, max(3.0, rows / 3)), width_ratios=(60, 1))
@@ -83,7 +97,7 @@ def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
         cells.set_ylabel("class")
         cells.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
         if rows <= 30:
-            cells.set_yticks(range(rows), list(classes))
+            cells.set_yticks(range(rows), names)
         cells.spines[:].set_visible(False)
         if clients <= 100:
             totals.bar(range(clients), counts.sum(axis=0), color="#6baed6", width=0.85)
@@ -91,7 +105,7 @@ def partition(table: Tensor, classes: Sequence[str], path: str | Path) -> None:
             totals.stairs(counts.sum(axis=0), np.arange(clients + 1) - 0.5, fill=True, color="#6baed6")
         totals.set_ylabel("samples")
         totals.tick_params(labelbottom=False)
-        totals.set_title(f"{counts.sum():,} samples of {rows} classes at {clients:,} clients", loc="left")
+        totals.set_title(title, loc="left")
         figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label="samples")
         figure.savefig(path, dpi=150, metadata={"Software": None})
 

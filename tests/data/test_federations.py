@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedkd.data import Federation, Source
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 
 Federate = Callable[..., Federation]
 
@@ -25,7 +25,7 @@ def test_every_image_is_in_exactly_one_place(toy: Source, federate: Federate) ->
     assert len(federation.public) == 6
     assert len(federation.validation) == 4
     assert sorted(ids(*clients[0::2])) == ids(federation.train), "train is all clients' training samples"
-    assert federation.partition_table().sum(1).tolist() == [8, 8, 7, 7]
+    assert sorted(federation.partition_table().sum(1).tolist()) == [7, 7, 8, 8]
     assert len(federation.test) == 8
 
 
@@ -173,3 +173,64 @@ def test_a_test_limit_takes_some_images_of_the_global_test_set(toy: Source, fede
     assert len(some.test) == 3
     assert set(some.test.indices.tolist()) <= set(everything.test.indices.tolist())
     assert not torch.equal(some.test.indices, federate(toy, 4, test_limit=3, seed=5).test.indices)
+
+
+def test_images_without_a_label_are_dealt_out_and_never_tested_on(toy: Source, federate: Federate) -> None:
+    hidden = torch.arange(40) % 5 == 0  # 8 of 40
+    labels = torch.where(hidden, -1, toy.train_labels)
+    tests = torch.tensor([-1, 1, 2, 3, 0, 1, 2, 3])
+    source = replace(toy, train_labels=labels, test_labels=tests)
+    with pytest.warns(Notice) as said:
+        federation = federate(source, 4, validation=8, client_test=0.25)
+    notes = [str(note.message) for note in said]
+    assert "8 of 40 training images have no label (-1)" in notes[0]
+    assert "1 of 8 test images have no label (-1) and are left out" in notes[1]
+    assert ids(federation.test) == list(range(1, 8))
+    assert federation.validation is not None
+    assert not hidden[federation.validation.indices].any()
+    assert not any(hidden[federation.client_test(client).indices].any() for client in range(4))
+    assert federation.unlabelled.sum() == 8
+    assert federation.partition_table().sum() == 40 - 8 - 8
+    assert len(federation.train) - len(federation.train.labelled()) == 8
+    assert federation.unheld == 0
+    with pytest.raises(InputError, match=r"data\.validation = 33, but only 32 labelled images are left for it"):
+        federate(source, 4, validation=33)
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "pathological", "shard", "linear", "continuous", "iid"])
+def test_unlabelled_images_follow_every_partition(toy: Source, federate: Federate, name: str) -> None:
+    arguments = {
+        "dirichlet": {"alpha": 1.0, "min_partition_size": 1},
+        "pathological": {"num_classes_per_partition": 2},
+        "shard": {"num_shards_per_partition": 2},
+        "continuous": {"strictness": 0.5},
+    }
+    source = replace(toy, train_labels=torch.where(torch.arange(40) < 16, -1, toy.train_labels))
+    with pytest.warns(Notice):
+        federation = federate(source, 4, name, arguments=arguments.get(name, {}))
+    held = [row for client in range(4) for row in ids(federation.client_train(client), federation.client_test(client))]
+    assert sorted(held) == list(range(40))
+    if name not in ("linear", "iid"):
+        assert federation.unlabelled.tolist() == [4, 4, 4, 4], "what has no label is dealt out evenly"
+
+
+def test_part_of_the_labels_is_a_share_of_the_labelled(toy: Source, federate: Federate) -> None:
+    source = replace(toy, train_labels=torch.where(torch.arange(40) < 20, -1, toy.train_labels))
+    with pytest.warns(Notice):
+        federation = federate(source, 1, labelled=0.5, client_test=0.0)
+    assert (len(federation.client_train(0)), len(federation.client_train(0).labelled())) == (40, 10)
+
+
+def test_one_class_is_nothing_to_tell_apart(toy: Source, federate: Federate) -> None:
+    with pytest.raises(InputError, match=r"'toy': all training images are of one class, 'c': there is nothing to tell apart"):
+        federate(replace(toy, train_labels=torch.full((40,), 2)), 4)
+    with pytest.raises(InputError, match=r"no training image has a label"):
+        federate(replace(toy, train_labels=torch.full((40,), -1)), 4)
+
+
+def test_images_that_no_client_holds_are_counted_and_said(toy: Source, federate: Federate) -> None:
+    federation = federate(toy, 3, "shard", arguments={"shard_size": 4, "num_shards_per_partition": 3}, train_limit=38)
+    with pytest.warns(Notice, match=r"data\.partition leaves 2 of 38 images with no client"):
+        assert federation.unheld == 2
+    assert federation.partition_table().sum() == 36
+    assert federate(toy, 3, "shared").unheld == 0

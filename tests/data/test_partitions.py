@@ -56,7 +56,7 @@ def test_parts_are_disjoint_and_follow_the_seed(name: str) -> None:
 
 def test_iid_parts_are_even() -> None:
     parts = make_partition("iid", {}, clients=3, seed=0)(torch.zeros(10, dtype=torch.int64), None)
-    assert [len(part) for part in parts] == [4, 3, 3]
+    assert sorted(len(part) for part in parts) == [3, 3, 4]
 
 
 def test_deterministic_pathological_parts_have_the_classes_that_flwr_datasets_promises() -> None:
@@ -72,6 +72,49 @@ def test_shards_are_cut_from_images_sorted_by_label() -> None:
 def test_sizes_are_as_asked() -> None:
     parts = make_partition("size", FITTING["size"], clients=5, seed=0)(LABELS, None)
     assert [len(part) for part in parts] == [10, 20, 30, 40, 100]
+
+
+#: Arguments for ten clients and 4 % of 103 images with a rare class: what is left over is a large part of a client's.
+FAIR: dict[str, dict[str, Any]] = {
+    "continuous": {"strictness": 0.0},
+    "dirichlet": {"alpha": 0.5, "min_partition_size": 0},
+    "iid": {},
+    "pathological": {"num_classes_per_partition": 2},
+    "shard": {"shard_size": 7},
+}
+
+
+@pytest.mark.parametrize("name", FAIR)
+def test_over_the_seeds_no_client_is_favoured(name: str) -> None:
+    labels = torch.arange(103) % 10
+    sizes = []
+    for seed in range(300):
+        parts = make_partition(name, FAIR[name], clients=10, seed=seed)(labels, None)
+        sizes.append([len(part) for part in parts])
+    table = torch.tensor(sizes, dtype=torch.float64)  # (seeds, clients)
+    error = table.std(0) / len(sizes) ** 0.5 + 1e-9
+    assert ((table.mean(0) - table.mean()).abs() < 4 * error + 0.02).all(), table.mean(0)
+
+
+def test_each_client_keeps_the_alpha_that_was_given_for_it() -> None:
+    alphas = [0.1, 0.1, 50.0, 0.1, 0.1]
+    sizes = torch.zeros(5)
+    for seed in range(20):
+        deal = make_partition("dirichlet", {"alpha": alphas, "min_partition_size": 0}, clients=5, seed=seed)
+        sizes += torch.tensor([len(part) for part in deal(LABELS, None)])
+    assert sizes.argmax() == 2
+
+
+@pytest.mark.parametrize("name", ["linear", "square", "exponential"])
+def test_a_number_that_says_what_its_client_gets_keeps_its_meaning(name: str) -> None:
+    parts = make_partition(name, {}, clients=4, seed=3)(LABELS, None)
+    assert [len(part) for part in parts] == sorted(len(part) for part in parts)
+
+
+def test_what_has_no_label_cannot_be_dealt_out_by_label() -> None:
+    deal = make_partition("dirichlet", {"alpha": 1.0}, clients=5, seed=0)
+    with pytest.raises(InputError, match="'dirichlet' deals out by label, and no image has one: set it to 'iid'"):
+        deal(torch.full((50,), -1), None)
 
 
 def test_natural_owners_keep_their_images(toy: Source, federate: Callable[..., Federation]) -> None:
