@@ -23,6 +23,7 @@ from fedkd.exchange import INSTRUCTION, PROBE
 from fedkd.experiment import Experiment, Functions
 from fedkd.knowledge import Knowledge
 from fedkd.links import ClientEnd
+from fedkd.loaded import forget_data
 from fedkd.memory import Memory
 from fedkd.probe import Probe
 from fedkd.protection import SafeToTell, agreed_facts, reasons_stay
@@ -111,8 +112,11 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
 
         experiment = Experiment.from_flat(context.run_config, functions)
         out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
-        with functions.given_only():
-            history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+        try:
+            with functions.given_only():
+                history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+        finally:
+            forget_data()
         history.write(context.state)
 
     return app
@@ -138,7 +142,7 @@ def _open(facts: Mapping[str, Any], context: Context, functions: Functions) -> C
         experiment = _experiment(context, functions)
         memory = Memory.read(context.state)
         client = Client(
-            int(facts["client"]), experiment, functions, experiment.federation(), memory, device_of(experiment.engine)
+            int(facts["client"]), experiment, functions, experiment.run_federation, memory, device_of(experiment.engine)
         )
     client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
     client.simulated = _simulated(context)

@@ -1,5 +1,6 @@
 """Errors that a user caused and can cure: one line that names what, where and the cure."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -56,3 +57,13 @@ def under(key: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
+
+
+@contextmanager
+def hold_notices() -> Iterator[None]:
+    """Hold the Notices of the block back until it has ended well: an error is said alone."""
+    with warnings.catch_warnings(record=True) as held:
+        warnings.simplefilter("always", Notice)
+        yield
+    for each in held:
+        warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)

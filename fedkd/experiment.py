@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
-from inspect import signature
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +16,7 @@ from fedkd.errors import InputError
 from fedkd.explain import explained, shown
 from fedkd.functions import Functions as Functions  # beside the experiment whose code it is
 from fedkd.functions import named_code
+from fedkd.loaded import federation_of
 from fedkd.misplaced import refuse_misplaced
 from fedkd.run_config import APP_KEYS, FUNCTION, tables_of
 from fedkd.settings import Attacking, Data, Engine, Evaluation, Faults, Guarding, Names, Privacy, Section, Training
@@ -26,7 +26,7 @@ from fedkd.unused import forget_but, given_keys, is_complete, tell
 from fedkd.user_code import import_object, path_of
 
 if TYPE_CHECKING:
-    from fedkd.data import Federation, Source
+    from fedkd.data import Federation
 
 
 _NO_FUNCTIONS = Functions()
@@ -148,8 +148,13 @@ class Experiment(Section):
         return round % self.evaluate_every == 0 or round == self.rounds
 
     def federation(self) -> Federation:
-        """Who holds which images. Loaded once a process."""
-        return _federation(self.data, self.seed)
+        """Who holds which images. Loaded once a process, and again where the files have changed."""
+        return federation_of(self.data, self.seed)
+
+    @cached_property
+    def run_federation(self) -> Federation:
+        """The same as it was when first asked for: what changes on a disk while a run goes on is not for this run."""
+        return self.federation()
 
     def replace(self, **changes: Any) -> Experiment:
         """A changed copy, validated again: ``experiment.replace(seed=1)``."""
@@ -229,15 +234,3 @@ def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], function
             fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
             tables["strategy"] = registry.build_class(functions.strategy, fields)
         return Experiment.from_values(tables)
-
-
-@lru_cache(maxsize=2)
-def _federation(data: Data, seed: int) -> Federation:
-    from fedkd.data import build_federation, load_source
-
-    columns = {name: getattr(data, name) for name in ("image_column", "label_column", "natural_column")}
-    function = import_object(data.source) if isinstance(data.source, str) and ":" in data.source else data.source
-    source: Source = function() if callable(function) else load_source(function, path=data.path, **columns)
-    public_source = load_source(data.public_source) if data.public_source else None
-    settings = data.model_dump(include=signature(build_federation).parameters.keys() - {"source", "public_source"})
-    return build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)

@@ -83,7 +83,7 @@ def _of_clients(experiment: Experiment) -> Iterator[Unused]:
 def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
     data, used = experiment.data, uses(experiment)
     if callable(data.source) or ":" in data.source:
-        for key in ("path", "image_column", "label_column", "natural_column"):
+        for key in ("path", "layout", "image_column", "label_column", "natural_column"):
             yield Unused(f"data.{key}", "the function of data.source reads the data itself")
     if "natural_id" not in data.partition:
         why = f'data.partition is "{data.partition}", and only natural_id asks whose an image is'

@@ -69,7 +69,7 @@ def run_recorded(
 
 def identity_of(experiment: Experiment, functions: Functions) -> Identity:
     """What makes a run of this experiment, here and now, that run and no other."""
-    return Identity(experiment.to_toml(), RecordedData.of(experiment.federation()), code_of(functions))
+    return Identity(experiment.to_toml(), RecordedData.of(experiment.run_federation), code_of(functions))
 
 
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:

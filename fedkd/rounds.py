@@ -52,7 +52,7 @@ class Run:
         down = ServerEnd("downlink", self.strategy.downlink(experiment))
         self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
         self.latecomers = Latecomers(experiment.late_rounds)
-        federation, device = experiment.federation(), device_of(experiment.engine)
+        federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
             check_protected(type(self.strategy).__name__, upload_schemas(self.server), partition=experiment.data.partition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -61,6 +62,8 @@ class Data(Section):
     model_config = ConfigDict(extra="allow")
     source: str | Callable[[], Any] = "digits"
     path: str = ""
+    layout: str = ""
+    channels: Literal["", "grey", "colour"] = ""
     image_column: str = ""
     label_column: str = ""
     natural_column: str = ""
@@ -75,6 +78,21 @@ class Data(Section):
     train_limit: int = Field(0, ge=0)
     test_limit: int = Field(0, ge=0)
     views: str = "fedx"
+    split_seed: int = Field(-1, ge=-1)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _as_name_or_function(cls, given: object) -> object:
+        from fedkd.data.source import Given, Source
+
+        if isinstance(given, Path):
+            return str(given if given.is_absolute() else Path.cwd() / given)
+        if isinstance(given, Source):
+            return Given(given)
+        if not isinstance(given, str) and not callable(given):
+            kinds = "a name, a path, a fedkd.data.Source, or a function that returns one"
+            raise InputError(f"data.source: {kinds} belongs here, not a {type(given).__name__}")
+        return given
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
 from fedkd.history import History
 from fedkd.idle_keys import idle_engine
 from fedkd.idle_messages import tell_idle_messages
+from fedkd.loaded import forget_data
 from fedkd.settings import Engine
 from fedkd.unused import given_keys, tell
 
@@ -43,6 +44,7 @@ def simulate(
             what was written to ``out`` stays.
     """
     _check_arguments(experiment, out, on_round)
+    forget_data()
     tell_what_is_idle(experiment, engine)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}

@@ -38,7 +38,7 @@ def exchanges_per_round(experiment: Experiment, every: int) -> int:
     """So many that who has the most labelled samples takes at most ``every`` steps in each, at least 1; 1 where that is 0."""
     if not every:
         return 1
-    federation, train = experiment.federation(), experiment.train
+    federation, train = experiment.run_federation, experiment.train
     most = max(len(federation.client_train(client).labelled()) for client in range(experiment.data.clients))
     return max(1, math.ceil(train.epochs * len(batch_sizes(most, train.batch_size)) / every))
 

@@ -118,6 +118,6 @@ def _plan(node: Node, update: UpdateName) -> Plan:
 
 def exchanges(experiment: Experiment, update: UpdateName = "simultaneous") -> int:
     """How many exchanges a round has: one more than turns."""
-    settings, samples = experiment.train, len(experiment.federation().client_train(0).labelled())
+    settings, samples = experiment.train, len(experiment.run_federation.client_train(0).labelled())
     batches = settings.epochs * len(batch_sizes(samples, settings.batch_size))
     return len(UPDATES[update](batches, experiment.data.clients, torch.Generator())) + 1
