@@ -74,7 +74,7 @@ def client_app_of(functions: Functions) -> ClientApp:
     def join(message: Message, context: Context) -> Message:
         with functions.given_only(), _reasons(context, "joining"):
             experiment = _experiment(context, functions)
-            facts = agreed_facts(experiment.federation().facts, experiment.privacy, simulated=_simulated(context))
+            facts = agreed_facts(experiment.run_federation.facts, experiment.privacy, simulated=_simulated(context))
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
