@@ -90,8 +90,8 @@ class Data(Section):
         if isinstance(given, Source):
             return Given(given)
         if not isinstance(given, str) and not callable(given):
-            kinds = "a name, a path, a fedkd.data.Source, or a function that returns one"
-            raise InputError(f"data.source: {kinds} belongs here, not a {type(given).__name__}")
+            kind = type(given).__name__
+            raise InputError(f"data.source: give a name, a path, or a function that returns a fedkd.data.Source; got {kind}")
         return given
 
     @property

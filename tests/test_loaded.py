@@ -54,8 +54,8 @@ def test_a_path_may_be_given_as_a_path(tmp_path: Path) -> None:
         ),
         (lambda: None, r"gives a NoneType, not a fedkd\.data\.Source"),
         (lambda path: blocks(), r"is called without arguments \(missing a required argument: 'path'\)"),
-        (torch.utils.data.TensorDataset(torch.rand(4)), r"data\.source: a name, .* belongs here, not a TensorDataset"),
-        (3, r"data\.source: a name, .* belongs here, not a int"),
+        (torch.utils.data.TensorDataset(torch.rand(4)), r"data\.source: give a name, .* got TensorDataset"),
+        (3, r"data\.source: give a name, .* got int"),
     ],
 )
 def test_what_is_no_source_is_told_what_one_is(source: Any, message: str) -> None:
