@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, final
@@ -33,9 +33,14 @@ class FedDF(Strategy):
     A student starts as the plain mean of what its architecture's clients returned (if none did, as it was) and descends
     KL(mean of all logits || student), T = 1, by Adam with a cosine rate; of it the best on the validation set is kept.
     The teachers predict the whole public set once a round: the same as once a step, since its views are not augmented.
+    ``drop_worst``, off in the code too, leaves out nets below 1.2 times chance on the validation set, of means and of teachers
+    (unless that is all of them). Where there are none, nets far below the others do not teach, but count in their mean:
+        accuracy < mean - 1.5 deviations,   both of all nets but the best
     Deviations: steps, patience and the steps between validations are a tenth of the code's. It averages logits, and counts the
     start among the candidates, only if told to; both are fixed here. Gradients are clipped by ``train.clip`` (there at 5).
-    An architecture nobody returned is distilled too. Nets whose logits are not finite do not count. No FedProx term.
+    At another ``temperature`` than 1 the loss "kd" is multiplied by its square, which the code leaves out. With ``drop_worst``
+    all teachers stay in eval mode; there validating leaves them in train mode. An architecture nobody returned is distilled
+    too. Nets whose logits are not finite do not count. No FedProx term, no weights of teachers, no choice of public samples.
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000  # at most, a round and architecture; 10,000 in the code; 0 = the plain mean
@@ -45,7 +50,7 @@ class FedDF(Strategy):
     lr: Positive = 1e-3  # of Adam
     loss: LogitLossName = "kd"  # of fedkd.distillers
     temperature: Positive = 1.0  # of the loss, if it has one
-    drop_worst: bool = False  # leave out nets below 1.2 times chance on the validation set; there only as teachers
+    drop_worst: bool = False  # leave out the clients' nets that do badly on the validation set
 
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"
     sends: ClassVar[str] = "weights and buffers, both ways, by architecture"
@@ -65,10 +70,11 @@ class FedDF(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Mapping[int, Knowledge]:
         """One student for each architecture, distilled from the nets of all."""
-        said = self._predictions(server, uploads)
+        said, right = self._predictions(server, uploads)
         if not said:
             return {}
-        targets = mean(torch.stack([*said.values()]))  # (K, P, C) -> (P, C)
+        counted, teachers = kept(right, server.classes) if self.drop_worst else (said.keys(), said.keys())
+        targets = mean(torch.stack([said[client] for client in said if client in teachers]))  # (K, P, C) -> (P, C)
         until = Patience(self.steps, self.validate_every, self.patience)
         loss = logit_loss(self.loss, temperature=self.temperature)
         distil = partial(
@@ -76,21 +82,20 @@ class FedDF(Strategy):
         )
         for architecture in groups.architectures(server):
             student = groups.group_net(server, architecture)
-            if own := {k: uploads[k] for k in said if server.architecture_of(k) == architecture}:
+            if own := {k: uploads[k] for k in said if k in counted and server.architecture_of(k) == architecture}:
                 load_weights(student, weighted_mean(own, weights=[1.0] * len(own)).tensors)
             server.report({f"{architecture}_validation_accuracy": distil(student, server.public, targets)})
         return groups.weights_of_groups(server)
 
-    def _predictions(self, server: Server, uploads: Mapping[int, Knowledge]) -> dict[int, Tensor]:
-        """The public logits (P, C) of every net that may teach; of all that are finite if none is good enough."""
-        finite, good = {}, {}
+    def _predictions(self, server: Server, uploads: Mapping[int, Knowledge]) -> tuple[dict[int, Tensor], dict[int, float]]:
+        """Public logits (P, C) of every net whose are finite, and, if it is asked for, its accuracy on the validation set."""
+        said, right = {}, {}
         for client, teacher in groups.clients_nets(server, {k: upload.tensors for k, upload in uploads.items()}):
             logits = predict_public(teacher, server.public)
             if logits.isfinite().all():
-                finite[client] = logits
-                if not self.drop_worst or accuracy(teacher, server.validation) >= 1.2 / server.classes:
-                    good[client] = logits
-        return good or finite
+                said[client] = logits
+                right |= {client: accuracy(teacher, server.validation)} if self.drop_worst else {}
+        return said, right
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The students at the server, that of its own architecture first; its group's at a client."""
@@ -98,3 +103,20 @@ class FedDF(Strategy):
             return {"group": classifier(broadcast_net(node, broadcast))}
         students = {name: classifier(groups.group_net(node, name)) for name in groups.architectures(node)}
         return {"server": students.pop(node.architecture), **students}
+
+
+def kept(accuracies: Mapping[int, float], classes: int) -> tuple[Collection[int], Collection[int]]:
+    """Who is good enough: the clients whose nets are averaged, and those whose nets teach.
+
+    >>> kept({0: 0.5, 1: 0.11, 2: 0.6}, 10)  # chance is 0.1
+    ([0, 2], [0, 2])
+    >>> kept({0: 0.8, 1: 0.78, 2: 0.79, 3: 0.2, 4: 0.8, 5: 0.81}, 10)  # mean and deviation of five: 0.674 and 0.237
+    ([0, 1, 2, 3, 4, 5], [0, 1, 2, 4, 5])
+    """
+    everybody = list(accuracies)
+    better = [client for client in everybody if accuracies[client] >= 1.2 / classes]
+    if len(better) < len(everybody) or len(everybody) < 2:
+        return better or everybody, better or everybody
+    rest = torch.tensor(sorted(accuracies.values())[:-1], dtype=torch.float64)
+    least = float(rest.mean() - 1.5 * rest.std(correction=0)) - 1e-9  # equal ones are no outliers, whatever rounding says
+    return everybody, [client for client in everybody if accuracies[client] >= least]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 from typing import Any
 
 import fedkd.strategies.feddf as feddf_module
 import pytest
 import torch
-from fedkd.strategies.feddf import FedDF
+from fedkd.strategies.feddf import FedDF, kept
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
@@ -109,6 +110,36 @@ def test_the_worst_are_dropped_if_asked_for_unless_all_are(monkeypatch: pytest.M
     torch.testing.assert_close(taught(strategy, server, {1: unable}, monkeypatch)["mlp"]["targets"], named)
     both = taught(FedDF(), server, {0: able, 1: unable}, monkeypatch)["mlp"]
     torch.testing.assert_close(both["targets"], (logits_of(server, 0, able) + named) / 2)
+
+
+def test_the_nets_that_are_kept_by_hand() -> None:
+    """Below 1.2 times chance neither in the mean nor a teacher; outliers, where nobody is that bad, no teachers only."""
+    assert kept({3: 0.12, 4: 0.119, 9: 0.5}, 10) == ([3, 9], [3, 9])
+    assert kept({3: 0.1, 4: 0.05}, 10) == ([3, 4], [3, 4])  # all of them
+    assert kept({7: 0.3}, 10) == ([7], [7])
+    # All but the best: 0.5, 0.5, 0.5, 0.5, 0.3; mean 0.46, deviation 0.08, so least 0.34.
+    assert kept(dict(enumerate((0.5, 0.5, 0.9, 0.3, 0.5, 0.5))), 10) == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 4, 5])
+    assert kept(dict(enumerate((0.5, 0.5, 0.9, 0.36, 0.5, 0.5))), 10)[1] == [0, 1, 2, 4, 5]  # mean 0.472, least 0.388
+    assert kept(dict.fromkeys(range(7), 0.7), 10) == ([*range(7)], [*range(7)])
+    assert kept({0: 0.5, 1: 0.2}, 10) == ([0, 1], [0, 1])  # of two the worse has no others to be far below
+
+
+def test_the_examples_of_the_module_run() -> None:
+    assert doctest.testmod(feddf_module).failed == 0
+
+
+def test_an_outlier_is_averaged_and_does_not_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {**DATA, "clients": 6, "train_limit": 150}
+    server = server_of(experiment(data=data))
+    uploads = {client: drawn(server, client) for client in server.clients}
+    shares = dict(zip(uploads, (0.5, 0.5, 0.9, 0.3, 0.5, 0.5), strict=True))
+    asked = iter(shares.values())
+    monkeypatch.setattr(feddf_module, "accuracy", lambda net, data: next(asked))
+    seen = taught(FedDF(drop_worst=True), server, uploads, monkeypatch)["mlp"]
+    teachers = [logits_of(server, client, upload) for client, upload in uploads.items() if client != 3]
+    torch.testing.assert_close(seen["targets"], torch.stack(teachers).mean(0))
+    for name, tensor in seen["start"].items():
+        torch.testing.assert_close(tensor, torch.stack([upload.tensors[name] for upload in uploads.values()]).mean(0))
 
 
 def test_without_steps_it_is_fedavg_of_equal_clients_and_with_them_it_is_not() -> None:
