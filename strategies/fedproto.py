@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
 
 import torch
@@ -30,14 +30,16 @@ class FedProto(Strategy):
     What travels: C_k (4 D + 8) bytes up for each client and round, for the C_k classes that it holds; C' (4 D + 8) down, for
     the C' classes that anyone held: prototypes, class ids, and of how many each is the mean. Nets may differ, but not D, the
     width of their features.
-    The headline is the nearest prototype, as in the paper; the net's own classifier, "main", stands beside it, and in its
-    place before there are prototypes. As in the official code the distance is the mean squared difference of elements: a
-    lambda for the squared distance is D times smaller.
+    The headline is the nearest prototype of all, as in the paper's equation. The official code's numbers are of the nearest
+    among the classes that the client has samples of, on test samples of these: ``client_own_classes_accuracy`` is that. The
+    net's own classifier, "main", stands beside both, and in their place before there are prototypes. As in the official code
+    the distance is the mean squared difference of elements: a lambda for the squared distance is D times smaller.
     Prototypes are means over the training steps of the last local epoch, as in the official code: no pass over the samples is
     added, but their features are of train mode, and of weights on the move.
     Deviations: the official code averages uniformly over owners where the paper counts samples: ``weighting`` chooses. Samples
     whose class has no prototype are left out of the term's mean; there they enter it as zeros. A class that no participant of
-    a round holds has no prototype in the next.
+    a round holds has no prototype in the next. There the last, smaller batch of an epoch is dropped, and right answers are
+    counted on from client to client; here a client's are its own.
     """
 
     prototype_weight: NonNegative = 1.0  # the paper's lambda; its README has 0.1 for CIFAR-10
@@ -88,10 +90,13 @@ class FedProto(Strategy):
         return Prototypes(*masked_mean(values, WEIGHTS[self.weighting](counts))).to_knowledge()  # of (K, C, D) and (K, C)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
-        """At a client, the nearest prototype and its own net's classifier; the server has no net."""
+        """At a client, the nearest prototype, of all and of its own classes, and its net's classifier; none at the server."""
         if not isinstance(node, Client):
             return {}
         net = node.net(init="own", keep=True)
         held, main = Prototypes.of(broadcast, classes=node.classes, device=node.device), {"main": classifier(net)}
-        nearest = Classifier(lambda images: held.nearest(net.features(images)))
-        return {"prototype": nearest, **main} if bool(held.known.any()) else main
+        counts = node.train.labelled().samples.label_counts().to(node.device)
+        own = replace(held, counts=held.counts * (counts > 0))
+        nearest = {"prototype": Classifier(lambda images: held.nearest(net.features(images)))} | main
+        among_own = {"own_classes": Classifier(lambda images: own.nearest(net.features(images)))}
+        return (nearest | (among_own if bool(own.known.any()) else {})) if bool(held.known.any()) else main

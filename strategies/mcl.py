@@ -31,7 +31,8 @@ class MCL(Strategy):
     similarities within one net's batch imitate those within another's; those of one direction between nets, the other's.
     v_j is constant, and the gradient of each net is still exactly that of all in one process: whatever of the sum over pairs
     depends on v_k is computed at k. So ICL and SoftICL of a pair are in the losses of both. All losses are of fedkd.losses.
-    Defaults, the official code's: E = 128, tau = 0.07, T = 3, a = b = 0.1, g = l = 1; ``weight`` multiplies all but CE and VCL.
+    Defaults, the official code's for CIFAR: E = 128, tau = 0.1 (0.07 for ImageNet), T = 3, a = b = 0.1, g = l = 1; ``weight``
+    multiplies all but CE and VCL.
     ``logit_weight``: T^2 KL to the constant mean of all logits, own too; with two peers for both, with more for the last only,
     as in that code, whose option has the weight 1. Alone a peer learns CE + a VCL. Heads are not evaluated. Nets start
     different; nets, heads, optimisers stay. Who fails leaves until the next round.
@@ -39,7 +40,7 @@ class MCL(Strategy):
     nothing, and batches must be large beside the number of classes. More than two of its nets share their first stage.
     """
 
-    temperature: Positive = 0.07  # tau, of cosines
+    temperature: Positive = 0.1  # tau, of cosines
     soft_temperature: Positive = 3.0  # T, of similarities that imitate, and of logits
     vcl_weight: NonNegative = 0.1  # a
     icl_weight: NonNegative = 0.1  # b

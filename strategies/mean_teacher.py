@@ -29,9 +29,10 @@ class MeanTeacher(Strategy):
     Student and teacher see independent views of ``data.views``. As in the official code the teacher is run in train mode and
     has BatchNorm statistics of its own: of its passes over its views, not averages of the student's. No gradient reaches it.
     The optimiser's state stays at the client, so that one client's rounds are one training. ``accuracy`` is the teacher's.
-    Deviations: a teacher starts as its student, not from weights of its own. Batches are drawn from all samples; the code fills
-    a fixed quarter with labelled ones. w grows once a round, not a step. The code's second head of logits, tied to the
-    first by 0.01 times their mean squared difference, is left out, as it is by default there. No noise but the views'.
+    Deviations: there is one head of logits. The official CIFAR-10 experiment has two, one for the labels and one for the
+    consistency, tied by 0.01 times the mean squared difference of their logits; that code's main program has one by default. A
+    teacher starts as its student, not from weights of its own. Batches are drawn from all samples; the code fills a fixed
+    quarter with labelled ones. w grows once a round, there once an epoch. No noise but the views'; [train] has the rates.
     """
 
     weight: NonNegative = 100.0  # w at full height; 100 goes with a mean over classes

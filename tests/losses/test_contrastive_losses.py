@@ -92,12 +92,12 @@ def test_supcon_sees_neither_length_nor_order_nor_a_rotation_nor_the_names_of_cl
 
 def test_icl_is_both_directions_of_the_definition() -> None:
     a, b, labels = rows(0), rows(1), LABELS.tolist()
-    expected = by_label(a, b, labels, 0.07) + by_label(b, a, labels, 0.07)
+    expected = by_label(a, b, labels, 0.1) + by_label(b, a, labels, 0.1)
     assert icl_loss(a, b, LABELS).item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_icl_of_a_peer_with_itself_is_twice_supcon() -> None:
-    torch.testing.assert_close(icl_loss(rows(0), rows(0), LABELS), 2 * supcon_loss(rows(0), LABELS))
+    torch.testing.assert_close(icl_loss(rows(0), rows(0), LABELS), 2 * supcon_loss(rows(0), LABELS, temperature=0.1))
 
 
 def test_icl_never_compares_a_sample_with_itself() -> None:
@@ -121,7 +121,7 @@ def test_icl_peers_that_hold_each_others_embeddings_as_constants_get_the_joint_g
 
 @pytest.mark.parametrize(("preset", "own"), [("without_self", False), ("official", True)])
 def test_soft_losses_equal_the_definition(preset: str, own: bool) -> None:
-    a, b, t, tau = rows(0), rows(1), 3.0, 0.07
+    a, b, t, tau = rows(0), rows(1), 3.0, 0.1
 
     def relation(x: Tensor, others: Tensor, i: int) -> list[float]:
         return softmax([cosine(x, y) / tau / t for j, y in enumerate(others) if own or j != i])

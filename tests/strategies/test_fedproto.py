@@ -67,10 +67,33 @@ def test_the_nearest_prototype_answers_and_never_an_unknown_class() -> None:
     values[2], counts = far, torch.zeros(C, dtype=torch.int32)
     counts[[2, 9]] = 1
     predictors = FedProto().predictors(client, Prototypes(values, counts).to_knowledge())
-    assert list(predictors) == ["prototype", "main"]
+    assert list(predictors) == ["prototype", "main", "own_classes"]
     scores = predict(predictors["prototype"].function, samples, client.work())
     assert int(scores[0].argmax()) == 9
     assert scores.isfinite().sum(1).tolist() == [2] * len(samples)
+
+
+@pytest.mark.filterwarnings("ignore:Classes")
+def test_among_its_own_classes_a_client_never_names_another() -> None:
+    """A prototype that every feature is nearest to, of a class that the client has no sample of."""
+    client = client_of(tiny("fedproto", data={"partition": "pathological", "num_classes_per_partition": 2}))
+    own = set(client.train.samples.label_counts().nonzero().flatten().tolist())
+    other = min({*range(C)} - own)
+    samples = client.test.samples
+    features = predict(client.net(init="own", keep=True).eval().features, samples, client.work())
+    values = features.mean(0) + 100 * torch.arange(C)[:, None].ne(other)
+    predictors = FedProto().predictors(client, Prototypes(values, torch.ones(C, dtype=torch.int32)).to_knowledge())
+    everywhere, among_own = (
+        predict(predictors[name].function, samples, client.work()) for name in ("prototype", "own_classes")
+    )
+    assert set(everywhere.argmax(1).tolist()) == {other}
+    assert set(among_own.argmax(1).tolist()) <= own
+    assert among_own.isfinite().sum(1).tolist() == [len(own)] * len(samples)
+
+
+def test_both_ways_to_answer_are_in_the_row() -> None:
+    row = simulate(tiny("fedproto", rounds=2)).metrics[2]
+    assert row["client_own_classes_accuracy"] >= 0 and row["client_main_accuracy"] >= 0
 
 
 def test_before_there_are_prototypes_the_nets_classifier_answers() -> None:

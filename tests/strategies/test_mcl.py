@@ -35,7 +35,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     soft = [soft_icl_loss(v[i], v[j]) for i, j in combinations(range(K), 2)]
     parts: dict[str, Sequence[Tensor]] = {
         "cross_entropy": [cross_entropy_loss(z, labels) for z in logits],
-        "vcl": [0.1 * supcon_loss(each, labels) for each in v],
+        "vcl": [0.1 * supcon_loss(each, labels, temperature=0.1) for each in v],
         "icl": [0.1 * icl_loss(v[i], v[j], labels) for i, j in combinations(range(K), 2)],
         "soft_vcl": [soft_similarity_loss(v[i], v[j]) for i, j in permutations(range(K), 2)],
         "soft_icl": soft,
@@ -72,7 +72,7 @@ def test_one_direction_of_icl_would_be_half_of_the_gradient() -> None:
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     (whole,) = torch.autograd.grad(icl_loss(a, b, labels), a)
     (exchanged,) = torch.autograd.grad(icl_loss(a, b.detach(), labels), a)
-    similarity = (a @ b.detach().T / 0.07).masked_fill(torch.eye(6, dtype=torch.bool), -torch.inf)
+    similarity = (a @ b.detach().T / 0.1).masked_fill(torch.eye(6, dtype=torch.bool), -torch.inf)
     anchors = -similarity.log_softmax(1)[torch.arange(6), torch.tensor([1, 0, 3, 2, 5, 4])].mean()
     (half,) = torch.autograd.grad(anchors, a)
     torch.testing.assert_close(exchanged, whole)
