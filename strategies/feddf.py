@@ -89,7 +89,8 @@ class FedDF(Strategy):
 
     def _predictions(self, server: Server, uploads: Mapping[int, Knowledge]) -> tuple[dict[int, Tensor], dict[int, float]]:
         """Public logits (P, C) of every net whose are finite, and, if it is asked for, its accuracy on the validation set."""
-        said, right = {}, {}
+        said: dict[int, Tensor] = {}
+        right: dict[int, float] = {}
         for client, teacher in groups.clients_nets(server, {k: upload.tensors for k, upload in uploads.items()}):
             logits = predict_public(teacher, server.public)
             if logits.isfinite().all():
