@@ -26,6 +26,7 @@ from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.guard import Rejected, check_header
 from fedkd.privacy import gaussian_epsilon
 from fedkd.records import METRICS
+from fedkd.registry import strategies
 from fedkd.rounds import Run
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.report import write_report
@@ -58,8 +59,9 @@ def another_world() -> Source:
 
 
 def experiment(name: str, source: object, **changes: Any) -> Experiment:
-    data = {"source": source, "clients": 4, "partition": "natural_id", "public_source": "digits", "public": 30}
-    return small(name, data=data, privacy=NOISY, **changes)
+    public = {"public_source": "digits", "public": 30} if strategies()[name].needs.public else {}
+    data = {"source": source, "clients": 4, "partition": "natural_id", **public}
+    return small(name, **{"data": data, "privacy": NOISY, **changes})
 
 
 def accepted() -> list[str]:
@@ -385,7 +387,7 @@ def test_elsewhere_a_run_under_privacy_is_not_resumed(tmp_path: Path) -> None:
 def test_the_report_says_what_epsilon_covers_and_only_where_noise_acted(tmp_path: Path) -> None:
     pages = {}
     for name, noise in (("noisy", NOISY), ("plain", {})):
-        simulate(experiment("fd", one_world).replace(privacy=noise), out=tmp_path / name)
+        simulate(experiment("fd", one_world, privacy=noise), out=tmp_path / name)
         write_report(RecordedRun.read(tmp_path / name), tmp_path / f"{name}.html")
         pages[name] = (tmp_path / f"{name}.html").read_text()
     said = re.sub(r"\s+", " ", pages["noisy"])
