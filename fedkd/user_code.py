@@ -26,16 +26,6 @@ def given_only(objects: Mapping[str, Any]) -> Iterator[None]:
         _GIVEN.reset(before)
 
 
-@contextmanager
-def imports_allowed() -> Iterator[None]:
-    """Inside the block names lead to imports again: for a file that the user chose, such as a finished run's."""
-    before = _GIVEN.set(None)
-    try:
-        yield
-    finally:
-        _GIVEN.reset(before)
-
-
 def names_code(text: object) -> bool:
     """Whether this reads as ``"my_module:name"``.
 

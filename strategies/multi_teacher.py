@@ -56,7 +56,7 @@ class MultiTeacher(Strategy):
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""
-        return learner.first_broadcast(server, self.teachers)
+        return learner.first_broadcast(server, self.teachers, some_classes=self._by_class)
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A client's net, or nothing."""
@@ -64,7 +64,7 @@ class MultiTeacher(Strategy):
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:
         """A teacher knows some class."""
-        if self._by_class and not upload.tensors[taught.CLASSES].any():
+        if self._by_class and not self.teachers and not upload.tensors[taught.CLASSES].any():
             raise ValueError("it says that it has samples of no class")
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedkd import Experiment, InputError, predict, simulate
 from fedkd.nets import Encoder, Net, build_net
 from fedkd.rounds import Run
+from fedkd.runs.data import RecordedData
 from fedkd.saved_nets import saved_nets
 from fedkd.server import Server
 
@@ -40,6 +41,7 @@ def left(place: Path, run: Experiment, nets: Mapping[str, Net]) -> Path:
     """A directory as that run might have left it, without running it."""
     (place / "nets").mkdir(parents=True)
     (place / "experiment.toml").write_text(run.to_toml())
+    RecordedData.of(run.federation()).write(place)
     for name, net in nets.items():
         save_file(net.state_dict(), place / "nets" / f"{name}.safetensors")
     return place

@@ -37,11 +37,11 @@ def check_nets(key: str, names: Iterable[str], experiment: Experiment) -> None:
             check_net(name, experiment.net_options.get(name, {}))
 
 
-def first_broadcast(server: Server, runs: Runs) -> Knowledge:
-    """The student's initial weights; runs that cannot teach are found out here."""
+def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -> Knowledge:
+    """The student's initial weights; runs that cannot teach are found out here. ``some_classes``: they need not know all."""
     for run in runs:
         with under("strategy.teachers"):
-            server.saved_nets(run)
+            server.saved_nets(run, some_classes=some_classes)
     return Knowledge.of("weights", student_net(server).state_dict())
 
 

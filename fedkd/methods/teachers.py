@@ -24,6 +24,8 @@ Said = Callable[[Shown], list[Outputs]]
 NAMES = ("logits", "features")
 #: The tensor of an upload that says which classes the client has samples of, 0 or 1 each.
 CLASSES = "classes"
+#: What a target needs that asks which classes each teacher knows.
+SETS = "class_sets"
 
 
 def ask(net: Net, images: Tensor, needs: Iterable[str]) -> Outputs:
@@ -87,15 +89,15 @@ def teachers_say(
     asked_anew = augmented or bool(needs & {"maps", "images"})
     if runs:
         if asked_anew:
-            return live([*_nets(server, runs, uploads)], needs), ()
+            return live([*_nets(server, runs, uploads, needs)], needs), ()
         if not server.memory.under("said/"):
-            server.memory.store("said/", record(_nets(server, runs, uploads), data, needs))
+            server.memory.store("said/", record(_nets(server, runs, uploads, needs), data, needs))
         return remembered(server.memory.under("said/"), data), ()
-    said = record(_nets(server, runs, uploads), data, frozenset({"logits"}) if asked_anew else needs)
+    said = record(_nets(server, runs, uploads, needs), data, frozenset({"logits"}) if asked_anew else needs)
     sound = [n for n in range(len(uploads)) if said[f"{n}/logits"].isfinite().all()]
     clients = tuple(client for n, client in enumerate(uploads) if n in sound)
     if asked_anew:  # copies, as one net in memory is each of its architecture in turn
-        nets = _nets(server, runs, {client: uploads[client] for client in clients})
+        nets = _nets(server, (), {client: uploads[client] for client in clients}, needs)
         return live([copied(net).requires_grad_(False) for net in nets], needs), clients
     kept = {f"{new}/{name}": said[f"{n}/{name}"] for new, n in enumerate(sound) for name in NAMES if f"{n}/{name}" in said}
     return remembered(kept, data), clients
@@ -104,21 +106,24 @@ def teachers_say(
 def beside_logits(server: Server, runs: Runs, uploads: Mapping[int, Knowledge], needs: frozenset[str]) -> dict[str, Any]:
     """What some targets must know of the teachers beside their logits, as fields of ``fedkd.targets.Evidence``."""
     known: dict[str, Any] = {}
-    if "class_sets" in needs:  # (K, C) bool
+    if SETS in needs:  # (K, C) bool
         sets = [upload.tensors[CLASSES].bool() for upload in uploads.values() if not runs]
-        known["class_sets"] = torch.cat([server.saved_class_sets(run) for run in runs]) if runs else torch.stack(sets)
+        known[SETS] = torch.cat([server.saved_class_sets(run) for run in runs]) if runs else torch.stack(sets)
     if "validation" in needs:
         held = server.validation
-        said = record(_nets(server, runs, uploads), held, frozenset({"logits"}))
+        said = record(_nets(server, runs, uploads, needs), held, frozenset({"logits"}))
         known["validation_logits"] = torch.stack([*said.values()])  # (K, V, C)
         known["validation_labels"] = held.samples.labels[held.samples.indices]  # (V,)
     return known
 
 
-def _nets(server: Server, runs: Runs, uploads: Mapping[int, Knowledge]) -> Iterator[Net]:
-    """One teacher after the other, in order of client id. Use each before taking the next."""
+def _nets(server: Server, runs: Runs, uploads: Mapping[int, Knowledge], needs: frozenset[str]) -> Iterator[Net]:
+    """One teacher after the other, in order of client id. Use each before taking the next.
+
+    Only a target that asks which classes each of them knows can do with teachers who do not know all.
+    """
     if runs:
-        yield from (net for run in runs for net in server.saved_nets(run).values())
+        yield from (net for run in runs for net in server.saved_nets(run, some_classes=SETS in needs).values())
     else:
         weights = {client: _weights(upload) for client, upload in uploads.items()}
         yield from (net for _, net in clients_nets(server, weights))

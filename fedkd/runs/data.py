@@ -15,6 +15,7 @@ from fedkd.runs.files import write_atomically
 
 if TYPE_CHECKING:
     from fedkd.data.federation import Federation
+    from fedkd.data.source import Source
 
 #: The file of a run directory that holds it.
 FILE = "data.json"
@@ -51,7 +52,7 @@ class RecordedData:
         return cls(
             source=source.name,
             content_hash=source.content_hash,
-            classes=tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in source.classes),
+            classes=class_names(source),
             shape=tuple(source.train_images.shape[1:]),
             mean=tuple(source.mean.tolist()),
             std=tuple(source.std.tolist()),
@@ -87,3 +88,8 @@ class RecordedData:
     def write(self, path: Path) -> None:
         """Write it into a run's directory."""
         write_atomically(path / FILE, self.to_json())
+
+
+def class_names(source: Source) -> tuple[str, ...]:
+    """A source's classes as text that any file can hold, whatever a folder's name was."""
+    return tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in source.classes)
