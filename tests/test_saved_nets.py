@@ -31,9 +31,9 @@ def experiment(strategy: str, **changes: Any) -> Experiment:
 
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of four clients with three kinds of nets, and a server net that nobody trains."""
+    """Of four clients with three kinds of nets."""
     place = tmp_path_factory.mktemp("runs") / "local"
-    simulate(experiment("local", nets=THREE, server_net="mlp"), out=place)
+    simulate(experiment("local", nets=THREE), out=place)
     return place
 
 
