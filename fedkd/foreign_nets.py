@@ -72,8 +72,9 @@ def with_our_inputs(net: Net, theirs: tuple[Tensor, Tensor], ours: tuple[Tensor,
     """The net, taking images that were normalised by our mean and std, (C,) each, where it learned on those of its own run."""
     (their_mean, their_std), (our_mean, our_std) = theirs, ours
     scale, shift = our_std / their_std, (our_mean - their_mean) / their_std
-    wrap = ShiftedEncoder if isinstance(net.encoder, Encoder) else ShiftedModule
-    net.encoder = wrap(net.encoder, scale[:, None, None], shift[:, None, None])
+    scale, shift, encoder = scale[:, None, None], shift[:, None, None], net.encoder
+    shifted = ShiftedEncoder(encoder, scale, shift) if isinstance(encoder, Encoder) else ShiftedModule(encoder, scale, shift)
+    net.encoder = shifted
     return net
 
 
@@ -95,6 +96,9 @@ class Columns(nn.Module):
 class ShiftedEncoder(Encoder):
     """An encoder that sees ``scale * images + shift``."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, encoder: Encoder, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
         self.encoder, self.out_features = encoder, encoder.out_features
@@ -114,6 +118,9 @@ class ShiftedEncoder(Encoder):
 @final
 class ShiftedModule(nn.Module):
     """A module that sees ``scale * images + shift``."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, module: nn.Module, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
