@@ -45,10 +45,17 @@ def is_litter(path: os.DirEntry[str]) -> bool:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder by name, litter left out."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not is_litter(entry)), key=lambda entry: entry.name)
+        with os.scandir(folder) as scanned:
+            entries = sorted((entry for entry in scanned if not is_litter(entry)), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
+    if bad := next((entry.name for entry in entries if not _is_text(entry.name)), None):
+        raise InputError(f"a name in the folder {str(folder)!r} is no text in UTF-8, {os.fsencode(bad)!r}: rename it")
+    return entries
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)  # what Python makes of bytes that are none
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -62,7 +69,7 @@ def walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[Path, list
     if here in above:
         return
     entries = _entries(folder)
-    yield folder, [Path(entry.path) for entry in entries if entry.is_file()]
+    yield folder, [Path(entry.path) for entry in entries if not entry.is_dir()]  # links to nowhere too: reading them will tell
     for entry in entries:
         if entry.is_dir():
             yield from walk(Path(entry.path), (*above, here))
@@ -104,6 +111,9 @@ def read_folders(path: Path, layout: str = "") -> FolderSet:
         for place, says in kept.items():
             rows[says.get("split", "train")].append((place, says))
         chosen = choose_splits({name: read.splits.get(name, "train") for name in rows})
+        train, test = ({says["class"] for _, says in rows.get(name, [])} for name in chosen[:2])
+        if test and not train & test:
+            raise InputError(f"{chosen.train} and {chosen.test} share no class, {some(sorted(train))} and {some(sorted(test))}")
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
     tables = {name: _table([(file, says) for place, says in rows[name] for file in found.images[place]]) for name in rows}

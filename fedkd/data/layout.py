@@ -136,14 +136,16 @@ def _as_told(places: Collection[Place], layout: str) -> Layout:
 
 
 def _refuse_without_classes(places: Sequence[Place], at: int | None) -> NoReturn:
-    mixed = {len(place) for place in places} != {0 if at is None else at + 1}
-    where = "the folder" if at is None else f"the folders {some(sorted({place[at] for place in places}))}"
-    hold = "hold" if at is not None else "holds"
-    if mixed:
-        raise InputError(f"{where} {hold} images beside folders of images: move them into a folder of their class, or away")
+    depth = 0 if at is None else at + 1
+    bare = sorted({"" if at is None else place[at] for place in places if len(place) == depth})
+    where = f"{some(bare)} hold{'s' if len(bare) == 1 else ''}" if at is not None else "it holds"
+    if any(len(place) > depth for place in places):
+        raise InputError(
+            f"{where} images without a folder of their class, unlike the others: put them into one, or move them away"
+        )
     raise InputError(
-        f"{where} {hold} images and no folder of a class, so no labels, and encoders too are judged with labels: "
-        "make one folder a class, <class>/<image>"
+        f"{where} images and no folder of a class, so no labels, and encoders too are judged with labels: "
+        "make one folder a class, <class>/<image>, or write a function that returns a fedkd.data.Source"
     )
 
 

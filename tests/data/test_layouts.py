@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -77,9 +78,10 @@ def test_layouts_that_are_clear(places: list[str], roles: str) -> None:
         (both("train", "extra"), r"extra, train could be classes, or train a split of its own: set data\.layout"),
         (["ant", "bee", "test/ant"], "test a split of its own"),
         (["train", "test", "exam"], "could be classes, or splits without labels"),
-        (["train", "test"], "the folders test, train hold images and no folder of a class, so no labels"),
-        ([""], "holds images and no folder of a class, so no labels"),
-        (["", "ant", "bee"], "holds images beside folders of images"),
+        (["train", "test"], "test, train hold images and no folder of a class, so no labels"),
+        ([""], "it holds images and no folder of a class, so no labels"),
+        (["", "ant", "bee"], "it holds images without a folder of their class, unlike the others"),
+        (["train/ant", "train/bee", "test"], "^test holds images without a folder of their class, unlike the others"),
         (["client_0", "client_1"], "look like clients, and no level"),
         (["site_0/ant", "site_1"], "look like clients, and no level"),
         (both("site_1", "site_2", under=("user1", "user2")), "the classes could be the folders"),
@@ -183,6 +185,22 @@ def test_classes_of_both_splits_have_one_numbering(tmp_path: Path) -> None:
     assert "no training image is of ant, though test images are" in said
     photograph(tmp_path, "test/Bee")
     with pytest.raises(InputError, match="'Bee' and 'bee' differ in small and capital letters only"):
+        load_source(str(tmp_path))
+
+
+def test_splits_without_a_class_in_common_are_refused(tmp_path: Path) -> None:
+    photograph(tmp_path, *both("train/site_0", "train/site_1"), *both("test"))  # the sites are classes in no reading of test/
+    with pytest.raises(InputError, match="train and test share no class, site_0, site_1 and ant, bee"):
+        load_source(str(tmp_path))
+
+
+def test_links_to_nowhere_and_names_that_are_no_text(tmp_path: Path) -> None:
+    photograph(tmp_path, "ant", "bee", count=5)
+    (tmp_path / "ant/lost.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(InputError, match=r"ant/lost\.png'\): not an image that can be read \(there is no such file\)"):
+        load_source(str(tmp_path))
+    os.rename(os.fsencode(tmp_path / "ant/lost.png"), os.fsencode(tmp_path) + b"/ant/\xff.png")
+    with pytest.raises(InputError, match=r"is no text in UTF-8, b'\\xff\.png': rename it"):
         load_source(str(tmp_path))
 
 
