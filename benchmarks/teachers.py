@@ -74,6 +74,7 @@ class Cell:
     def experiment(self) -> Experiment:
         """What is run."""
         from fedkd import Experiment
+        from fedkd.methods.teaching import Lesson
 
         net, options = TEACHERS[self.name] if self.kind == "teacher" else STUDENT
         taught = [self.teacher] if self.teacher else list(TEACHERS)
@@ -82,13 +83,15 @@ class Cell:
             "teachers": [str(place(name, self.seed)) for name in taught],
             "temperature": TEMPERATURE,
         }
+        hears_logits = self.kind == "loss" and Lesson(loss=self.name).on_logits
+        target = {"target": "mean_logits"} if hears_logits else {}  # of one teacher: its own logits
         strategy: dict[str, dict[str, Any]] = {
             "teacher": {"name": "local"},
             "alone": {"name": "centralised"},
             "target": {**lesson, "target": self.name},
             "same": {**lesson, "target": self.name, "label_weight": 0.0},
             "fresh": {**lesson, "target": self.name, "label_weight": 0.0},
-            "loss": {**lesson, "loss": self.name, "target": "mean_logits"},  # of one teacher: its own logits
+            "loss": {**lesson, "loss": self.name, **target},
         }
         rounds = TEACHER_EPOCHS if self.kind == "teacher" else STUDENT_EPOCHS
         train = SETTING["train"] if self.kind == "teacher" else {**SETTING["train"], "lr": STUDENT_LR}

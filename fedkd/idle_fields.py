@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, final
 
 from fedkd.contrastive import BASES
 from fedkd.distillers import DISTILLERS
+from fedkd.unused import Unused
 
 if TYPE_CHECKING:
     from fedkd.experiment import Experiment
@@ -108,10 +110,10 @@ IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
 }
 
 
-def idle_fields(experiment: Experiment, name: str) -> dict[str, str]:
-    """The fields of the experiment's strategy, of this name, that do nothing here, and why."""
-    found = {
-        field: next(filter(None, (condition.idle(experiment) for condition in conditions)), "")
-        for field, conditions in IDLE_FIELDS.get(name, {}).items()
-    }
-    return {field: why for field, why in found.items() if why}
+def idle_fields(experiment: Experiment, name: str) -> Iterator[Unused]:
+    """The fields of a strategy of this name that do nothing here. Who gives a term the weight 0 leaves it out on purpose."""
+    for field, conditions in IDLE_FIELDS.get(name, {}).items():
+        for condition in conditions:
+            if why := condition.idle(experiment):
+                yield Unused(f"strategy.{field}", why, harmless=isinstance(condition, Unless))
+                break

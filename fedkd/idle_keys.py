@@ -26,10 +26,10 @@ def unused_keys(experiment: Experiment) -> Iterator[Unused]:
     yield from _of_nets(experiment, name)
     yield from _of_attack(experiment)
     if not experiment.privacy.noise_multiplier:
+        why, control = "privacy.noise_multiplier is 0, which is off", "noise_multiplier" in experiment.privacy.model_fields_set
         for key in ("clip", "delta"):
-            yield Unused(f"privacy.{key}", "privacy.noise_multiplier is 0, which is off", "set it, or leave this out")
-    for field, why in idle_fields(experiment, name).items():
-        yield Unused(f"strategy.{field}", why)
+            yield Unused(f"privacy.{key}", why, "set it, or leave this out", harmless=control)
+    yield from idle_fields(experiment, name)
 
 
 def uses(experiment: Experiment) -> set[str]:

@@ -99,7 +99,6 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"uplink": "deflate", "strategy": "local"}, "clients send no tensors here, and deflate leaves what is sent as it is"),
     ({"downlink": "top2"}, 'downlink = ["top2"] does nothing here: clients send weights here, and top2 leaves what is sent'),
     ({"strategy": {"name": "dsfl", "exponent": 3.0}, "data": PUBLIC}, "it counts only with strategy.sharpening = power"),
-    ({"strategy": {"name": "moon", "mu": 0.0, "temperature": 0.1}}, "it counts for nothing with strategy.mu = 0"),
     ({"strategy": {"name": "fedmd", "temperature": 2.0}, "data": PUBLIC}, "it counts only with strategy.loss = kd or "),
     (
         {"strategy": {"name": "cfd", "bits_up": 4}, "uplink": "bits2", "data": PUBLIC},
@@ -130,6 +129,8 @@ NOTES: list[tuple[dict[str, Any], str]] = [
     ({"enough": 0.9}, "note: enough = 0.9 does nothing here: that of 4 clients is all of them"),
     ({"late_rounds": 1}, "note: late_rounds = 1 does nothing here: in a simulation without faults.straggle"),
     ({"engine": {"actors": 4}}, "note: engine.actors = 4 does nothing here"),
+    ({"privacy": {"noise_multiplier": 0.0, "clip": 2.0}}, "note: privacy.clip = 2.0 does nothing here"),  # a control
+    ({"strategy": {"name": "moon", "mu": 0.0, "temperature": 0.1}}, "note: strategy.temperature = 0.1 does nothing here: it"),
     ({"attack": {"name": "noise", "share": 0.0}}, 'note: attack.name = "noise" does nothing here: attack.share is 0'),
     ({"strategy": {"name": "dsfl", "exponent": 2.0}, "data": PUBLIC}, "note: strategy.exponent = 2.0 does nothing here"),
 ]
