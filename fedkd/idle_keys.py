@@ -38,7 +38,7 @@ def uses(experiment: Experiment) -> set[str]:
     if needs.uses is None and not _shipped(experiment):
         return set(USABLE)
     if strategy.paper.startswith("none ("):  # a baseline holds out what the one that it is held against uses
-        return {"public", "validation", *(needs.uses or ())}
+        return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
     plain = any(getattr(strategy, field, True) is False for field in ("own_views", "augmented"))
     return used - {"views"} if plain else used
@@ -118,7 +118,7 @@ def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
         else:
             taken.add(getattr(experiment, key))
     if experiment.shared_net and "shared_net" in (experiment.strategy.needs.uses or ()):
-        yield Unused("server_net", f"{name} has shared_net for it")
+        yield Unused("server_net", f"{name} has shared_net for it", harmless=True)
     for value in vars(experiment.strategy).values():  # some name further nets
         taken |= set(value) if isinstance(value, tuple) else {value} if isinstance(value, str) else set()
     for net in experiment.net_options.keys() - taken:

@@ -51,7 +51,6 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"train": {"optimizer": "adam", "nesterov": True}}, "train.nesterov = true does nothing here: adam has no momentum"),
     ({"server_net": "cnn", "strategy": "fd"}, 'server_net = "cnn" does nothing here: fd trains no net at the server'),
     ({"shared_net": "mlp"}, 'shared_net = "mlp" does nothing here: fedavg trains no net that all have in common'),
-    ({"shared_net": "cnn", "server_net": "cnn", "strategy": "fml"}, 'server_net = "cnn" does nothing here: fml has shared_net'),
     ({"data": {"public_labels": True}}, "data.public_labels = true does nothing here: there is no public set: set data.public"),
     ({"data": {**PUBLIC, "public_labels": True}, "strategy": "cronus"}, "cronus uses no labels of public samples"),
     (
@@ -120,6 +119,10 @@ NOTES: list[tuple[dict[str, Any], str]] = [
     ({"data": {"views": "fedx"}}, 'note: data.views = "fedx" does nothing here'),
     ({"data": PUBLIC}, "note: data.public = 40 only holds samples out here, for nobody: fedavg uses no public"),
     ({"data": {"validation": 40}}, "note: data.validation = 40 only holds samples out here, for nobody"),
+    (
+        {"shared_net": "cnn", "server_net": "cnn", "strategy": "fml"},
+        'note: server_net = "cnn" does nothing here: fml has shared_',
+    ),
     ({"server_net": "mlp"}, 'note: server_net = "mlp" does nothing here'),
     (
         {"net_options": {"resnet18": {"width": 4}}},

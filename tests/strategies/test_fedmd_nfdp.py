@@ -10,6 +10,7 @@ from fedkd.strategies.fedmd_nfdp import FedMDNFDP
 from public_runs import client_of, few_samples, server_of, tiny
 
 from fedkd import Knowledge, simulate
+from fedkd.errors import RunFailed
 from fedkd.privacy import subsample_guarantee
 
 
@@ -58,9 +59,8 @@ def test_an_epsilon_says_how_many_are_drawn() -> None:
 
 
 def test_an_epsilon_that_no_sample_fits_fails_with_the_reason() -> None:
-    row = simulate(tiny(FedMDNFDP(epsilon=1e-6))).metrics[1]
-    assert row["clients_failed"] == 2
-    assert "subsample of 0" in row["failures"]["0"]
+    with pytest.raises(RunFailed, match="client 0: InputError: a subsample of 0"):
+        simulate(tiny(FedMDNFDP(epsilon=1e-6)))
 
 
 @pytest.mark.parametrize(("knowledge", "up"), [("logits", 800), ("probabilities", 800), ("labels", 20)])
