@@ -130,6 +130,8 @@ class Courier:
 
     def collect(self, messages: list[Message], enough: int, *, round: int, exchange: int) -> Replies:
         """Send messages and wait, at most the timeout: on our own grids for all replies, elsewhere for ``enough`` of them."""
+        if not messages:
+            return Replies([], {})
         if isinstance(self.grid, JobGrid) or enough == len(messages):
             return Replies(list(self.grid.send_and_receive(messages, timeout=self._timeout)), {})
         current = set(self.grid.push_messages(messages))

@@ -12,6 +12,7 @@ from typing import final
 import pytest
 from contract import Numbers, number
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from grids.renumbered import RenumberedGrid
 from test_every_strategy import NAMES, in_own_server_app, small
 
 from fedkd import Client, Experiment, History, Knowledge, Node, Server, Strategy, simulate
@@ -153,8 +154,15 @@ def test_a_resumed_run_counts_the_rounds_before(first: int, last: int, failed: b
     if failed:
         fails(lambda: simulate(whole, out=tmp_path / "run", resume=True), "round 1, client 0")
     else:
-        history = simulate(whole, out=tmp_path / "run", resume=True)
+        with pytest.warns(Notice) if first == 3 else warnings.catch_warnings():
+            history = simulate(whole, out=tmp_path / "run", resume=True)
         assert [row["clients_ok"] for row in history.metrics[1:]] == [0 if first <= r <= last else 3 for r in (1, 2, 3, 4)]
+
+
+def test_elsewhere_a_round_in_which_nobody_is_asked_waits_for_nobody() -> None:
+    """The clock would say no with a timeout of an hour."""
+    dropped = experiment("fedavg", faults={"dropout": 1.0}, rounds=2, enough=0.5)
+    fails(lambda: simulate(dropped, RenumberedGrid({10: {}, 20: {}, 30: {}})), "dropped out")  # type: ignore[arg-type]
 
 
 def test_start_in_a_server_app_of_ones_own_fails_as_well() -> None:

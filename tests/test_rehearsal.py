@@ -72,6 +72,9 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
+PUBLIC = {"clients": 3, "partition": "iid", "train_limit": 60, "public": 20}
+
+
 def experiment(**changes: Any) -> Experiment:
     data = {"clients": 3, "partition": "iid", "train_limit": 60}
     return Experiment(**{"strategy": "fedavg", "rounds": 1, "nets": "mlp", "data": data, **changes})
@@ -92,7 +95,7 @@ def test_a_net_that_cannot_work_is_refused_in_one_line(wrong: str, strategy: str
     ("key", "changes"),
     [
         ("nets", {"strategy": "local", "nets": {"mlp": 0.5, "mine:net": 0.5}}),
-        ("server_net", {"strategy": "dsfl", "server_net": "mine:net"}),
+        ("server_net", {"strategy": "dsfl", "server_net": "mine:net", "data": PUBLIC}),
         ("shared_net", {"strategy": "fml", "shared_net": "mine:net"}),
     ],
 )
@@ -101,9 +104,8 @@ def test_it_is_every_net_that_the_experiment_names(
 ) -> None:
     (tmp_path / "mine.py").write_text("import torch.nn as nn\n\n\ndef net(shape, classes):\n    return nn.Flatten()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    data = {"clients": 4, "partition": "iid", "train_limit": 60, "public": 20}
     with pytest.raises(InputError, match=f"^{key}: net 'mine:net' gives "):
-        simulate(experiment(data=data, **changes))
+        simulate(experiment(**changes))
 
 
 def test_on_every_grid(make_grid: Callable[[], JobGrid]) -> None:

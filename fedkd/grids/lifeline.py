@@ -10,6 +10,8 @@ import ray
 
 from fedkd.errors import RunFailed
 
+SECOND_KNOCK_SECONDS = 2.0  # a network may fail for a moment
+
 
 @final
 class Lifeline:
@@ -29,12 +31,19 @@ class Lifeline:
         """Raise RunFailed if one of them has died; nothing within ``every`` seconds of the last check."""
         if time.monotonic() - self._checked < every:
             return
+        dead = self._closed()
+        if dead:
+            time.sleep(SECOND_KNOCK_SECONDS)
+            dead = self._closed()
         self._checked = time.monotonic()
-        if dead := [name for name, address in self._doors.items() if not _is_open(address)]:
+        if dead:
             raise RunFailed(
                 f"Ray's {dead[0]} at {self._doors[dead[0]]} has died, as it does when memory runs out: "
                 "lower engine.actors; a run with a directory can be resumed"
             )
+
+    def _closed(self) -> list[str]:
+        return [name for name, address in self._doors.items() if not _is_open(address)]
 
 
 def _is_open(address: str) -> bool:

@@ -83,7 +83,7 @@ class RayGrid(JobGrid):
 
     def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Spread the messages over the actors, and yield replies as they come."""
-        self._lifeline.check()
+        self._lifeline.check(every=0.1)
         self._plan(messages)
         try:
             while any(seat.queue or self._owes(seat) for seat in self._seats):
