@@ -41,6 +41,7 @@ def comparison(runs: Sequence[RecordedRun]) -> list[dict[str, str]]:
 
     ``client accuracy`` is measured on each client's own test samples, ``global accuracy`` on the global test set.
     """
+    from fedkd.runs.curves import headline
     from fedkd.runs.recorded import group_seeds
     from fedkd.runs.statistics import sent_up, size
 
@@ -49,7 +50,8 @@ def comparison(runs: Sequence[RecordedRun]) -> list[dict[str, str]]:
         rows = [run.rows for run in group.runs]
         uploaded = sum(sent_up(row) for run in rows for row in run) / len(rows)
         accuracies = {"client accuracy": _last(rows, "client_accuracy"), "global accuracy": _last(rows, "accuracy")}
-        table.append({"strategy": group.label, **accuracies, "uploaded": size(uploaded)})
+        whose = {"global accuracy of": headline(group.runs[0])}
+        table.append({"strategy": group.label, **accuracies, **whose, "uploaded": size(uploaded)})
     return table
 
 

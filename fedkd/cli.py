@@ -212,7 +212,7 @@ def report_result(places: Sequence[Path], stream: TextIO, *, compare: bool = Fal
 
 def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
     """Last, best and mean of the last five (or as many as there are), for each group of seeds: the mean, its 95 % interval."""
-    from fedkd.runs.curves import is_share, reading
+    from fedkd.runs.curves import headline, is_share, reading
     from fedkd.runs.recorded import group_seeds
     from fedkd.runs.statistics import last_measured, summary
 
@@ -225,8 +225,11 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
         last, best = reading(metric, [result.last for result in found]), reading(metric, [result.best for result in found])
         five = reading(metric, [result.mean_last_five for result in found])
         averaged = last_measured([result.averaged for result in found])
+        whose = f" ({headline(group.runs[0])})" if metric == "accuracy" else ""
         name, highest = metric.replace("_", " "), "best" if is_share(metric) else "highest"
-        print(f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}", file=stream)
+        print(
+            f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}{whose}", file=stream
+        )
 
 
 def print_table(rows: Sequence[dict[str, str]], stream: TextIO) -> None:

@@ -41,7 +41,12 @@ def plain_lines(title: str, rounds: int) -> Iterator[OnRow]:
     print(title, flush=True)
     times: list[float] = []
 
+    said = set[str]()
+
     def on_row(row: Row) -> None:
+        if (whose := str(row.get("accuracy_of", ""))) and whose not in said:
+            print(f"accuracy: {whose}, on the global test set", flush=True)
+            said.add(whose)
         cells = describe(row)
         text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")
         print(f"round {row['round']}/{rounds}  {text}{remaining(times, row, rounds)}", flush=True)
@@ -61,7 +66,8 @@ def live_table(title: str, rounds: int) -> Iterator[OnRow]:
 
         def on_row(row: Row) -> None:
             rows.append(row)
-            caption = f"round {row['round']} of {rounds}{remaining(times, row, rounds)}"
+            whose = f"; accuracy: {row['accuracy_of']}" if "accuracy_of" in row else ""
+            caption = f"round {row['round']} of {rounds}{remaining(times, row, rounds)}{whose}"
             live.update(table(title, rows[-SHOWN:], caption), refresh=True)
 
         yield on_row
@@ -87,23 +93,30 @@ def describe(row: Row) -> dict[str, str]:
 
     >>> describe({"round": 1, "accuracy": 0.5, "loss": 0.25, "bytes_up": 2000, "seconds": 1.25, "clients_ok": 9})["up"]
     '2.0 kB'
+    >>> describe({"round": 1, "bytes_up": 2000, "coded_bytes_up": 500})["up"]
+    '500 B (raw 2.0 kB)'
     """
-    words = {
-        "accuracy": lambda value: f"{100 * value:.1f} %",
-        "loss": lambda value: f"{value:.4g}",
-        "bytes_up": size,
-        "bytes_down": size,
-        "seconds": duration,
+    cells = {
+        "accuracy": "" if row.get("accuracy") is None else f"{100 * row['accuracy']:.1f} %",
+        "loss": "" if row.get("loss") is None else f"{row['loss']:.4g}",
+        "up": travelled(row, "up"),
+        "down": travelled(row, "down"),
+        "time": "" if row.get("seconds") is None else duration(row["seconds"]),
     }
-    names = ("accuracy", "loss", "up", "down", "time")
-    known = {key: row[key] for key in words if row.get(key) is not None}
-    cells = {name: words[key](known[key]) if key in known else "" for name, key in zip(names, words, strict=True)}
     counts = {kind: row.get(f"clients_{kind}") for kind in ("ok", "late", "failed")}
     clients = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if reasons := row.get("failures"):
         client, reason = next(iter(reasons.items()))
         clients += f" (client {client}: {reason})"
     return {"round": str(row["round"]), **cells, "clients": clients}
+
+
+def travelled(row: Row, direction: str) -> str:
+    """Bytes as they were sent, coded, beside the raw bytes of the tensors where these are others."""
+    raw, coded = row.get(f"bytes_{direction}"), row.get(f"coded_bytes_{direction}")
+    if raw is None or coded in (None, raw):
+        return "" if raw is None else size(raw)
+    return f"{size(float(coded or 0))} (raw {size(raw)})"
 
 
 def remaining(times: list[float], row: Row, rounds: int) -> str:

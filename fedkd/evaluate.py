@@ -157,6 +157,18 @@ class GlobalScores:
     representations: Mapping[str, Tensor]
 
 
+def in_words(name: str, predictor: Predictor) -> str:
+    """Whose accuracy the headline is, as the row's ``accuracy_of`` says it."""
+    named = name.replace("_", " ")
+    if isinstance(predictor, Embedder):
+        named = f"linear probe of the {named}"
+    elif isinstance(predictor, Peers):
+        named = f"mean of the {named}" if predictor.headline is None else f"number {predictor.headline + 1} of the {named}"
+    else:
+        named = f"{named} classifier"
+    return f"{named}, at the server"
+
+
 def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalScores:
     """Score every predictor on the global test set; the first is the headline, ``accuracy``. The first Peers are compared."""
     row: dict[str, Any] = {}
@@ -178,7 +190,8 @@ def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalSc
             if isinstance(predictor, Peers) and "peer_accuracies" not in row:
                 beside = dict(compared(outputs, test.labels[test.indices]))
         if position == 0:
-            row |= {"accuracy": scored.accuracy, "class_accuracy": (scored.correct / scored.samples).tolist()}
+            row |= {"accuracy": scored.accuracy, "accuracy_of": in_words(name, predictor)}
+            row["class_accuracy"] = (scored.correct / scored.samples).tolist()
         row |= beside
         row.setdefault(f"{name}_accuracy", scored.accuracy)
     return GlobalScores(row, probes, pictured)

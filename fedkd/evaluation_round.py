@@ -23,7 +23,7 @@ from fedkd.peer_scores import compared
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.reasons import first_line, in_words
 from fedkd.records import from_records, wire_bytes
-from fedkd.row import headline, means, others, probed, worst_tenth
+from fedkd.row import headline, means, others, own_headlines, probed, worst_tenth
 from fedkd.server import Server
 
 
@@ -79,6 +79,7 @@ class EvaluationRound:
         """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
         contents, received = self._courier.receive(replies, self._asked)
         own, everyone, beside, beside_global = [], [], [], []
+        answered: list[Mapping[str, float]] = []
         logits: dict[int, Tensor] = {}
         failed = dict.fromkeys(received.late, "no answer in time") | received.failed
         for client, records in contents.items():
@@ -97,12 +98,14 @@ class EvaluationRound:
                 beside.append(others(answer.metrics))
             if scores["global"] is not None:
                 everyone.append(scores["global"])
+                answered.append(answer.metrics)
                 beside_global.append(probed(answer.metrics))
         if own:
             books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
         books.row |= means(beside)
         if everyone:
-            books.row |= {"accuracy": sum(everyone) / len(everyone), **means(beside_global)}
+            books.row |= {"accuracy": sum(everyone) / len(everyone), "accuracy_of": own_headlines(answered)}
+            books.row |= means(beside_global)
         if logits:
             books.row |= self._compare(logits)
         if failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedkd.knowledge import Knowledge
 
@@ -23,6 +23,20 @@ def headline(metrics: Mapping[str, float], split: str) -> float | None:
     correct = [value for key, value in metrics.items() if key.endswith(f"/{split}/correct")]
     samples = [value for key, value in metrics.items() if key.endswith(f"/{split}/samples")]
     return correct[0] / samples[0] if samples and samples[0] else None
+
+
+def own_headlines(answers: Iterable[Mapping[str, float]]) -> str:
+    """Whose accuracy the clients' own headline is, in words, as ``accuracy_of`` has it.
+
+    >>> own_headlines([{"main/global/correct": 1, "main/global/samples": 2}])
+    "clients' own main classifiers, mean"
+    >>> own_headlines([{"encoder/global/correct": 1, "encoder/global/samples": 2, "knn/global/correct": 1}])
+    "linear probes of clients' own encoders, mean"
+    """
+    named = {next(iter(answer)).partition("/")[0].replace("_", " "): "knn/global/correct" in answer for answer in answers}
+    if any(named.values()):
+        return f"linear probes of clients' own {' or '.join(f'{name}s' for name in named)}, mean"
+    return f"clients' own {' or '.join(named)} classifiers, mean"
 
 
 def others(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -77,8 +77,8 @@ def test_run_prints_rounds_and_ends_with_result_place_and_next_command(fedkd: Fe
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("round")] == ["0/2", "1/2", "2/2"]
-    pattern = r"fedavg \(seed 0\): accuracy last [\d.]+ %, best [\d.]+ %, mean of the last two [\d.]+ %"
-    assert re.fullmatch(pattern, lines[-3])
+    pattern = r"fedavg \(seed 0\): accuracy last [\d.]+ %, best [\d.]+ %, mean of the last two [\d.]+ % "
+    assert re.fullmatch(pattern + r"\(global classifier, at the server\)", lines[-3])
     assert lines[-2] == "report: runs/small-fedavg-s0/report.html" and Path("runs/small-fedavg-s0/report.html").exists()
     plotted = fedkd(lines[-1].removeprefix("next:").strip())
     assert plotted.code == 0 and Path("convergence.png").exists() and Path("convergence.svg").exists()

@@ -86,11 +86,18 @@ def reading(metric: str, values: Sequence[float]) -> str:
 
 
 def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:
-    """What the figure's vertical axis shows: the headline metric is named after the one it was taken from."""
+    """What the figure's vertical axis shows: the headline metric is named after what it was taken from."""
     if metric != "accuracy":
         return NAMES.get(metric) or few_labels_name(metric) or metric.replace("_", " ")
-    names = {headline(run) for group in groups for run in group.runs if run.rows}
-    return names.pop() if len(names) == 1 else NAMES["accuracy"]
+    names = measures(groups, metric)
+    return f"{NAMES['accuracy']}\n({names[0]})" if len(names) == 1 else NAMES["accuracy"]
+
+
+def measures(groups: Sequence[Seeds], metric: str) -> list[str]:
+    """Whose accuracies the headline metric of these runs is, each once. One for another metric: its name says it."""
+    if metric != "accuracy":
+        return [metric]
+    return list(dict.fromkeys(headline(run) for group in groups for run in group.runs if run.rows))
 
 
 def few_labels_name(metric: str) -> str:
@@ -104,10 +111,12 @@ def few_labels_name(metric: str) -> str:
 
 
 def headline(run: RecordedRun) -> str:
-    """How the run's headline accuracy was measured: by linear probe where it is the probe's, else by the net itself."""
+    """Whose accuracy the run's headline is, in words; of a run that did not record it, whether a linear probe's or a net's."""
     measured = [row for row in run.rows if row.get("accuracy") is not None]
+    if said := list(dict.fromkeys(row["accuracy_of"] for row in measured if "accuracy_of" in row)):
+        return " or ".join(said[-2:])
     probed = measured and all(row.get("probe_accuracy") == row["accuracy"] for row in measured)
-    return NAMES["probe_accuracy" if probed else "accuracy"]
+    return "linear probe" if probed else "classifier"
 
 
 def _at(run: RecordedRun, metric: str, rounds: Sequence[int]) -> list[float]:

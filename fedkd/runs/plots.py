@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.errors import InputError
-from fedkd.runs.curves import Curve, accuracy_name, curve, is_share
-from fedkd.runs.recorded import RecordedRun, check_runs, group_seeds
+from fedkd.runs.curves import Curve, accuracy_name, curve, headline, is_share, measures
+from fedkd.runs.recorded import RecordedRun, Seeds, check_runs, group_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 11.0
+"""Of the figure of convergence, in inches."""
+LONGEST_LABEL = 100
+"""Letters in a row of a legend."""
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -46,20 +51,26 @@ def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = 
     formats = list(dict.fromkeys([path.suffix or ".png", ".png", ".svg"]))
     if formats[0] not in (".png", ".svg", ".pdf"):
         raise InputError(f"cannot write a figure as {path.name}: use .png, .svg or .pdf")
-    groups = group_seeds(runs)
-    curves = [curve(group, metric) for group in groups]
-    with styled_figure(width=11.0, height=3.7) as figure:
-        axes = figure.subplots(1, 3, sharey=True)
-        for index, line in enumerate(curves):
-            style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
-            style |= {"marker": MARKERS[index % len(MARKERS)], "markevery": max(1, line.mean.size // 8)}
-            for axis, x in zip(axes, (line.rounds, line.uploaded, line.seconds), strict=True):
-                _draw(axis, x, line, style)
-        _label_axes(axes, curves, accuracy_name(groups, metric), percent=is_share(metric))
-        if len(curves) > 1 or curves[0].seeds > 1:
-            lines, labels = axes[0].get_legend_handles_labels()
-            figure.legend(lines, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    with styled_figure(WIDTH, 3.7) as figure:
+        draw_convergence(figure, group_seeds(runs), metric)
         return save_figure(figure, path, formats)
+
+
+def draw_convergence(figure: Figure, groups: Sequence[Seeds], metric: str = "accuracy") -> None:
+    """The three panels of ``convergence`` and their legend, for which the figure grows."""
+    curves = [curve(group, metric) for group in groups]
+    labels = _labels(groups, curves, metric)
+    axes = figure.subplots(1, 3, sharey=True)
+    for index, line in enumerate(curves):
+        style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+        style |= {"marker": MARKERS[index % len(MARKERS)], "markevery": max(1, line.mean.size // 8)}
+        for axis, x in zip(axes, (line.rounds, line.uploaded, line.seconds), strict=True):
+            _draw(axis, x, line, labels[index], style, most=1.0 if is_share(metric) else np.inf)
+    _label_axes(axes, curves, accuracy_name(groups, metric), percent=is_share(metric))
+    if len(curves) > 1 or curves[0].seeds > 1:
+        columns, height = _legend_room(labels)
+        figure.set_size_inches(WIDTH, 3.7 + height)
+        figure.legend(axes[0].get_legend_handles_labels()[0], labels, loc="outside lower center", ncols=columns)
 
 
 def partition(
@@ -110,11 +121,30 @@ def partition(
         figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
-def _draw(axis: Axes, x: NDArray[np.float64], line: Curve, style: dict[str, Any]) -> None:
-    label = line.label if line.seeds == 1 else f"{line.label} (mean of {line.seeds} seeds, 95 % band)"
+def _labels(groups: Sequence[Seeds], curves: Sequence[Curve], metric: str) -> list[str]:
+    """The legend: each line's name, its seeds, and whose accuracy it is where that differs from line to line."""
+    differ = len(measures(groups, metric)) > 1
+    labels = []
+    for group, line in zip(groups, curves, strict=True):
+        seeds = "" if line.seeds == 1 else f" (mean of {line.seeds} seeds, 95 % band)"
+        whose = f": {headline(group.runs[0])}" if differ else ""
+        labels.append("\n".join(wrap(f"{line.label}{whose}{seeds}", LONGEST_LABEL)))
+    return labels
+
+
+def _legend_room(labels: Sequence[str]) -> tuple[int, float]:
+    """In how many columns the legend fits under the axes, and how many inches its rows beyond the first take."""
+    longest = max((len(row) for label in labels for row in label.splitlines()), default=1)
+    columns = max(1, min(4, len(labels), int(WIDTH / (0.075 * longest + 0.7))))
+    rows = [max(label.count("\n") + 1 for label in labels[start::columns]) for start in range(columns)]
+    return columns, 0.17 * (max(rows) * -(-len(labels) // columns) - 1)
+
+
+def _draw(axis: Axes, x: NDArray[np.float64], line: Curve, label: str, style: dict[str, Any], *, most: float) -> None:
     axis.plot(x, line.mean, label=label, linewidth=1.6, markersize=4, **style)
     if line.seeds > 1:
-        low, high = line.mean - line.half_width, line.mean + line.half_width
+        least = 0.0 if np.isfinite(most) else -np.inf  # a share lies between 0 and 1, whatever a t interval says
+        low, high = np.clip(line.mean - line.half_width, least, most), np.clip(line.mean + line.half_width, least, most)
         axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
 
@@ -128,9 +158,11 @@ def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str, *, per
     by_round.set_xlabel("round")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set_xlabel("uploaded by all clients, cumulative (bytes, log scale)")
-    if any(np.isfinite(line.uploaded).any() for line in curves):
+    sizes = np.concatenate([line.uploaded[np.isfinite(line.uploaded)] for line in curves])
+    if sizes.size:
         by_bytes.set_xscale("log")
-        by_bytes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        wide = sizes.max() > 20 * sizes.min()  # then a label at each power of ten is enough, and more would overlap
+        by_bytes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5), numticks=6))
         by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B", sep=" "))
         by_bytes.xaxis.set_minor_formatter(NullFormatter())  # over less than a decade they would cover the major ones
     else:

@@ -144,5 +144,9 @@ def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
     rivals = [other for other in others if other.strategy == run.strategy]
     keys = dict.fromkeys(key for other in rivals for key in other.identity)
     differing = [key for key in keys if len({repr(other.identity.get(key)) for other in rivals}) > 1]
-    named = [f"{key.rpartition('.')[2]} {run.identity[key]}" for key in differing if key in run.identity]
+    named = [
+        f"{key.rpartition('.')[2]} {str(run.identity[key]).removesuffix(',') or 'none'}"
+        for key in differing
+        if key in run.identity
+    ]
     return f"{run.strategy} ({', '.join(named)})" if named else run.strategy

@@ -14,7 +14,7 @@ from fedkd.runs.files import write_atomically
 from fedkd.runs.peers_plot import has_peers
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.representation_plot import has_representations
-from fedkd.runs.statistics import duration, last_measured, sent_up, size, summary
+from fedkd.runs.statistics import duration, last_measured, size, summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -38,8 +38,10 @@ COLUMNS = {
     "distillation_weight": "weight",
     "epsilon": "epsilon",
     "loss": "loss",
-    "bytes_up": "up",
-    "bytes_down": "down",
+    "bytes_up": "up, raw",
+    "coded_bytes_up": "up, coded",
+    "bytes_down": "down, raw",
+    "coded_bytes_down": "down, coded",
     "seconds": "time",
     "clients_ok": "ok",
     "clients_late": "late",
@@ -70,8 +72,8 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
         averaged=last_measured([found.averaged]) if found else "",
         protocol=protocol(run),
         totals={
-            "uploaded": size(sum(map(sent_up, run.rows))),
-            "downloaded": size(sum(row.get("bytes_down") or 0 for row in run.rows)),
+            "uploaded": travelled(run, "up"),
+            "downloaded": travelled(run, "down"),
             "time": duration(sum(row.get("seconds") or 0 for row in run.rows)),
         },
         columns=list(columns(run)),
@@ -87,6 +89,12 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
     write_atomically(Path(path), page)
 
 
+def travelled(run: RecordedRun, direction: str) -> str:
+    """The bytes of a direction over all rounds; where they were coded, so and raw."""
+    raw, coded = (sum(row.get(f"{kind}bytes_{direction}") or 0 for row in run.rows) for kind in ("", "coded_"))
+    return f"{size(coded)} coded, {size(raw)} raw" if coded and coded != raw else size(raw)
+
+
 def headings(run: RecordedRun) -> dict[str, str]:
     """All columns with those of few labels, whatever shares the experiment names, behind the nearest neighbours."""
     few = {key: name for row in run.rows for key in row if (name := few_labels_name(key))}
@@ -95,10 +103,11 @@ def headings(run: RecordedRun) -> dict[str, str]:
 
 
 def columns(run: RecordedRun) -> Iterator[str]:
-    """The keys to show: those some round has, without one that only repeats the headline accuracy."""
+    """The keys to show: those some round has, without one that only repeats the headline accuracy, or the raw bytes."""
     for key in headings(run):
         present = any(row.get(key) is not None for row in run.rows)
-        repeats = key != "accuracy" and all(_equal(row.get(key), row.get("accuracy")) for row in run.rows)
+        like = key.removeprefix("coded_") if key.startswith("coded_") else "accuracy"
+        repeats = key != like and all(_equal(row.get(key), row.get(like)) for row in run.rows)
         if present and not repeats:
             yield key
 
@@ -123,7 +132,7 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         ("Divergence", "KL between two peers' probabilities in nats, the mean over test samples, pairs and both directions"),
     ]
     return [
-        ("Accuracy", f"{headline(run)} on the global test set, measured {_every(every)}"),
+        ("Accuracy", f"of: {headline(run)}; on the global test set, measured {_every(every)}"),
         *(probe if probed else []),
         *(compared if has_peers(run) else []),
         *(described for key, described in OF_REPRESENTATIONS.items() if any(key in row for row in run.rows)),
@@ -133,7 +142,11 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),
         ("Worst tenth", "the same mean over the tenth of clients with the lowest accuracy"),
         ("Clients", f"{clients}, of which {share:.0%} take part in a round"),
-        ("Bytes", "raw tensor bytes of training exchanges, summed over clients; evaluation is counted apart"),
+        (
+            "Bytes",
+            "of training exchanges, summed over clients: raw, as the tensors are; coded, as codecs made them smaller and as "
+            "the figure has them; evaluation is counted apart",
+        ),
         ("Seed", f"{run.seed}; one run is one draw: compare methods over several seeds"),
     ]
 
@@ -169,7 +182,7 @@ def cell(key: str, value: object) -> str:
         return "" if value is None else str(value)
     if is_share(key):
         return f"{100 * value:.1f} %"
-    if key.startswith("bytes"):
+    if "bytes" in key:
         return size(value)
     if key == "seconds":
         return duration(value)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from run_rows import MakeRun, rows_of
 
@@ -17,8 +19,8 @@ from fedkd import Experiment
 from fedkd.errors import InputError
 from fedkd.runs.curves import check_measured
 from fedkd.runs.peers_plot import accuracies_of, has_peers, peer_names, peers
-from fedkd.runs.plots import convergence, partition
-from fedkd.runs.recorded import RecordedRun
+from fedkd.runs.plots import convergence, draw_convergence, partition, styled_figure
+from fedkd.runs.recorded import RecordedRun, group_seeds
 
 pytestmark = pytest.mark.slow  # drawing takes half a second and more
 
@@ -34,6 +36,29 @@ def test_convergence_draws_png_and_svg_with_three_panels(tmp_path: Path, make_ru
     assert "<text" not in drawing  # glyphs are drawn, so no font is needed to read it
     for words in ("fedx (mean of 2 seeds, 95 % band)", "local", "test accuracy", "time (s)"):
         assert words in drawing
+
+
+def test_many_long_lines_fit_and_nothing_is_drawn_over_anything(make_run: MakeRun) -> None:
+    """Eight strategies whose accuracies are of two kinds, seeds far apart, uploads from 1 kB to 10 GB."""
+    runs = []
+    for number in range(8):
+        whose = "linear probe of the encoder, at the server" if number % 2 else "clients' own main classifiers, mean"
+        for seed in (0, 1):
+            rows = [{**row, "accuracy_of": whose} for row in rows_of(0.1, 0.9 if seed else 0.1, 1.0, up=10 ** (number + 3))]
+            runs.append(make_run(f"{number}-{seed}", strategy=f"a_long_name_of_strategy_{number}", seed=seed, rows=rows).path)
+    with styled_figure(11.0, 3.7) as figure:
+        draw_convergence(figure, group_seeds([RecordedRun.read(path) for path in runs]))
+        FigureCanvasAgg(figure).draw()
+        legend = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1 and legend.y0 >= figure.bbox.y0
+        assert sum("linear probe" in text.get_text() for text in figure.legends[0].get_texts()) == 4
+        for axis in figure.axes:
+            spans = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+            within = sorted((span.x0, span.x1) for span in spans if axis.bbox.x0 <= span.x0 and span.x1 <= axis.bbox.x1)
+            assert len(within) >= 2
+            assert all(first[1] < second[0] for first, second in pairwise(within))
+            bands = [path.vertices[:, 1] for band in axis.collections for path in band.get_paths()]
+            assert min(map(min, bands)) >= 0 and max(map(max, bands)) <= 1
 
 
 @pytest.mark.slow

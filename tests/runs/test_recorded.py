@@ -9,7 +9,7 @@ import pytest
 from run_rows import MakeRun, rows_of
 
 from fedkd.errors import InputError
-from fedkd.runs.curves import accuracy_name, curve
+from fedkd.runs.curves import accuracy_name, curve, measures
 from fedkd.runs.recorded import RecordedRun, find_runs, group_seeds
 from fedkd.runs.statistics import duration, mean_interval, percent, size, summary
 
@@ -88,10 +88,11 @@ def test_curves_are_means_over_seeds_against_sums(make_run: MakeRun) -> None:
     assert line.seconds.tolist() == [2.0, 4.0]
 
 
-def test_the_axis_names_the_measure(make_run: MakeRun) -> None:
-    probed = [{**row, "probe_accuracy": row["accuracy"]} for row in rows_of(0.1, 0.2)]
+def test_the_axis_names_the_measure_and_the_legend_does_where_they_differ(make_run: MakeRun) -> None:
+    probed = [{**row, "accuracy_of": "linear probe of the encoder, at the server"} for row in rows_of(0.1, 0.2)]
     groups = group_seeds([RecordedRun.read(make_run("probed", rows=probed).path)])
-    assert accuracy_name(groups, "accuracy") == "linear-probe accuracy"
+    assert accuracy_name(groups, "accuracy") == "test accuracy\n(linear probe of the encoder, at the server)"
     groups += group_seeds([RecordedRun.read(make_run("direct", strategy="fedavg", rows=rows_of(0.1, 0.2)).path)])
     assert accuracy_name(groups, "accuracy") == "test accuracy"
+    assert measures(groups, "accuracy") == ["linear probe of the encoder, at the server", "classifier"]
     assert accuracy_name(groups, "knn_accuracy") == "kNN accuracy"
