@@ -36,6 +36,7 @@ def main() -> None:
     from click.exceptions import ClickException
 
     os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # Flower reads it when it is imported
     _show_notices()
     try:
         code = app(standalone_mode=False)

@@ -59,4 +59,8 @@ def _data() -> Iterator[Finding]:
 
 
 def _telemetry() -> Finding:
-    return Finding("telemetry", True, "fedkd has none; FLWR_TELEMETRY_ENABLED=0 switches Flower's off")
+    return Finding(
+        "telemetry",
+        True,
+        "none: fedkd has none and starts Ray without; where you start Flower's own programs, set FLWR_TELEMETRY_ENABLED=0",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -161,6 +162,15 @@ def test_resume_takes_nothing_away_where_there_is_no_checkpoint(fedkd: Fedkd) ->
     done = fedkd("fedkd run --resume old")
     assert done.code == 2 and "no complete checkpoint" in done.err
     assert Path("old/metrics.jsonl").read_text() == '{"round": 0}\n'
+
+
+def test_the_command_reports_to_nobody(fedkd: Fedkd, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, given in (("0", None), ("1", "1")):  # whoever asks for Flower's telemetry gets it
+        monkeypatch.delenv("FLWR_TELEMETRY_ENABLED", raising=False)
+        if given:
+            monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", given)
+        fedkd("fedkd --help")
+        assert os.environ["FLWR_TELEMETRY_ENABLED"] == name
 
 
 def test_an_unexpected_error_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

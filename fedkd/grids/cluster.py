@@ -50,14 +50,13 @@ def _start(address: str, num_cpus: int) -> None:
     if address:
         check_answers(address)
     else:
-        where["include_dashboard"] = False
         keep_token_out_of_home()
     # Ray would say at length that its clusters have a token.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), _environment(RAY_USAGE_STATS_ENABLED="0"):
+    with warnings.catch_warnings(), _environment(RAY_USAGE_STATS_ENABLED="0"), without_dashboard() as no_dashboard:
         warnings.simplefilter("ignore")
         try:
-            ray.init(**where, log_to_driver=False, configure_logging=False)
+            ray.init(**where, **({} if address else no_dashboard), log_to_driver=False, configure_logging=False)
         except (ConnectionError, SystemExit) as error:  # Ray ends the process where a cluster is gone
             raise _no_ray(address, str(error).splitlines()[0]) from None
 
@@ -91,6 +90,23 @@ def keep_token_out_of_home() -> None:
     """
     if not os.environ.get("RAY_AUTH_TOKEN_PATH") and not (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+@contextmanager
+def without_dashboard() -> Iterator[dict[str, Any]]:
+    """Arguments of ``ray.init`` with which no dashboard process starts, not even the one that is left of it without pages.
+
+    With usage reports off, that one still asks the metadata servers of three clouds where it is (http://169.254.169.254), for
+    a report that is never made. Ray does without it where it cannot have its port, as the one that is taken here.
+    """
+    log = logging.getLogger("ray._private.services")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        level = log.level
+        log.setLevel(logging.CRITICAL)  # that the port is taken is no news
+        try:
+            yield {"include_dashboard": False, "dashboard_host": "127.0.0.1", "dashboard_port": taken.getsockname()[1]}
+        finally:
+            log.setLevel(level)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.clientapp import ClientApp
@@ -54,3 +55,23 @@ def test_a_worker_without_gpus_sees_none(gpus: bool, visible: str, monkeypatch: 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     ClientWorker(ClientApp(), 1, {}, imports=[], gpus=gpus)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_ray_is_started_without_reports_and_without_a_process_that_looks_for_clouds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def init(**arguments: Any) -> None:
+        asked.update(arguments, usage=os.environ["RAY_USAGE_STATS_ENABLED"])
+        with pytest.raises(OSError), socket.create_server(("127.0.0.1", arguments["dashboard_port"])):
+            raise AssertionError("the dashboard could have had its port")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with cluster.connected("", actors=1, num_cpus=1, num_gpus=0):
+        pass
+    assert asked["usage"] == "0"
+    assert asked["include_dashboard"] is False
+    assert asked["dashboard_host"] == "127.0.0.1"
