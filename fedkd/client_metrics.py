@@ -11,8 +11,29 @@ NAME = re.compile(r"[A-Za-z0-9_][\w .:/+-]{0,99}", re.ASCII)
 #: Names that a round's row or a client's line gives a meaning of its own.
 OWNED = frozenset(
     {
-        *("round", "client", "clients", "status", "reason", "weight", "seconds", "failures", "accuracy", "accuracy_of"),
-        *("peer_clients", "peer_accuracies", "peer_divergence", "agreement", "rolled_back", "late_used", "evaluation_bytes"),
+        *(
+            "round",
+            "client",
+            "clients",
+            "status",
+            "reason",
+            "weight",
+            "seconds",
+            "failures",
+            "accuracy",
+            "accuracy_of",
+            "epsilon_of",
+        ),
+        *(
+            "peer_clients",
+            "peer_accuracies",
+            "peer_divergence",
+            "agreement",
+            "rolled_back",
+            "rolled_back_reason",
+            "late_used",
+            "evaluation_bytes",
+        ),
         "evaluation_failures",
     }
 )

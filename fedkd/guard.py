@@ -10,6 +10,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from fedkd.client_metrics import check_metrics
+from fedkd.finite import MAX_MAGNITUDE
 from fedkd.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.outliers import too_far, too_heavy
 from fedkd.server import Server
@@ -24,8 +25,6 @@ SLACK_BYTES = 65_536
 #: How many bytes a tensor may take beside the arrays: so many times its name, and so many bytes: lines of a manifest and of
 #: the notes of a chain of codecs.
 LINES, LINE_BYTES = 16, 1024
-#: No weight, logit or feature of a net that trains is larger.
-MAX_MAGNITUDE = 1e6
 #: By how much a row of probabilities may miss the sum of one: half precision does.
 TOLERANCE = 1e-2
 

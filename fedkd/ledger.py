@@ -11,6 +11,8 @@ from fedkd.privacy import EVERYTHING_OF_A_CLIENT, gaussian_epsilon
 from fedkd.protection import NOISED
 from fedkd.settings import Privacy
 
+#: In the server's memory: how many tables a client has released, by its id.
+RELEASES = "releases/"
 #: In every row beside ``epsilon`` and ``delta``: a number without its neighbours says nothing.
 EPSILON_OF = f"all uploads so far of the client that sent most; neighbours: {EVERYTHING_OF_A_CLIENT}, replaced"
 
@@ -28,9 +30,9 @@ class Ledger:
         An upload that was lost counts too: somebody may have seen it. Empty before the first release.
         """
         for client, schema in asked.items():
-            tables, key = sum(spec.space == NOISED for spec in schema.values()), f"releases/{client}"
+            tables, key = sum(spec.space == NOISED for spec in schema.values()), f"{RELEASES}{client}"
             self._memory[key] = int(self._memory.get(key, 0)) + tables
-        most = max((int(self._memory[key]) for key in self._memory if key.startswith("releases/")), default=0)
+        most = max((int(self._memory[key]) for key in self._memory if key.startswith(RELEASES)), default=0)
         if not most:
             return {}
         epsilon = gaussian_epsilon(self._privacy.noise_multiplier, most, self._privacy.delta)

@@ -29,6 +29,8 @@ def failure_of(rows: Sequence[Row]) -> str:
     "no client's upload counted in any round (round 1, client 4: OSError: disk full)"
     """
     trained = [row for row in rows if row["round"] > 0]
+    if trained and all(row.get("rolled_back") and row.get("clients_ok") for row in trained):
+        return f"no round's uploads could be used (round {trained[0]['round']}: {trained[0].get('rolled_back_reason')})"
     if trained and all(map(is_lost, trained)):
         return f"no client's upload counted in any round (round {trained[0]['round']}, {_reason(trained[0], 'failures')})"
     asked = [row for row in trained if row.get("evaluation_bytes")]

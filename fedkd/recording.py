@@ -95,6 +95,7 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
     memory = RecordDict()
     run.server.memory.write(memory)
     parts = {"server": memory, "broadcast": to_records(run.common), **run.courier.save(), **run.latecomers.save()}
+    parts |= run.rollback.save()
     parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.personal.items()}
     if isinstance(run.courier.grid, JobGrid):
         parts |= {f"client/{node}": state for node, state in run.courier.grid.states().items()}
@@ -120,6 +121,7 @@ def restore(run: Run, directory: RunDirectory) -> None:
     run.personal = {c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")}
     run.courier.restore(checkpoint.parts)
     run.latecomers.restore(checkpoint.parts)
+    run.rollback.restore(checkpoint.parts)
     if isinstance(run.courier.grid, JobGrid):
         states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
         run.courier.grid.restore(states)

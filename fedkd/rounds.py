@@ -28,6 +28,7 @@ from fedkd.protection import agreed_facts, check_protected
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import with_arrays
 from fedkd.rehearsal import rehearse
+from fedkd.rollback import Rollback
 from fedkd.server import Server
 from fedkd.upload_schemas import upload_schemas
 
@@ -51,7 +52,7 @@ class Run:
         up = ServerEnd("uplink", self.strategy.uplink(experiment))
         down = ServerEnd("downlink", self.strategy.downlink(experiment))
         self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
-        self.latecomers = Latecomers(experiment.late_rounds)
+        self.latecomers, self.rollback = Latecomers(experiment.late_rounds), Rollback()
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
@@ -147,8 +148,10 @@ class Run:
             self.courier.settle(in_time, received.uploads)
             uploads = self.latecomers.join(received.uploads, round)
             self.latecomers.keep(received.late_uploads)
-            if uploads:
-                self._announce(self.strategy.server_update(self.server, uploads))
+            self.rollback.enter(self, received)
+            answer = self.rollback.answer_to(self, uploads) if uploads else None
+            if answer is not None:
+                self.announce(answer)
         self.server.release(kept=False)
         self.books.enter(received)
         self.books.row |= self.server.reported
@@ -157,9 +160,9 @@ class Run:
             self.books.row |= Ledger(self.experiment.privacy, self.server.memory).enter(asked)
         if self.experiment.late_rounds:
             self.books.row["late_used"] = len(uploads) - len(received.uploads)
-        self._cohort = list(received.uploads)
+        self._cohort = list(received.uploads) if answer is not None else []
 
-    def _announce(self, answer: Knowledge | Mapping[int, Knowledge]) -> None:
+    def announce(self, answer: Knowledge | Mapping[int, Knowledge]) -> None:
         """What is broadcast from now on: copies, as nets that the tensors may belong to are used again."""
         if isinstance(answer, Knowledge):
             self.common, self.personal = answer.copy(), {}
@@ -196,7 +199,7 @@ class Run:
 
     def _first_broadcast(self) -> None:
         with seeded(derive(self.experiment.seed, 0, "server", "torch")):
-            self._announce(self.strategy.first_broadcast(self.server))
+            self.announce(self.strategy.first_broadcast(self.server))
         if self._initial_arrays:
             self.adopt(self._initial_arrays)
         self.server.release(kept=False)

@@ -104,6 +104,13 @@ class Strategy(FlowerStrategy):
         """What clients get before round 1, one for all or one per client id. Default: nothing."""
         return Knowledge()
 
+    def broadcast_again(self, server: Server) -> Knowledge | Mapping[int, Knowledge] | None:
+        """What clients get after a broadcast that all failed on. The server is as it was before. Default: what they got then.
+
+        A strategy that broadcasts changes gives the whole here: clients may have taken up the one that is withdrawn.
+        """
+        return None
+
     def check(self, experiment: Experiment) -> None:
         """Raise InputError if the experiment does not give what is needed. Default: ``needs``, the same for every setting."""
         self.needs.check(type(self).__name__, experiment)

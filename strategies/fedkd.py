@@ -80,6 +80,10 @@ class FedKD(Strategy):
         """All weights of the mentee."""
         return all_weights(shared_net(server, keep=True))
 
+    def broadcast_again(self, server: Server) -> Knowledge:
+        """All weights, whatever a client has heard since."""
+        return all_weights(shared_net(server, keep=True), int(server.memory.get("version", 0)))
+
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """The mentee's tensors, whole or in factors."""
         return parts_schema(shared_net(server, keep=True))

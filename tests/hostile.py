@@ -19,7 +19,7 @@ Where = tuple[str, int, int]
 
 class HostileGrid(JobGrid):
     """Runs honest clients in this process. The nodes in ``changes`` run nothing: to one kind of message they answer what node
-    0 answers, changed, and to no other do they answer at all.
+    0 answers, changed, and to no other do they answer at all, once they have joined.
     """
 
     def __init__(self, where: Where, changes: Mapping[int, Change]) -> None:
@@ -30,8 +30,9 @@ class HostileGrid(JobGrid):
     def run_jobs(self, messages: Sequence[Message], deadline: float | None) -> Iterator[Message]:
         for message in messages:
             node, asked = message.metadata.dst_node_id, message.content["fedkd.instruction"]
-            here = (message.metadata.message_type, asked["round"], asked["exchange"]) == self._where
-            if node not in self._changes:
+            kind = message.metadata.message_type
+            here = (kind, asked.get("round"), asked.get("exchange")) == self._where
+            if node not in self._changes or kind.startswith("query"):
                 reply = message_from_plain(run_client(self.client_app, message, self.context(node)))
                 if here and not node:
                     self.legal = reply.content
