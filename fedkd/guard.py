@@ -10,8 +10,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from fedkd.client_metrics import check_metrics
-from fedkd.finite import MAX_MAGNITUDE
-from fedkd.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.knowledge import MAX_MAGNITUDE, Knowledge, TensorSpec, UpTo
 from fedkd.outliers import too_far, too_heavy
 from fedkd.server import Server
 from fedkd.settings import Guarding

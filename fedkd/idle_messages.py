@@ -28,7 +28,9 @@ def tell_idle_messages(experiment: Experiment) -> None:
     Raises:
         InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
     """
-    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan"} & given_keys(experiment, None)
+    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio"} & given_keys(
+        experiment, None
+    )
     if asked or not experiment.evaluate_clients:
         functions, federation = experiment.functions(), experiment.federation()
         server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
@@ -51,7 +53,7 @@ def _refuse_unseen(server: Server) -> None:
 
 
 def idle_messages(server: Server) -> Iterator[Unused]:
-    """The keys about messages that do nothing: codecs without anything to code, attacks and faults without a target."""
+    """The keys about messages that do nothing: codecs, attacks, faults and limits without a target."""
     experiment = server.experiment
     first = server.experiment.strategy.first_broadcast(server)
     broadcasts = [first] if isinstance(first, Knowledge) else list(first.values())
@@ -72,6 +74,8 @@ def idle_messages(server: Server) -> Iterator[Unused]:
             yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
     if not sent:
         yield Unused("faults.nan", said)
+    if "weights" not in sent:
+        yield Unused("guard.step_ratio", f"{said}, and a step is one of weights")
 
 
 def schemas(server: Server) -> Iterator[Mapping[str, TensorSpec]]:

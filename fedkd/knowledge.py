@@ -21,6 +21,8 @@ DTYPES = {
         *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
     )
 }
+#: No weight, logit or feature of a net that trains is larger.
+MAX_MAGNITUDE = 1e6
 
 
 @dataclass(frozen=True, eq=False)

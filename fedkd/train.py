@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd.data import Samples, augment, normalise
 from fedkd.errors import TrainingError
+from fedkd.knowledge import MAX_MAGNITUDE
 from fedkd.optimizer_state import trainable
 from fedkd.randomness import derive
 
@@ -175,7 +176,8 @@ def fit(
         the sample-weighted mean of each part, and of their sum as ``loss``.
 
     Raises:
-        TrainingError: naming who, the round, the epoch and the batch of the first loss that is not finite.
+        TrainingError: naming who, the round, the epoch and the batch of the first loss that is not finite, or the weight that
+            the last step left beyond all sense.
     """
     settings = data.work.settings
     if len(data) == 0:
@@ -194,7 +196,9 @@ def fit(
         if after_step:
             after_step()
         sizes.append(len(batch))
-    return _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or 1)
+    losses = _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or 1)
+    _check_weights(net, data.work.where)
+    return losses
 
 
 def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:
@@ -211,6 +215,14 @@ def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
     optimizer.step()
     return logged
+
+
+def _check_weights(net: nn.Module, where: str) -> None:
+    """The last step has no loss behind it that would tell: what it made is looked at. One look at the device."""
+    trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
+    largest = float(torch.stack([parameter.abs().amax().float() for parameter in trained]).amax()) if trained else 0.0
+    if not largest <= MAX_MAGNITUDE:
+        raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
 
 
 def _summary(names: list[str], logged: Tensor, sizes: Tensor, data: Split, epochs: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from fedkd.runs.files import plain
 
 #: Strategy -> what it needs beside the settings below, and the exchanges of a round whose replies are changed.
 SHOWN: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "fedavg": ({"uplink": ("delta", "int8", "deflate")}, (0,)),
+    "fedavg": ({"uplink": ("delta", "deflate")}, (0,)),
     "fd": ({}, (0,)),
     "fedproto": ({}, (0,)),
     "fedmd": ({"public": 20}, (0, 1)),

@@ -240,3 +240,9 @@ def test_unlabelled_samples_are_left_out_where_labels_count() -> None:
     data = split([1, 2, 3, 4])
     hidden = Samples(data.samples.images, torch.tensor([0, -1, -1, 1]), data.samples.indices, torch.zeros(1), torch.ones(1), 2)
     assert seen(Split(hidden, data.work, data.rng).labelled(), batch_size=4)[0] in ([0, 3], [3, 0])
+
+
+def test_a_last_step_that_runs_away_is_told_too() -> None:
+    """The loss before it was finite: the mean pixel, 3, which is the gradient too."""
+    with pytest.raises(TrainingError, match=r"^client 3, round 7: its last step left a weight of 3e\+09; lower train.lr"):
+        fit(Weight(), split([2, 4], lr=1e9), mean_output)

@@ -80,3 +80,10 @@ def test_a_bound_on_the_step_refuses_who_runs_away_and_nobody_else() -> None:
     assert simulate(far).metrics[1]["clients_failed"] == 1
     assert "over guard.step_ratio = 100 times the median" in next(iter(simulate(far).metrics[1]["failures"].values()))
     assert simulate(experiment("fedavg", guard={"step_ratio": 100.0})).metrics[1]["clients_ok"] == 6
+
+
+def test_a_bound_on_the_step_where_no_weights_are_sent_is_told() -> None:
+    with pytest.raises(
+        InputError, match=r"guard\.step_ratio = 50\.0 does nothing here: clients send .*, and a step is one of weights"
+    ):
+        simulate(experiment("fd", guard={"step_ratio": 50.0}))
