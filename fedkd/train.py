@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 
 from fedkd.data import Samples, augment, normalise
 from fedkd.errors import TrainingError
-from fedkd.knowledge import MAX_MAGNITUDE
 from fedkd.optimizer_state import trainable
 from fedkd.randomness import derive
+from fedkd.trained import check_weights, mean_losses
 
 if TYPE_CHECKING:
     from fedkd.settings import Training
@@ -196,8 +195,8 @@ def fit(
         if after_step:
             after_step()
         sizes.append(len(batch))
-    losses = _summary([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data, epochs or 1)
-    _check_weights(net, data.work.where)
+    losses = mean_losses([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data.work.where, epochs or 1)
+    check_weights(net, data.work.where)
     return losses
 
 
@@ -215,29 +214,6 @@ def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
     optimizer.step()
     return logged
-
-
-def _check_weights(net: nn.Module, where: str) -> None:
-    """The last step has no loss behind it that would tell: what it made is looked at. One look at the device."""
-    trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
-    largest = float(torch.stack([parameter.abs().amax().float() for parameter in trained]).amax()) if trained else 0.0
-    if not largest <= MAX_MAGNITUDE:
-        raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
-
-
-def _summary(names: list[str], logged: Tensor, sizes: Tensor, data: Split, epochs: int) -> dict[str, float]:
-    """Means over samples. One look at the device for the whole fit, not one a step."""
-    logged = logged.cpu().double()  # (steps, parts)
-    finite = logged.isfinite().all(dim=1)
-    if not bool(finite.all()):
-        step, steps = int(finite.int().argmin()), math.ceil(len(sizes) / epochs)
-        values = ", ".join(f"{name} {value:g}" for name, value in zip(names, logged[step].tolist(), strict=True))
-        raise TrainingError(
-            f"{data.work.where}, epoch {step // steps + 1}, batch {step % steps + 1}: the loss is not finite ({values}); "
-            "lower train.lr or set train.clip"
-        )
-    weights = sizes.double() / sizes.sum()
-    return dict(zip(names, (weights @ logged).tolist(), strict=True))
 
 
 @torch.inference_mode()
