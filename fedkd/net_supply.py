@@ -6,13 +6,14 @@ are not persistent, attributes, hooks), and its function may change between two 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.errors import InputError, Notice
 from fedkd.knowledge import DTYPES
 from fedkd.nets import ZOO, Net, build_net, copied, load
 from fedkd.randomness import seeded
@@ -68,7 +69,7 @@ def fresh(plan: NetPlan, found: dict[NetPlan, bool]) -> Net:
         return copied(net)
     except (TypeError, RuntimeError) as error:
         raise InputError(
-            f"net {plan.architecture!r} has layers that it had before, and they cannot be copied ({error}): make all layers "
+            f"net {net.architecture!r} has layers that it had before, and they cannot be copied ({error}): make all layers "
             "inside the function"
         ) from None
 
@@ -125,13 +126,19 @@ def _shares_tensors(plan: NetPlan) -> bool:
         one = plan.build()
     with seeded(0):
         other = plan.build()
-    if {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}:
+    shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
+    if shared.issuperset(map(id, one.encoder.parameters())) and shared:
+        said = (
+            f"net {one.architecture!r} is made of the same module at each call: every client and seed starts from its weights"
+        )
+        warnings.warn(said, Notice, stacklevel=2)
+    if shared:
         return True
     first, second = one.state_dict(), other.state_dict()
     if odd := [name for name in {**first, **second} if not _same(first.get(name), second.get(name))]:
         raise InputError(
-            f"net {plan.architecture!r}: {odd[0]} starts from other numbers each time, under the same seed: draw them from "
-            "torch, numpy.random or random, which are seeded, and leave none without"
+            f"net {one.architecture!r}: {odd[0]} starts from other numbers each time, under the same seed: draw them from "
+            "torch, numpy.random or random, whose seeds are set, and initialise every tensor"
         )
     return False
 

@@ -103,10 +103,11 @@ class Net(nn.Module):
             return given
         found = f"a {type(given).__name__}"
         if isinstance(given, Tensor):
-            found = str(tuple(given.shape)) if given.is_floating_point() else f"{given.dtype} of {tuple(given.shape)}"
+            dtype = "" if given.is_floating_point() else f"{given.dtype} of ".removeprefix("torch.")
+            found = f"{dtype}{tuple(given.shape)}"
         if isinstance(self.encoder, Encoder):
             said = f"features that are {found}, not {expected}, one row of out_features numbers for each image"
         else:
             said = f"{found} for {len(images)} images: it must give logits {expected}, one number for each of the {self.width} "
-            said += "classes, floating"
+            said += "classes"
         raise InputError(f"net {self.architecture!r} gives {said}")

@@ -34,8 +34,10 @@ def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some callables of C have none to look at
         return net_options(name, lambda shape, classes, **rest: None, options, given=2)
-    taken = f"net {name!r} takes ({', '.join(parameter.name for parameter in parameters)}), and it is given (shape, classes)"
     by_place = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    all_names = ", ".join([*by_place, *["*"][: len(by_name)], *by_name])
+    taken = f"net {name!r} takes ({all_names}), and it is given (shape, classes) by place"
     if len(by_place) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise InputError(f"{taken}, the image's (C, H, W) and how many classes: {cure}")
     if by_place[:1] == ["classes"] or by_place[1:2] == ["shape"]:
@@ -44,7 +46,7 @@ def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in optional and p.name not in by_place[:2]]
     if lacks := [parameter for parameter in needed if parameter not in known]:
-        raise InputError(f"{taken}: set {', '.join(lacks)} under [net_options.{name!r}], or give it a default")
+        raise InputError(f"{taken}: give {', '.join(lacks)} a default, or a value in its net_options")
     return known
 
 
@@ -63,7 +65,8 @@ def make(name: str, function: Any, shape: tuple[int, int, int], classes: int, op
     """
     made = function(shape, classes, **check_function(name, function, options))
     if not isinstance(made, nn.Module):
-        given = f"the class {made.__name__}, and not an instance" if inspect.isclass(made) else f"a {type(made).__name__}"
+        given = "None" if made is None else f"a {type(made).__name__}"
+        given = f"the class {made.__name__}, and not an instance" if inspect.isclass(made) else given
         raise InputError(f"net {name!r} returned {given}: it must return a torch.nn.Module")
     module = _plain(name, made)
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
@@ -95,7 +98,8 @@ def _inside(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         wrapped: nn.Module = module.module
         return wrapped
-    return module._modules.get("_orig_mod")
+    inner = getattr(module, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else None
 
 
 def _give_shapes(name: str, module: nn.Module, shape: tuple[int, int, int]) -> None:
