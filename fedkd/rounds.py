@@ -186,7 +186,8 @@ class Run:
 
     def adopt(self, arrays: ArrayRecord) -> None:
         """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
-        self.common = with_arrays(self.common, arrays)
+        before, self.common = self.common, with_arrays(self.common, arrays)
+        self.server.take_over(before.tensors, self.common.tensors)
 
     def arrays(self) -> ArrayRecord:
         """The tensors of the common broadcast, as Flower has them."""

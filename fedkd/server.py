@@ -14,7 +14,7 @@ from fedkd import codecs
 from fedkd.errors import InputError, under
 from fedkd.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.knowledge import Knowledge
-from fedkd.nets import Net
+from fedkd.nets import Net, load
 from fedkd.node import Node
 from fedkd.runs.data import class_names
 from fedkd.saved_nets import saved_nets
@@ -41,6 +41,16 @@ class Server(Node):
         A method that goes on from what it sent, as its clients do, goes on from this, or both drift apart.
         """
         return codecs.as_decoded(codecs.chain(self.experiment.strategy.downlink(self.experiment), "downlink"), knowledge)
+
+    def take_over(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+        """What is kept here with the weights ``before`` gets those ``after``: clients were told these in their place."""
+        nets = [net for _, net, keep in self._nets.values() if keep]
+        for module in [*nets, *(module for module, keep in self._modules.values() if keep)]:
+            held = module.state_dict()
+            if held.keys() == before.keys() and all(
+                torch.equal(tensor.cpu(), before[key].cpu()) for key, tensor in held.items()
+            ):
+                load(module, after)
 
     @property
     def name(self) -> str:

@@ -34,7 +34,8 @@ class Codistillation(Strategy):
     until its next checkpoint. In the burn-in, counted in exchanges of the run, nothing travels but what is used after it.
     ``distillation_weight`` is 0 in it and where no checkpoint of others came. ``accuracy`` is the mean of the clients' nets.
     Deviations: the paper's workers read whatever checkpoint is there, and train on meanwhile; here all wait for each other, so
-    that ages are equal and known. The burn-in is a share of the run, there a number of steps.
+    that ages are equal and known. The burn-in is a share of the run, there a number of steps. PFN's code has the divergence the
+    other way round, KL(own || others).
     """
 
     every: Annotated[int, Field(ge=0)] = 0  # steps between checkpoints; 0 = once a round. 50 in PFN's code

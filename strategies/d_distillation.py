@@ -47,7 +47,8 @@ class DDistillation(Strategy):
     it travels as an embedding, for which [privacy] has no mechanism. Lossy codecs round z where it is kept too, and what they
     took is given back a round later: else the mean of all z would wander off.
     Deviations: a step takes a batch of R for a batch of the client's samples, instead of all of R; all of z travels, not a
-    random part. rho is ours; learning rates are those of [train], where the proof lets them fall.
+    random part. rho is ours; learning rates are those of [train], where the proof lets them fall. The optimiser is new each
+    round.
     """
 
     rho: Annotated[float, Field(ge=0)] = 5.0  # weight of the consensus

@@ -32,6 +32,7 @@ class EncoderDistillation(Strategy):
     Deviations: the broadcast is the queue, so there is no first in, first out: the anchors of a batch are all P samples outside
     it. The teacher sees an image as it is, the student a random view of it. It is no average of the student, as in ISD, and no
     finished net: it trains on, so round 1 has no teacher. Heads have no BatchNorm. A client's loss is its own base's beside.
+    The optimisers are new each round.
     ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set; the teacher's is not told.
     """
 

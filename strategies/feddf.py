@@ -49,7 +49,7 @@ class FedDF(Strategy):
     batch_size: Steps = 128  # public samples a step
     lr: Positive = 1e-3  # of Adam
     loss: LogitLossName = "kd"  # of fedkd.distillers
-    temperature: Positive = 1.0  # of the loss, if it has one
+    temperature: Positive = 1.0  # of the loss, if it has one; "kd" is multiplied by its square
     drop_worst: bool = False  # leave out the clients' nets that do badly on the validation set
 
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"

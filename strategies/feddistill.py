@@ -29,7 +29,7 @@ class FedDistill(Strategy):
     A class that no participant holds has no teacher: its samples are taught their label only, as are all in the first round.
     Deviations, each a defect of that repository: the means are of this round's training steps, there of the whole history;
     counts start at 0, there at 1; a class that a client lacks is left out of the mean, there it enters as zeros; buffers are
-    averaged too. Its optional pretraining is left out.
+    averaged too. Its optional pretraining is left out. Its "local epochs" are mini-batches; here epochs are epochs.
     """
 
     alpha: NonNegative = 1.0  # weight of the distillation term; the repository's reg_alpha

@@ -20,7 +20,7 @@ class FedSimCLR(Strategy):
     federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.
     What travels: encoder, projection head and buffers, down and up; |θ| elements each.
     Deviations from SimCLR, all as in FedX's repository: temperature 0.1, SGD, a 256-256 projection head without BatchNorm, and
-    the views of the ``fedx`` preset unless ``data.views`` says otherwise.
+    the views of the ``fedx`` preset unless ``data.views`` says otherwise. The optimiser is new each round, as there.
     """
 
     temperature: Positive = 0.1  # of NT-Xent

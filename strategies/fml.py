@@ -38,7 +38,7 @@ class FML(Strategy):
     alpha: Share = 0.5  # weight of the labels in the local net's loss
     beta: Share = 0.5  # weight of the labels in the meme's loss
     loss: LogitLossName = "kd"  # between the two, of fedkd.distillers
-    temperature: Positive = 1.0  # of that loss, if it has one
+    temperature: Positive = 1.0  # of that loss, if it has one; "kd" is multiplied by its square, which the paper has not
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"
     sends: ClassVar[str] = "weights and buffers of a shared net, both ways"

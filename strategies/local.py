@@ -17,8 +17,8 @@ class Local(Strategy):
 
     Paper: none; the baseline of them all.
     What travels: nothing (0 bytes); nets may differ.
-    ``accuracy`` is the mean over clients on the global test set, as no net is global. The optimiser is new each round, as in
-    the other strategies.
+    ``accuracy`` is the mean over clients on the global test set, as no net is global. The optimiser is new each round, as at
+    clients of FedAvg.
     """
 
     paper: ClassVar[str] = "none (baseline)"

@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
 from test_every_strategy import NAMES, small
 
 from fedkd import Client, Experiment, Knowledge, Server, Strategy, simulate
+from fedkd.app import client_app
 from fedkd.codecs import EXACT, as_decoded, chain
-from fedkd.grids import InProcessGrid
+from fedkd.grids import InProcessGrid, run_app
 from fedkd.memory import Memory
 from fedkd.methods import peer_attention
 from fedkd.registry import strategies
+from fedkd.rounds import Run
 
 #: Who holds something, and its name there. The server is looked at as it was a round ago: its last word is not out yet.
 Place = tuple[str, str]
@@ -112,3 +116,42 @@ def test_a_message_that_says_so_arrives_bit_for_bit() -> None:
         lossy, exact = (as_decoded(chain(names), each) for each in (plain, plain.with_header(**{EXACT: 1})))
         assert not torch.equal(lossy.tensors["w"], net["w"])
         assert all(torch.equal(exact.tensors[key], value) for key, value in net.items())
+
+
+def kept_at_the_server(run: Run) -> list[dict[str, torch.Tensor]]:
+    """The nets that the server keeps with the names of what it broadcasts."""
+    run.server.flush()
+    names = {key.split("/")[1] for key in run.server.memory if key.startswith("net/")}
+    held = [run.server.memory.under(f"net/{name}/") for name in sorted(names)]
+    return [each for each in held if each.keys() == run.common.tensors.keys()]
+
+
+@pytest.mark.slow
+def test_initial_arrays_are_the_servers_too() -> None:
+    """Where a net is broadcast and kept: after a round at next to no learning rate it is what was put in its place."""
+    found = []
+    for name in NAMES:
+        experiment = small(name, rounds=1, train={"lr": 1e-12, "weight_decay": 0.0, "batch_size": 32})
+        run = Run(experiment, InProcessGrid())
+        run._first_broadcast()
+        if not kept_at_the_server(run):
+            continue
+        given = {key: tensor + (1 if tensor.is_floating_point() else 0) for key, tensor in run.common.tensors.items()}
+        arrays = ArrayRecord({key: tensor.float() for key, tensor in given.items()})
+        (kept,) = kept_at_the_server(started(experiment, arrays))
+        assert all(torch.allclose(kept[key].double(), given[key].double(), atol=1e-4) for key in given), name
+        found.append(name)
+    assert set(found) >= {"fedkd", "centralised", "multi_teacher"}
+
+
+def started(experiment: Experiment, arrays: ArrayRecord) -> Run:
+    """A run that began with these arrays, when it is over."""
+    app, runs = ServerApp(), list[Run]()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        runs.append(Run(experiment, grid, initial_arrays=arrays, on_round=lambda row, clients: runs[0].server.flush()))
+        runs[0].execute()
+
+    run_app(app, client_app(), num_supernodes=4, run_config=experiment.to_flat())
+    return runs[0]
