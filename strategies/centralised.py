@@ -20,8 +20,9 @@ class Centralised(Strategy):
     Paper: none; the upper bound of them all.
     What travels: nothing up (0 bytes): the server is given the samples, which is the point of the baseline. Down go the net's
     weights and buffers, |θ| elements a client and round, for clients to score it on their own samples; nothing rests on them.
-    The optimiser is new each round, as at clients of FedAvg. Clients train nothing; the loss of a round is that of the net as they got it, on their own training samples. Public and
-    validation samples stay out of training, so that it sees exactly what the clients of other strategies see together.
+    The optimiser is new each round, as at clients of FedAvg. Clients train nothing; the loss of a round is that of the net as
+    they got it, on their own training samples. Public and validation samples stay out of training, so that it sees exactly what
+    the clients of other strategies see together.
     """
 
     paper: ClassVar[str] = "none (upper bound)"

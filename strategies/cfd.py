@@ -31,8 +31,9 @@ class CFD(Strategy):
     Clients begin every round at the same weights (for an architecture) and need nothing from earlier rounds but the last
     messages, for delta coding, so anyone may sit a round out; what they trained is kept to be evaluated. The server's net
     learns the mean and goes on over the rounds; its predictions are the broadcast (dual distillation).
-    Deviations: deflate instead of CABAC. Epochs, batch size and optimiser are those of [train] in every phase, where each
-    begins with a new one, the server's too (the paper has Adam 1e-3). If the experiment names codecs itself, these run instead, and the bits here say nothing.
+    Deviations: deflate instead of CABAC. Epochs, batch size and optimiser are those of [train] in every phase, each of which
+    begins with a new one, the server's too (the paper has Adam 1e-3). If the experiment names codecs itself, these run instead,
+    and the bits here say nothing.
     """
 
     bits_up: Bits = 1  # b_up, of each quantised probability; 1 = the most likely class, 32 = as they are
