@@ -186,8 +186,7 @@ class Run:
 
     def adopt(self, arrays: ArrayRecord) -> None:
         """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
-        before, self.common = self.common, with_arrays(self.common, arrays)
-        self.server.take_over(before.tensors, self.common.tensors)
+        self.common = self.server.taken_over(self.common, with_arrays(self.common, arrays))
 
     def arrays(self) -> ArrayRecord:
         """The tensors of the common broadcast, as Flower has them."""
