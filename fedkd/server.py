@@ -42,15 +42,15 @@ class Server(Node):
         """
         return codecs.as_decoded(codecs.chain(self.experiment.strategy.downlink(self.experiment), "downlink"), knowledge)
 
-    def take_over(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """What is kept here with the weights ``before`` gets those ``after``: clients were told these in their place."""
+    def taken_over(self, before: Knowledge, after: Knowledge) -> Knowledge:
+        """The broadcast ``after``, once a net that is kept here with the weights of ``before`` has those of ``after`` too."""
         nets = [net for _, net, keep in self._nets.values() if keep]
+        told = before.tensors
         for module in [*nets, *(module for module, keep in self._modules.values() if keep)]:
             held = module.state_dict()
-            if held.keys() == before.keys() and all(
-                torch.equal(tensor.cpu(), before[key].cpu()) for key, tensor in held.items()
-            ):
-                load(module, after)
+            if held.keys() == told.keys() and all(torch.equal(tensor.cpu(), told[key].cpu()) for key, tensor in held.items()):
+                load(module, after.tensors)
+        return after
 
     @property
     def name(self) -> str:
