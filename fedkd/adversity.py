@@ -11,7 +11,7 @@ import torch
 from fedkd.client import Client
 from fedkd.knowledge import Knowledge
 from fedkd.participation import attackers, draw_fault
-from fedkd.protection import SafeToTell, protected
+from fedkd.protection import ClientFailure, protected
 
 
 def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowledge], broadcast: Knowledge) -> Knowledge:
@@ -19,7 +19,7 @@ def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowle
     experiment = client.experiment
     fault = draw_fault(experiment, client.round, client.id)
     if fault == "crash":
-        raise SafeToTell("crashed (simulated)")
+        raise ClientFailure("crashed (simulated)")
     upload = update(client, broadcast)
     if experiment.privacy.noise_multiplier:
         upload = protected(upload, experiment.privacy, partial(_noise_of, client))

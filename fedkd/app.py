@@ -26,7 +26,7 @@ from fedkd.links import ClientEnd
 from fedkd.loaded import forget_data
 from fedkd.memory import Memory
 from fedkd.probe import Probe
-from fedkd.protection import SafeToTell, agreed_facts, reasons_stay
+from fedkd.protection import ClientFailure, agreed_facts, reasons_stay
 from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import Unpacked, from_records, to_records
 from fedkd.run_config import FUNCTION
@@ -207,7 +207,7 @@ def _evaluate(content: RecordDict, context: Context, functions: Functions) -> Re
     client = _open(facts, context, functions)
     experiment = client.experiment
     if experiment.privacy.noise_multiplier and not client.simulated:
-        raise SafeToTell("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
+        raise ClientFailure("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         received = from_records(content, memo=_UNPACKED)

@@ -42,8 +42,8 @@ CURE = "set it to 0, or take a strategy that sends tables of probabilities (see 
 NoiseOf = Callable[[str], torch.Generator | None]
 
 
-class SafeToTell(RuntimeError):
-    """An error that may leave a client under [privacy]: its text holds nothing of any data."""
+class ClientFailure(RuntimeError):
+    """A client failed, and why may be told under [privacy] too: the text holds nothing of any data."""
 
 
 def check_protected(name: str, schemas: Iterable[Mapping[str, TensorSpec]], *, partition: str) -> None:
@@ -80,13 +80,13 @@ def protected(upload: Knowledge, settings: Privacy, noise_of: NoiseOf) -> Knowle
     """What of this upload may leave its client, see the module.
 
     Raises:
-        SafeToTell: it holds something that no noise is defined for. Names are told, values are not.
+        ClientFailure: it holds something that no noise is defined for. Names are told, values are not.
     """
     if bare := sorted(set(upload.spaces.values()) - {NOISED, MADE_CONSTANT}):
-        raise SafeToTell(f"{KEY}: this upload holds {' and '.join(bare)}, for which no noise is defined, so it is not sent")
+        raise ClientFailure(f"{KEY}: this upload holds {' and '.join(bare)}, for which no noise is defined, so it is not sent")
     if upload.header:
         facts = ", ".join(sorted(upload.header))
-        raise SafeToTell(f"{KEY}: this upload's header says {facts}, for which no noise is defined, so it is not sent")
+        raise ClientFailure(f"{KEY}: this upload's header says {facts}, for which no noise is defined, so it is not sent")
     tensors: dict[str, Tensor] = {}
     for name, tensor in upload.tensors.items():
         if upload.spaces[name] == MADE_CONSTANT:
@@ -109,8 +109,8 @@ def reasons_stay(where: str) -> Iterator[None]:
     """Whatever goes wrong in the block is told in full to this machine's log, and to the server only that it did."""
     try:
         yield
-    except SafeToTell:
+    except ClientFailure:
         raise
     except (Exception, SystemExit):
         logging.getLogger("fedkd").exception("%s failed", where)
-        raise SafeToTell(f"{where} failed: as [privacy] is on, the reason stands in its own log only") from None
+        raise ClientFailure(f"{where} failed: as [privacy] is on, the reason stands in its own log only") from None

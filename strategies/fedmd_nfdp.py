@@ -35,8 +35,8 @@ class FedMDNFDP(Strategy):
     What travels: 4 P C bytes up for each client and round, of ``labels`` P bytes (4 P above 256 classes); 4 P C bytes down.
     P public samples of the round, C classes. No sample ids: everybody draws the same ones.
     The unit is one sample of one client. The metrics ``epsilon`` and ``delta`` are each client's own in clients.jsonl; a row
-    has their mean over clients, so look there for the worst. Delta, the share of samples that are drawn, is not small. What
-    the guarantee does not cover: n itself, and a round or hyperparameter chosen by accuracy on samples outside the subset.
+    has the largest of its clients'. Delta, the share of samples that are drawn, is not small. What the guarantee does not
+    cover: n itself, and a round or hyperparameter chosen by accuracy on samples outside the subset.
     Deviations: those of FedMD here (no early stopping, which would spend privacy too; [train]'s batches and optimiser in all
     phases). Of labels the server sends vote shares; these and probabilities are digested by soft cross-entropy.
     """
@@ -90,6 +90,8 @@ class FedMDNFDP(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean of what clients said, every client counting the same."""
         if server.exchange:
+            spent = [upload.metrics for upload in uploads.values() if "epsilon" in upload.metrics]  # none under [privacy]
+            server.report({name: max(each[name] for each in spent) for name in ("epsilon", "delta") if spent}, prefix="")
             return Knowledge()
         saying = SAYINGS[self.knowledge]
         return Knowledge.of(saying.consensus_space, {"consensus": saying.consensus(uploads, server.classes)})

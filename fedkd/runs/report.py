@@ -105,7 +105,7 @@ def headings(run: RecordedRun) -> dict[str, str]:
 def columns(run: RecordedRun) -> Iterator[str]:
     """The keys to show: those some round has, without one that only repeats the headline accuracy, or the raw bytes."""
     for key in headings(run):
-        present = any(row.get(key) is not None for row in run.rows)
+        present = any(row.get(key) is not None and (key != "epsilon" or "epsilon_of" in row) for row in run.rows)
         like = key.removeprefix("coded_") if key.startswith("coded_") else "accuracy"
         repeats = key != like and all(_equal(row.get(key), row.get(like)) for row in run.rows)
         if present and not repeats:

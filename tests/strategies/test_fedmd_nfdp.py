@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from fedkd.strategies.fedmd_nfdp import FedMDNFDP
 from public_runs import client_of, few_samples, server_of, tiny
 
 from fedkd import Knowledge, simulate
+from fedkd.data import Source, load_source
 from fedkd.errors import RunFailed
 from fedkd.privacy import subsample_guarantee
 
@@ -59,8 +61,24 @@ def test_an_epsilon_says_how_many_are_drawn() -> None:
 
 
 def test_an_epsilon_that_no_sample_fits_fails_with_the_reason() -> None:
-    with pytest.raises(RunFailed, match="client 0: InputError: a subsample of 0"):
+    with pytest.raises(RunFailed, match="round 1, client 0: InputError: a subsample of 0"):
         simulate(tiny(FedMDNFDP(epsilon=1e-6)))
+
+
+def test_a_row_has_what_the_worst_of_its_clients_spent() -> None:
+    """Two clients of about 20 and 40 samples, half of which are drawn: log((n + 1) / (n + 1 - n/2)) grows with n."""
+    data = {"source": two_owners, "partition": "natural_id", "public": 15}
+    history = simulate(tiny(FedMDNFDP(private_epochs=1), data=data))
+    own = {line["client"]: line["epsilon"] for line in history.clients if line["round"] == 1}
+    assert len(set(own.values())) == 2
+    assert history.metrics[1]["epsilon"] == max(own.values())
+
+
+def two_owners() -> Source:
+    """Digits, a third of which are one client's."""
+    digits = load_source("digits")
+    owners = (torch.arange(len(digits.train_images)) % 3 > 0).long()
+    return replace(digits, groups=owners)
 
 
 @pytest.mark.parametrize(("knowledge", "up"), [("logits", 800), ("probabilities", 800), ("labels", 20)])
