@@ -5,13 +5,15 @@ Nothing of it lasts: the nets are thrown away, and no random stream of the run i
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from fedkd.data import Samples
-from fedkd.errors import InputError, under
+from fedkd.errors import InputError, Notice, under
 from fedkd.named_nets import nets_of
-from fedkd.nets import ZOO
+from fedkd.nets import ZOO, are_probabilities, changed, unsaved_state
 from fedkd.node import Node
 from fedkd.randomness import seeded
 from fedkd.registry import name_of, names
@@ -46,12 +48,15 @@ def _check(node: Node, architecture: str, images: Tensor) -> None:
     try:
         net = node.fresh_net(architecture=architecture)
         name = net.architecture
+        before = unsaved_state(net)
         for mode in ("train", "eval"):
             what = f"fails in {mode} mode on a batch of normalised images {tuple(images.shape)}"
             with node.work().autocast():
-                wrong = _fault(net.train(mode == "train")(images))
-            if wrong:
+                logits = net.train(mode == "train")(images)
+            if wrong := _fault(logits):
                 raise InputError(f"net {name!r} gives {wrong}")
+        if architecture not in ZOO:
+            _say_what_is_odd(name, changed(before, unsaved_state(net)), logits)
         if not any(parameter.requires_grad for parameter in net.parameters()):
             raise InputError(
                 f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable"
@@ -62,6 +67,16 @@ def _check(node: Node, architecture: str, images: Tensor) -> None:
     except Exception as error:  # whatever a user's own code raises
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"net {name!r} {what}: {said}") from error
+
+
+def _say_what_is_odd(name: str, moved: list[str], logits: Tensor) -> None:
+    if moved:
+        said = f"net {name!r} changes {moved[0]} in a forward pass, which its state dict does not hold"
+        cure = "it is not sent, and starts anew where a net is received: keep it in a persistent buffer (register_buffer)"
+        warnings.warn(f"{said}: {cure}", Notice, stacklevel=2)
+    if are_probabilities(logits):
+        said = f"net {name!r} gives probabilities, it seems, where logits are expected: leave its last softmax away"
+        warnings.warn(said, Notice, stacklevel=2)
 
 
 def _fault(logits: Tensor) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from fedkd.errors import InputError, did_you_mean
@@ -52,6 +54,7 @@ def import_object(path: str) -> Any:
         raise InputError(f'cannot load {path!r}: write "my_module:name", a module and a name in it')
     try:
         with _current_directory_first():
+            _forget_if_changed(module_name)
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
@@ -69,6 +72,26 @@ def path_of(value: Any) -> str:
     name = getattr(value, "__qualname__", "")
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return f"{module}:{name}" if found is value and module != "__main__" else ""
+
+
+#: The file behind a module of the current directory, when it was changed and its size, as it was when it was imported.
+_READ: dict[str, tuple[str, int, int]] = {}
+
+
+def _forget_if_changed(module_name: str) -> None:
+    """Have a module of the current directory imported anew where its file is another, or changed, since a name led to it."""
+    place = Path.cwd().joinpath(*module_name.split("."))
+    file = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    if file is None:
+        return
+    now = (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size)
+    held = sys.modules.get(module_name)
+    where = getattr(held, "__file__", None)
+    if held is not None and ((where and str(Path(where).resolve()) != now[0]) or _READ.get(module_name, now) != now):
+        del sys.modules[module_name]
+        Path(importlib.util.cache_from_source(now[0])).unlink(missing_ok=True)  # it tells sources apart by whole seconds
+        importlib.invalidate_caches()
+    _READ[module_name] = now
 
 
 @contextmanager

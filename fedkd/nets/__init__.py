@@ -8,6 +8,7 @@ from fedkd.nets.heads import HEADS
 from fedkd.nets.load import copied, load, unsaved_buffers
 from fedkd.nets.moving_average import MovingAverage, move_towards
 from fedkd.nets.net import Net
+from fedkd.nets.oddities import are_probabilities, changed, unsaved_state
 from fedkd.nets.outputs import Outputs, features_of, logits_of
 from fedkd.nets.user_net import check_function, name_of
 from fedkd.nets.zoo import ZOO
@@ -24,7 +25,9 @@ __all__ = [
     "Net",
     "NetWithExits",
     "Outputs",
+    "are_probabilities",
     "build_net",
+    "changed",
     "check_branches",
     "check_exits",
     "check_function",
@@ -38,4 +41,5 @@ __all__ = [
     "pooled",
     "scale_gradient",
     "unsaved_buffers",
+    "unsaved_state",
 ]
