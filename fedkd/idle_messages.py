@@ -20,6 +20,7 @@ from fedkd.randomness import seeded
 from fedkd.rehearsal import rehearse
 from fedkd.server import Server
 from fedkd.unused import Unused, given_keys, tell
+from fedkd.upload_schemas import upload_schemas
 
 
 def tell_idle_messages(experiment: Experiment) -> None:
@@ -28,26 +29,27 @@ def tell_idle_messages(experiment: Experiment) -> None:
     Raises:
         InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
     """
-    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio"} & given_keys(
-        experiment, None
-    )
-    if asked or not experiment.evaluate_clients:
+    given = given_keys(experiment, None)
+    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio"} & given
+    unseen = "evaluate_clients" in given and not experiment.evaluate_clients
+    if asked or unseen:
         functions, federation = experiment.functions(), experiment.federation()
         server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
         rehearse(server)
         with seeded(0):
             tell(experiment, asked, idle_messages(server))
-            _refuse_unseen(server)
+            if unseen:
+                _refuse_nets_at_clients_only(server)
         server.release()
 
 
-def _refuse_unseen(server: Server) -> None:
-    """Raise InputError where only clients have nets, and none of them is evaluated. Uploaded nets may yet be the server's."""
+def _refuse_nets_at_clients_only(server: Server) -> None:
+    """Raise InputError where the server has nothing to evaluate, and will have nothing: uploaded nets may yet be its own."""
     experiment = server.experiment
     broadcast = experiment.strategy.first_broadcast(server)
-    if experiment.evaluate_clients or not isinstance(broadcast, Knowledge) or experiment.strategy.predictors(server, broadcast):
+    if not isinstance(broadcast, Knowledge) or experiment.strategy.predictors(server, broadcast):
         return
-    if not any(spec.space == "weights" for schema in schemas(server) for spec in schema.values()):
+    if not any(spec.space == "weights" for schema in upload_schemas(server) for spec in schema.values()):
         name = registry.name_of(type(experiment.strategy))
         raise InputError(f"evaluate_clients = 0: {name} has nets at clients only, so nothing would be evaluated: raise it")
 
@@ -57,7 +59,8 @@ def idle_messages(server: Server) -> Iterator[Unused]:
     experiment = server.experiment
     first = server.experiment.strategy.first_broadcast(server)
     broadcasts = [first] if isinstance(first, Knowledge) else list(first.values())
-    uploads = [_example(schema) for schema in schemas(server)]
+    kinds = {repr(sorted(schema.items())): schema for schema in upload_schemas(server)}  # most clients and exchanges are alike
+    uploads = [_example(schema) for schema in kinds.values()]
     sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
     said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
     for key, examples in (("uplink", uploads), ("downlink", [*broadcasts, *uploads])):
@@ -76,18 +79,6 @@ def idle_messages(server: Server) -> Iterator[Unused]:
         yield Unused("faults.nan", said)
     if "weights" not in sent:
         yield Unused("guard.step_ratio", f"{said}, and a step is one of weights")
-
-
-def schemas(server: Server) -> Iterator[Mapping[str, TensorSpec]]:
-    """What clients owe: of each architecture and at either end of the ids, in the first, second and last exchange and round."""
-    experiment, before = server.experiment, (server.round, server.exchange)
-    nets = {server.architecture_of(client): client for client in reversed(server.clients)}
-    last = experiment.strategy.exchanges_per_round(experiment) - 1
-    for server.round in sorted({1, experiment.rounds}):
-        for server.exchange in sorted({0, min(1, last), last}):
-            for client in sorted({0, *nets.values(), server.clients[-1]}):
-                yield experiment.strategy.upload_schema(server, client)
-    server.round, server.exchange = before
 
 
 def codes_nothing(names: Sequence[str], key: str, examples: Sequence[Knowledge]) -> list[str]:
