@@ -99,6 +99,9 @@ def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
             yield (
                 Unused(f"data.{key}", why) if data.public_source else Unused(f"data.{key}", why, harmless=True, effect=held_out)
             )
+    for field in ("public_per_round", "public_size", "public_samples"):
+        if 0 < data.public < getattr(experiment.strategy, field, 0):
+            yield Unused(f"strategy.{field}", f"there are {data.public} public samples, and all are taken", harmless=True)
     if "validation" not in used:
         yield Unused("data.validation", f"{name} uses no validation set", harmless=True, effect=held_out)
     if "views" not in used:

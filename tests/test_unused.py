@@ -128,6 +128,10 @@ NOTES: list[tuple[dict[str, Any], str]] = [
         {"net_options": {"resnet18": {"width": 4}}},
         'note: net_options.resnet18 = {"width": 4} does nothing here: nobody has this',
     ),
+    (
+        {"strategy": {"name": "cfd", "public_size": 50}, "data": PUBLIC},
+        "note: strategy.public_size = 50 does nothing here: there",
+    ),
     ({"participation": 0.9}, "note: participation = 0.9 does nothing here: that of 4 clients is all of them"),
     ({"enough": 0.9}, "note: enough = 0.9 does nothing here: that of 4 clients is all of them"),
     ({"late_rounds": 1}, "note: late_rounds = 1 does nothing here: in a simulation without faults.straggle"),
