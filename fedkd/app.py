@@ -31,6 +31,7 @@ from fedkd.randomness import derive, seeded, torch_threads
 from fedkd.records import Unpacked, from_records, to_records
 from fedkd.run_config import FUNCTION
 from fedkd.strategy import Strategy
+from fedkd.train import warm_up
 
 #: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
 LIVE_CLIENTS = 32
@@ -75,6 +76,7 @@ def client_app_of(functions: Functions) -> ClientApp:
         with functions.given_only(), _reasons(context, "joining"):
             experiment = _experiment(context, functions)
             facts = agreed_facts(experiment.run_federation.facts, experiment.privacy, simulated=_simulated(context))
+        warm_up()
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 

@@ -92,7 +92,9 @@ class Courier:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
             time.sleep(poll)
         asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
-        replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
+        # On our own grids to load the data is the simulation's time, and no client's.
+        patience = None if isinstance(self.grid, JobGrid) else self._timeout
+        replies = list(self.grid.send_and_receive(asked, timeout=patience))
         refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
         check_data(replies, INSTRUCTION, {node: client for client, node in self._node_of.items()}, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -146,6 +146,12 @@ def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.
         arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
     cls: type[torch.optim.Optimizer] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
     return cls(parameters, **(arguments | overrides))
+
+
+@cache
+def warm_up() -> None:
+    """Load what torch loads at a process's first optimiser: that takes seconds, which are not its first client's own."""
+    torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
 
 
 def fit(

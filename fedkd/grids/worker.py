@@ -82,6 +82,8 @@ class Shared:
 
 #: Flower's records become tensors only where these are imported already, which an app in a script may have left to the driver.
 RECORDS_NEED = ("torch",)
+#: What a library loads at its first use in a process (torch: at the first optimiser): seconds that are no client's own.
+LOADED_LATE = {"torch": "torch._dynamo"}
 
 
 class ClientWorker:
@@ -94,6 +96,8 @@ class ClientWorker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         for name in imports:
             import_module(name)
+            if name in LOADED_LATE:
+                import_module(LOADED_LATE[name])
         self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         self._contexts: dict[int, Context] = {}
         self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it

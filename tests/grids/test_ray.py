@@ -59,6 +59,19 @@ def test_a_client_that_kills_its_actor_twice_is_an_error_and_the_others_are_not(
     with_grid(RayGrid(actors=2), 4, body)
 
 
+def test_what_torch_loads_at_a_first_optimiser_is_loaded_before_the_first_client() -> None:
+    """It takes seconds, by which an honest client would be late."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return answer(message, loaded="torch._dynamo" in sys.modules)
+
+    pytest.importorskip("torch")
+    with RayGrid(actors=1).open(app, 1) as grid:
+        assert answers(list(grid.send_and_receive([grid.create_message(RecordDict(), "query", 0, "")])), "loaded") == [True]
+
+
 @pytest.mark.parametrize("actors", [1, 2])
 def test_a_client_that_hangs_costs_its_timeout_once_and_the_others_nothing(
     actors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
