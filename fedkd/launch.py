@@ -90,9 +90,9 @@ def beside(place: Path, experiment: Experiment) -> dict[Path, Experiment]:
 
 def at(place: Path, experiment: Experiment, *, go_on: bool) -> Launch:
     """A run in this directory. Raises InputError if it is taken: by anything, or with ``go_on`` by something else than it."""
-    from fedkd.runs.place import refuse_if_taken
+    from fedkd.runs.place import holds_run, refuse_if_taken
 
-    launch = Launch(experiment, place, resume=go_on and (place / "experiment.toml").exists())
+    launch = Launch(experiment, place, resume=go_on and holds_run(place))
     if launch.resume:
         refuse_other_experiment(launch)
     else:
@@ -128,17 +128,19 @@ def resumed(path: Path, overrides: Mapping[str, str]) -> Launch:
 def refuse_other_experiment(launch: Launch) -> None:
     """Raise InputError if the directory holds a run of another experiment, data or code than asked for, or was edited."""
     from fedkd.recording import identity_of
+    from fedkd.runs.changes import differences
     from fedkd.runs.directory import RunDirectory
-    from fedkd.runs.identity import changed_since
+    from fedkd.runs.identity import refuse_other
     from fedkd.runs.recorded import RecordedRun
 
     there, now = RecordedRun.read(launch.out), identity_of(launch.experiment, launch.experiment.functions())
     if (launch.out / "checkpoint").is_dir():
         RunDirectory.find(launch.out)
-    for key, (was, is_now) in changed_since(launch.out, there.experiment, now).items():
+    for key, (was, is_now) in differences(there.experiment, now.experiment).items():
         if not key.startswith("engine."):
             told = f"{key} is {was!r} there and {is_now!r} here"
             raise InputError(f"{launch.out} holds a run of another experiment ({told}): give another directory with --out")
+    refuse_other(launch.out, now)
 
 
 def carry_out_all(launches: Sequence[Launch], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:

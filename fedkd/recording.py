@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedkd.rounds import Run
 from fedkd.runs.changes import refuse_changed
 from fedkd.runs.data import RecordedData
 from fedkd.runs.directory import RunDirectory
-from fedkd.runs.identity import Identity, code_of
+from fedkd.runs.identity import Identity, code_of, refuse_other
 from fedkd.runs.logs import CLIENTS, read_clients, read_metrics
 from fedkd.runs.place import only_writer, refuse_if_taken, refuse_without_run
 
@@ -69,7 +70,10 @@ def run_recorded(
 
 def identity_of(experiment: Experiment, functions: Functions) -> Identity:
     """What makes a run of this experiment, here and now, that run and no other."""
-    return Identity(experiment.to_toml(), RecordedData.of(experiment.run_federation), code_of(functions))
+    named = [value for value in vars(experiment.strategy).values() if isinstance(value, str)]
+    losses = {name: recipe for name, recipe in functions.losses.items() if name in named}  # others are there, and not used
+    code = code_of(replace(functions, losses=losses))
+    return Identity(experiment.to_toml(), RecordedData.of(experiment.run_federation), code)
 
 
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
@@ -81,7 +85,8 @@ def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
 def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
     """The directory of an unfinished run, and the run where its last checkpoint left it."""
     directory = RunDirectory.find(path)
-    refuse_changed(path, run.experiment, directory.compare(now))
+    refuse_changed(path, run.experiment, directory.changed(now))
+    refuse_other(path, now)
     restore(run, directory)
     run.prepare()
     directory.take_up(now)

@@ -47,8 +47,11 @@ def _gather(value: Any, texts: dict[str, str]) -> None:
     if not isinstance(value, type | FunctionType):
         if inner := getattr(value, "__func__", None) or getattr(value, "__wrapped__", None):
             return _gather(inner, texts)
-        texts["object"] = f"# an object with {_shown(tuple(sorted(getattr(value, '__dict__', {}).items())))}"
+        for name, held in sorted(getattr(value, "__dict__", {}).items()):
+            _gather_used(name, held, texts, owner="object")
         value = type(value)
+        if not _is_users(value):
+            return None
     name = f"{value.__module__}:{value.__qualname__}"
     if name in texts:
         return None

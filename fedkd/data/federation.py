@@ -85,7 +85,9 @@ class Federation:
     @cached_property
     def label_space(self) -> str:
         """A hex digest of the classes' names in their order: what a label means."""
-        return hashlib.blake2b("\n".join(map(str, self.source.classes)).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(
+            "\n".join(map(str, self.source.classes)).encode("utf-8", "backslashreplace"), digest_size=8
+        ).hexdigest()
 
     @cached_property
     def facts(self) -> dict[str, str]:

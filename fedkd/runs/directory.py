@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, final
 
 from fedkd.errors import InputError, Notice
 from fedkd.runs import checkpoint
-from fedkd.runs.changes import brought_up, write_down
+from fedkd.runs.changes import brought_up, differences, write_down
 from fedkd.runs.checkpoint import Checkpoint
 from fedkd.runs.data import FILE
 from fedkd.runs.environment import environment, packages_since
 from fedkd.runs.files import write_atomically, writing
-from fedkd.runs.identity import CODE, EXPERIMENT, Identity, changed_since, refuse_edited
+from fedkd.runs.identity import CODE, EXPERIMENT, Identity, refuse_edited
 from fedkd.runs.logs import CLIENTS, METRICS, Log, logs_until
 from fedkd.runs.place import refuse_if_taken, refuse_without_run
 from fedkd.runs.representations import FOLDER, representation_files
@@ -80,13 +80,13 @@ class RunDirectory:
         refuse_edited(path, identity)
         return cls(path, identity, {name: Log.of(path / name, extent) for name, extent in last.note["logs"].items()}, last)
 
-    def compare(self, now: Identity) -> dict[str, tuple[Any, Any]]:
-        """See ``changed_since``; nothing of what an earlier fedkd did not record has changed."""
-        return changed_since(self.path, self._identity["experiment"], now) if self._identity else {}
+    def changed(self, now: Identity) -> dict[str, tuple[Any, Any]]:
+        """The keys of the experiment that are no longer what they were, with both values; none where no record tells."""
+        return differences(self._identity["experiment"], now.experiment) if self._identity else {}
 
     def take_up(self, now: Identity) -> None:
         """Go on from the checkpoint: later rows are dropped from the logs, and what has changed is written down."""
-        last, changed = self.load_checkpoint(), self.compare(now)
+        last, changed = self.load_checkpoint(), self.changed(now)
         with writing(self.path):
             for log in self._logs.values():
                 log.cut()

@@ -34,13 +34,21 @@ def versions() -> dict[str, str | None]:
     return {package: _version(package) for package in PACKAGES}
 
 
+def read_environment(path: Path) -> dict[str, Any]:
+    """What a run's ``env.json`` says; nothing where it is missing or damaged, as no result rests on it."""
+    try:
+        found = json.loads((path / "env.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def packages_since(path: Path) -> dict[str, tuple[str | None, str | None]]:
     """Packages that are of another version than when a run's ``env.json`` was written, with both versions."""
-    try:
-        before = json.loads((path / "env.json").read_bytes())["versions"]
-        return {name: (before[name], now) for name, now in versions().items() if before[name] != now}
-    except (OSError, ValueError, LookupError, TypeError):  # it is missing or damaged: nothing can be said
+    before = read_environment(path).get("versions")
+    if not isinstance(before, dict):
         return {}
+    return {name: (before[name], now) for name, now in versions().items() if name in before and before[name] != now}
 
 
 def cpu_model() -> str:

@@ -102,15 +102,11 @@ def refuse_edited(path: Path, recorded: Mapping[str, Any]) -> None:
         raise InputError(f"{path / CODE} is not as the run wrote it: bring its files back from a copy")
 
 
-def changed_since(path: Path, experiment: Mapping[str, Any], now: Identity) -> dict[str, tuple[Any, Any]]:
-    """The keys of a run's experiment that are no longer what they were, with both values.
-
-    Raises InputError where data or code are not those that the run began with.
-    """
+def refuse_other(path: Path, now: Identity) -> None:
+    """Raise InputError where data or code are not those that the run in this directory began with."""
     if (was := RecordedData.read(path)) is not None:
         refuse_other_data(path, was, now.data)
         refuse_other_code(path, read_code(path), now.code)
-    return differences(experiment, now.experiment)
 
 
 def refuse_other_data(path: Path, was: RecordedData, now: RecordedData) -> None:

@@ -28,11 +28,16 @@ def refuse_if_taken(path: Path) -> None:
             raise InputError(f"{path} lies below a file: give another directory with --out")
 
 
+def holds_run(path: Path) -> bool:
+    """Whether a run was written into this directory."""
+    with _as_directory(path):
+        return (path / EXPERIMENT).is_file()
+
+
 def refuse_without_run(path: Path) -> None:
     """Raise InputError unless ``path`` holds a run."""
-    with _as_directory(path):
-        if not (path / EXPERIMENT).is_file():
-            raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a run to --resume")
+    if not holds_run(path):
+        raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a run to --resume")
 
 
 @contextmanager

@@ -35,6 +35,7 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be named "$\\"
     "svg.fonttype": "path",  # glyphs travel with the file
     "pdf.fonttype": 42,
     "svg.hashsalt": "fedkd",  # the same figure gives the same file
@@ -108,7 +109,7 @@ def partition(
         cells.set_ylabel("class")
         cells.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
         if rows <= 30:
-            cells.set_yticks(range(rows), names)
+            cells.set_yticks(range(rows), [drawn_name(name) for name in names])
         cells.spines[:].set_visible(False)
         if clients <= 100:
             totals.bar(range(clients), counts.sum(axis=0), color="#6baed6", width=0.85)
@@ -179,6 +180,17 @@ def _write_counts(axis: Axes, counts: NDArray[np.int64]) -> None:
     for (row, client), count in np.ndenumerate(counts):
         colour = "white" if count > 0.6 * counts.max() else "#222222" if count else "#aaaaaa"
         axis.text(client, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+
+
+def drawn_name(name: str, most: int = 30) -> str:
+    """A user's name as a figure can show it: in one line, not too long, and never a name that legends leave out.
+
+    >>> drawn_name("a\\nb"), drawn_name("x" * 40), drawn_name("_private")
+    ('a b', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…', ' _private')
+    """
+    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(name).split()))
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return f" {text}" if text.startswith("_") else text
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedkd.runs.changes import read_changes
 from fedkd.runs.curves import few_labels_name, headline, is_share
+from fedkd.runs.environment import read_environment
 from fedkd.runs.files import write_atomically
 from fedkd.runs.peers_plot import has_peers
 from fedkd.runs.recorded import RecordedRun
@@ -63,7 +64,7 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(loader=PackageLoader("fedkd.runs", ""), autoescape=True, undefined=StrictUndefined)
-    environment = json.loads((run.path / "env.json").read_text())
+    picture = run.path / "partition.png"
     found = summary(run.rows)
     page = templates.get_template("report.html").render(
         run=run,
@@ -82,9 +83,9 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
         convergence=_inline_svg(run.path / "convergence.svg"),
         peers=_inline_svg(run.path / "peers.svg") if has_peers(run) else "",
         representation=_inline_svg(run.path / "representation.svg") if has_representations(run) else "",
-        partition=base64.b64encode((run.path / "partition.png").read_bytes()).decode(),
+        partition=base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
         failures=list(failures(run)),
-        environment=dict(_flat(environment)),
+        environment=dict(_flat(read_environment(run.path))),
     )
     write_atomically(Path(path), page)
 
@@ -147,6 +148,7 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
             "of training exchanges, summed over clients: raw, as the tensors are; coded, as codecs made them smaller and as "
             "the figure has them; evaluation is counted apart",
         ),
+        *changes(run),
         ("Seed", f"{run.seed}; one run is one draw: compare methods over several seeds"),
     ]
 
@@ -170,6 +172,13 @@ def privacy(run: RecordedRun) -> list[tuple[str, str]]:
             "data: where clients run elsewhere they are not sent",
         ),
     ]
+
+
+def changes(run: RecordedRun) -> Iterator[tuple[str, str]]:
+    """What was changed when the run was gone on with, as (term, description) pairs."""
+    for line in read_changes(run.path):
+        told = {**line.get("keys", {}), **line.get("packages", {})}
+        yield f"After round {line['after_round']}", "; ".join(f"{k} from {v.get('was')} to {v['is']}" for k, v in told.items())
 
 
 def cell(key: str, value: object) -> str:
@@ -204,11 +213,12 @@ def _every(rounds: int) -> str:
 
 
 def _inline_svg(path: Path) -> Markup:
-    """The drawing without the XML prologue, which has no place inside HTML."""
+    """The drawing without the XML prologue, which has no place inside HTML; nothing where there is no drawing."""
     from markupsafe import Markup
 
-    text = path.read_text()
-    return Markup(text[text.index("<svg") :])
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    start = text.find("<svg")
+    return Markup(text[start:] if start >= 0 else "")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedkd.runs.curves import few_labels_name
 from fedkd.runs.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
-from fedkd.runs.plots import COLOURS, LINES, MARKERS, save_figure, styled_figure
+from fedkd.runs.plots import COLOURS, LINES, MARKERS, drawn_name, save_figure, styled_figure
 from fedkd.runs.recorded import RecordedRun
 from fedkd.runs.representations import Representations, read_representations, representation_files
 
@@ -147,7 +147,9 @@ def _scatter(axis: Axes, places: Floats, table: Representations) -> None:
         of_class = places[table.labels == label]
         style: dict[str, Any] = {"color": OF_CLASSES[label % len(OF_CLASSES)], "marker": MARKERS[label % len(MARKERS)]}
         # Drawn as one image: thousands of marks would make the report heavy.
-        axis.scatter(of_class[:, 0], of_class[:, 1], s=14, alpha=0.8, linewidths=0, label=name, rasterized=True, **style)
+        axis.scatter(
+            of_class[:, 0], of_class[:, 1], s=14, alpha=0.8, linewidths=0, label=drawn_name(name), rasterized=True, **style
+        )
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_aspect("equal", adjustable="datalim")

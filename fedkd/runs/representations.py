@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedkd.errors import InputError
+
 #: The folder of a run that holds them.
 FOLDER = "representations"
 
@@ -24,15 +26,19 @@ class Representations:
 
 def representation_files(path: Path) -> dict[int, Path]:
     """The files of a run directory by round, in order."""
-    found = {int(file.stem.removeprefix("round-")): file for file in (path / FOLDER).glob("round-*.safetensors")}
+    files = (path / FOLDER).glob("round-*.safetensors")
+    found = {int(number): file for file in files if (number := file.stem.removeprefix("round-")).isdecimal()}
     return dict(sorted(found.items()))
 
 
 def read_representations(file: Path) -> Representations:
-    """What ``RunDirectory.save_representations`` wrote."""
-    from safetensors import safe_open
+    """What ``RunDirectory.save_representations`` wrote. Raises InputError for a file that is damaged."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, "numpy") as held:
-        features, labels = (held.get_tensor(name) for name in ("features", "labels"))
-        classes = json.loads(held.metadata()["classes"])
+    try:
+        with safe_open(file, "numpy") as held:
+            features, labels = (held.get_tensor(name) for name in ("features", "labels"))
+            classes = json.loads(held.metadata()["classes"])
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is damaged ({error}): delete it, and its round is not drawn") from None
     return Representations(features.astype(np.float64), labels, tuple(classes))
