@@ -99,7 +99,7 @@ def notices(run: Callable[[], History]) -> list[str]:
 
 def test_lost_rounds_are_said_the_first_of_a_row_in_full() -> None:
     said = notices(lambda: simulate(experiment(Failing(first=2, last=6), rounds=8)))
-    assert said == [
+    assert [text for text in said if "upload counted" in text] == [
         f"round 2: no client's upload counted (client 0: {DISK}); all reasons: history.clients",
         "rounds 2 to 3: no client's upload counted",
         "rounds 2 to 5: no client's upload counted",
