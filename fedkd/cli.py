@@ -125,12 +125,14 @@ def plot(
     Seeds of one experiment become their mean with a 95 % band.
     """
     from fedkd.runs.curves import check_measured
+    from fedkd.runs.files import writing
     from fedkd.runs.plots import convergence
     from fedkd.runs.recorded import find_runs, without_failed
 
     found = without_failed(find_runs(runs))
     check_measured(found, metric)
-    files = convergence(found, out, metric=metric)
+    with writing(out, InputError):
+        files = convergence(found, out, metric=metric)
     print_summaries(found, metric, sys.stdout)
     for file in files:
         print(file)

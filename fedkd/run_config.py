@@ -26,7 +26,11 @@ def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any
         InputError: the config names code that was not given.
     """
     tables = unflatten({key: _listed(key, value) for key, value in flat.items() if key not in APP_KEYS})
-    for section in (tables.get("data", {}), *tables.get("net_options", {}).values()):
+    for name in ("data", "strategy", "net_options"):
+        if not isinstance(tables.get(name, {}), dict):
+            raise InputError(f"{name} is a table, not {tables[name]!r}: write {name}.KEY with the key that you mean")
+    sections = (tables.get("data"), *tables.get("net_options", {}).values())
+    for section in (section for section in sections if isinstance(section, dict)):
         section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
     for argument, key, name in _code(tables):
         if getattr(functions, argument) is None or (argument == "nets" and name not in functions.nets):

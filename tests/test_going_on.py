@@ -436,3 +436,10 @@ def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<script" not in page
     assert (tmp_path / "run" / "partition.png").stat().st_size > 1000
+
+
+def test_a_figure_that_cannot_be_written_is_one_line(fedkd: Fedkd, begun: Path) -> None:  # noqa: F811
+    done = fedkd(f"fedkd plot {begun} --out small.toml/figure.png")
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert "cannot write small.toml: " in line
