@@ -15,6 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+# Beside a clone that is called fedkd, Python would take the clone's folder for the package, unless it finds the package on its path.
+	$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'fedkd-checkout.pth').write_text('$(CURDIR)\n')"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of running

@@ -79,7 +79,7 @@ def table(title: str, rows: list[Row], caption: str) -> Table:
     from rich.text import Text
 
     shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    for name in ("round", "accuracy", "loss", "up", "down", "time", "clients"):
+    for name in ("round", "accuracy", "client accuracy", "loss", "up", "down", "time", "clients"):
         shown.add_column(name, justify="right")
     for row in rows:
         cells = describe(row)
@@ -97,7 +97,8 @@ def describe(row: Row) -> dict[str, str]:
     '500 B (raw 2.0 kB)'
     """
     cells = {
-        "accuracy": "" if row.get("accuracy") is None else f"{100 * row['accuracy']:.1f} %",
+        "accuracy": share(row, "accuracy"),
+        "client accuracy": share(row, "client_accuracy"),
         "loss": "" if row.get("loss") is None else f"{row['loss']:.4g}",
         "up": travelled(row, "up"),
         "down": travelled(row, "down"),
@@ -109,6 +110,11 @@ def describe(row: Row) -> dict[str, str]:
         client, reason = next(iter(reasons.items()))
         clients += f" (client {client}: {reason})"
     return {"round": str(row["round"]), **cells, "clients": clients}
+
+
+def share(row: Row, key: str) -> str:
+    """A fraction in percent; empty where the row has none."""
+    return "" if row.get(key) is None else f"{100 * row[key]:.1f} %"
 
 
 def travelled(row: Row, direction: str) -> str:
