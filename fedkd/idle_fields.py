@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, final
 
+from fedkd.aggregate.robust import dropped
 from fedkd.contrastive import BASES
 from fedkd.distillers import DISTILLERS
+from fedkd.participation import cohort_size
 from fedkd.unused import Unused
 
 if TYPE_CHECKING:
@@ -62,6 +64,30 @@ class Instead(Condition):
         return f"{self.key} takes its place" if getattr(experiment, self.key) else ""
 
 
+@final
+class WithLabels(Condition):
+    """It counts only where the public samples, if there are any, have labels."""
+
+    def idle(self, experiment: Experiment) -> str:
+        """That they have none."""
+        data = experiment.data
+        return "the public samples have no labels" if data.public and not data.public_labels else ""
+
+
+@final
+class OfSomebody(Condition):
+    """A share of the clients of a round that must come to at least one, where an aggregate leaves that many out."""
+
+    def __init__(self, share: str) -> None:
+        self.share = share
+
+    def idle(self, experiment: Experiment) -> str:
+        """That it comes to none."""
+        clients = cohort_size(experiment)
+        share = getattr(experiment.strategy, self.share)
+        return "" if dropped(share, clients) else f"a share of {share} of {clients} clients is none, and nobody is left out"
+
+
 _ON_LOGITS = [name for name, recipe in DISTILLERS.items() if not recipe.needs & {"features", "maps", "images"}]
 _SOFTENED = When("loss", *(name for name in _ON_LOGITS if "temperature" in DISTILLERS[name].option_names))
 _SOFT_BASE = When("base", *(name for name, base in BASES.items() if hasattr(base, "temperature")))  # a field with a default
@@ -72,7 +98,7 @@ IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
     "cfd": {"bits_up": (Instead("uplink"),), "bits_down": (Instead("downlink"),)},
     "cl_ilr": {"temperature": (Unless(beta=1),)},
     "codistillation": {"loss": (Unless(weight=0), Unless(burn_in=1)), "weight": (Unless(burn_in=1),)},
-    "cronus": {"corrupt": (When("aggregate", "trimmed_mean", "spectral_filter"),)},
+    "cronus": {"corrupt": (When("aggregate", "trimmed_mean", "spectral_filter"), OfSomebody("corrupt"))},
     "d_distillation": {"degree": (When("graph", "random_regular"),), "graph": (Unless(rho=0),)},
     "dcm": {"temperature": (Unless(weight=0),)},
     "dgkd": {"drop": (Unless(assistants=()), Unless(balance=0)), "temperature": (Unless(balance=0),)},
@@ -105,8 +131,13 @@ IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
         "temperature": (Unless(weight=0),),
         "teacher_weights": (When("target", "weighted"),),
         "vote_noise": (When("target", "vote"),),
+        "label_weight": (WithLabels(),),
     },
-    "you2017": {"temperature": (Unless(weight=0),), "margin": (Unless(relation_weight=0),)},
+    "you2017": {
+        "temperature": (Unless(weight=0),),
+        "margin": (Unless(relation_weight=0),),
+        "label_weight": (WithLabels(),),
+    },
 }
 
 

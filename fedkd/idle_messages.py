@@ -65,7 +65,7 @@ def idle_messages(server: Server) -> Iterator[Unused]:
     said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
     for key, examples in (("uplink", uploads), ("downlink", [*broadcasts, *uploads])):
         # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
-        known = key == "uplink" or any(example.tensors for example in examples)
+        known = key == "uplink" or experiment.strategy.sends == "nothing" or any(example.tensors for example in examples)
         names = getattr(experiment, key)
         if idle := [name for name in codes_nothing(names, key, examples) if known]:
             yield Unused(key, f"{said}, and {idle[0]} leaves what is sent as it is")

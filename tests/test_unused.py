@@ -96,6 +96,12 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"uplink": "svd", "strategy": "cronus", "data": PUBLIC}, "clients send probabilities here, and svd leaves what is sent"),
     ({"uplink": "top9", "strategy": "cronus", "data": PUBLIC}, "and top9 leaves what is sent as it is"),  # 9 of 10 classes
     ({"uplink": "deflate", "strategy": "local"}, "clients send no tensors here, and deflate leaves what is sent as it is"),
+    ({"downlink": "int8", "strategy": "local"}, 'downlink = ["int8"] does nothing here: clients send no tensors here'),
+    ({"strategy": {"name": "you2017", "label_weight": 0.5}, "data": PUBLIC}, "the public samples have no labels"),
+    (
+        {"strategy": {"name": "cronus", "corrupt": 0.2}, "data": PUBLIC},
+        "a share of 0.2 of 4 clients is none, and nobody is left",
+    ),
     ({"downlink": "top2"}, 'downlink = ["top2"] does nothing here: clients send weights here, and top2 leaves what is sent'),
     ({"strategy": {"name": "dsfl", "exponent": 3.0}, "data": PUBLIC}, "it counts only with strategy.sharpening = power"),
     ({"strategy": {"name": "fedmd", "temperature": 2.0}, "data": PUBLIC}, "it counts only with strategy.loss = kd or "),
