@@ -151,3 +151,28 @@ def test_a_table_is_read_by_sample_id_and_never_by_position() -> None:
         Table(torch.tensor([1, 1]), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="2 rows cannot speak of 1 samples"):
         Table(torch.tensor([1]), torch.zeros(2, 1))
+
+
+def test_what_the_servers_own_net_holds_is_legal_in_its_place() -> None:
+    """A mask of minus infinities, one of a very large number, a gap that is not a number; moved by nobody, and nowhere else."""
+    own = torch.tensor([-torch.inf, torch.inf, torch.nan, -1e9, 0.5])
+    schema = schema_of(Knowledge.of("weights", {"mask": own}))
+
+    def upload(changes: dict[int, float]) -> Knowledge:
+        values = own.clone()
+        for place, value in changes.items():
+            values[place] = value
+        return Knowledge.of("weights", {"mask": values})
+
+    check_upload(upload({}), schema, classes=3)
+    check_upload(upload({4: -2.0, 0: 0.0}), schema, classes=3)
+    for changes, said in (
+        ({4: torch.nan}, "not finite"),
+        ({0: torch.inf}, "not finite"),
+        ({0: torch.nan}, "not finite"),
+        ({2: -torch.inf}, "not finite"),
+        ({3: -2e9}, "beyond"),
+        ({3: 1e9}, "beyond"),
+    ):
+        with pytest.raises(Rejected, match=said):
+            check_upload(upload(changes), schema, classes=3)

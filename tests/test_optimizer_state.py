@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.optimizer_state import optimizer_state, restore_optimizer
+from fedkd.errors import TrainingError
+from fedkd.optimizer_state import optimizer_state, restore_optimizer, trainable
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -36,3 +37,21 @@ def test_a_step_after_restoring_is_the_step_without(
         return net.weight.detach()
 
     assert torch.equal(trained(put_away_after=2), trained(put_away_after=-1))
+
+
+def test_only_what_is_not_frozen_is_trained_and_something_must_be() -> None:
+    net = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2))
+    assert trainable(net, "client 1, round 2") == list(net[1].parameters())
+    with pytest.raises(TrainingError, match="client 1, round 2: there is nothing to train: all parameters are frozen"):
+        trainable(net.requires_grad_(False), "client 1, round 2")
+
+
+@pytest.mark.parametrize("others", [nn.Linear(3, 2), nn.Linear(2, 2, bias=False)])
+def test_state_of_other_parameters_is_not_put_to_these(others: nn.Linear) -> None:
+    """As where what is frozen changed between two rounds."""
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match="the optimiser was kept for other parameters"):
+        restore_optimizer(torch.optim.Adam(others.parameters()), optimizer_state(optimizer))

@@ -53,3 +53,18 @@ def test_stack_names_the_client_that_lacks_the_tensor() -> None:
         stack({3: LOGITS[3], 8: Knowledge.of("logits", {"other": torch.zeros(1)})}, "table")
     with pytest.raises(ValueError, match="no uploads"):
         stack({}, "table")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_mean_of_equal_tensors_is_that_tensor_bit_for_bit(dtype: torch.dtype) -> None:
+    """As a frozen layer: shares of sevenths sum to one but nearly."""
+    frozen = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    uploads = {k: Knowledge.of("weights", {"w": frozen.clone()}, weight=k + 0.3) for k in range(7)}
+    assert torch.equal(weighted_mean(uploads).tensors["w"], frozen)
+
+
+def test_infinities_that_all_have_stay_and_who_counts_for_nothing_adds_nothing() -> None:
+    mask = torch.tensor([-torch.inf, 0.0, 1.0])
+    uploads = {k: Knowledge.of("weights", {"mask": mask + k}, weight=k) for k in (1, 3)}
+    assert weighted_mean(uploads).tensors["mask"].tolist() == [-torch.inf, 2.5, 3.5]
+    assert weighted_mean(uploads, weights=[0, 1]).tensors["mask"].tolist() == [-torch.inf, 3.0, 4.0]
