@@ -61,5 +61,6 @@ def step_of(upload: Knowledge, sent: Knowledge) -> float | None:
             before = sent.tensors.get(name)
             known = before is not None and before.shape == tensor.shape and sent.spaces[name] == "weights"
             change = tensor.float() - before.float() if known and before is not None else tensor.float()
-            squares.append(float(torch.linalg.vector_norm(change.flatten())) ** 2)
+            moved = change[change.isfinite()]  # a mask of minus infinities has not moved
+            squares.append(float(torch.linalg.vector_norm(moved)) ** 2)
     return math.sqrt(sum(squares)) if squares else None

@@ -176,3 +176,8 @@ def test_what_the_servers_own_net_holds_is_legal_in_its_place() -> None:
     ):
         with pytest.raises(Rejected, match=said):
             check_upload(upload(changes), schema, classes=3)
+
+
+def test_a_mask_of_infinities_is_no_step() -> None:
+    mask = Knowledge.of("weights", {"mask": torch.tensor([-torch.inf, 3.0])})
+    assert step_of(mask, Knowledge.of("weights", {"mask": torch.tensor([-torch.inf, -1.0])})) == 4.0

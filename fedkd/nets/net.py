@@ -18,7 +18,8 @@ class Net(nn.Module):
 
     What its maker froze (``requires_grad = False``) stays frozen: ``requires_grad_(True)`` passes over it, optimisers get the
     rest, and a BatchNorm in it is in train mode or not as the module's own ``train()`` says. Frozen tensors travel like all
-    others, as the state dict is sent whole: their bytes count, and their mean is themselves, bit for bit.
+    others, as the state dict is sent whole: their bytes count, their mean is themselves, bit for bit, and a lossy codec rounds
+    them like the rest.
 
     Args:
         architecture: the name it was built by.
