@@ -281,8 +281,8 @@ def test_the_mentee_knows_more_than_a_client_alone_for_fewer_bytes_than_fedavg()
     """Seen on digits, 5 clients of 40 samples, mentors cnn, mentee an mlp of 64-64-10: 88.9 % on the global test set, a cnn
     trained alone 57.0 % (its error: 2.6 %); uploads of 297 kB, where all weights of the mentee are 962 kB.
     """
-    settings = {"nets": "cnn", "shared_net": "mlp", "net_options": {"mlp": {"hidden": [64]}}}
-    found, alone = (simulate(few_samples(name, **settings)) for name in ("fedkd", "local"))
+    mentee = {"shared_net": "mlp", "net_options": {"mlp": {"hidden": [64]}}}
+    found, alone = simulate(few_samples("fedkd", nets="cnn", **mentee)), simulate(few_samples("local", nets="cnn"))
     uploaded = sum(row["bytes_up"] for row in found.metrics)
     assert found.metrics[-1]["accuracy"] > alone.metrics[-1]["accuracy"] + 0.15
     assert uploaded < 0.6 * 10 * 5 * 4 * 4810
