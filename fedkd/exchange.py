@@ -92,9 +92,11 @@ class Courier:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
             time.sleep(poll)
         asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
-        # On our own grids to load the data is the simulation's time, and no client's.
-        patience = None if isinstance(self.grid, JobGrid) else self._timeout
-        replies = list(self.grid.send_and_receive(asked, timeout=patience))
+        if isinstance(self.grid, JobGrid):
+            replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
+            self.grid.restore(self.grid.states())  # who only joined takes no room
+        else:
+            replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
         refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
         check_data(replies, INSTRUCTION, {node: client for client, node in self._node_of.items()}, facts)
