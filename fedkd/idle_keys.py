@@ -107,8 +107,9 @@ def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
     if "views" not in used:
         yield Unused("data.views", f"{name} shows its nets the images themselves here")
     if "representations" not in used:
-        for key in SECTIONS["evaluation"].model_fields:
-            yield Unused(f"evaluation.{key}", f"{name} trains classifiers, and [evaluation] is about encoders without labels")
+        nets = "classifiers" if experiment.strategy.needs.labels else "encoders at clients only"
+        for key in [key for key in SECTIONS["evaluation"].model_fields if key not in used]:
+            yield Unused(f"evaluation.{key}", f"{name} trains {nets}, and this is about an encoder at the server")
 
 
 def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
@@ -124,7 +125,7 @@ def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
         yield Unused("server_net", f"{name} has shared_net for it", harmless=True)
     for value in vars(experiment.strategy).values():  # some name further nets
         taken |= set(value) if isinstance(value, tuple) else {value} if isinstance(value, str) else set()
-    for net in experiment.net_options.keys() - taken:
+    for net in [net for net in experiment.net_options if net not in taken]:
         yield Unused(f"net_options.{net}", "nobody has this net", harmless=True)
 
 

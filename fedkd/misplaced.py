@@ -19,13 +19,14 @@ def refuse_misplaced(tables: Mapping[str, Any], own: Collection[str]) -> None:
         tables: an experiment as a file has it, keys and sections; of what is no table only the name is looked at.
         own: the names of the experiment's own keys and sections.
     """
-    for key in tables.keys() - own:
+    for key in [key for key in tables if key not in own]:
         if homes := [section for section in (*SECTIONS, "strategy") if key in known_in(section, tables)]:
             raise InputError(
                 f"unknown key {key!r}: it is a key of {named(homes)}: move it below that header, as {homes[0]}.{key}"
             )
     for path, table in sections_of(tables):
-        for key in table.keys() - known_in(path, tables):
+        known = known_in(path, tables)
+        for key in [key for key in table if key not in known]:
             if key in own and isinstance(table[key], Mapping):
                 raise InputError(f"unknown key '{path}.{key}': {key} is a section of its own: write its header as [{key}]")
             if key in own:

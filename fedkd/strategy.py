@@ -34,7 +34,7 @@ Listed = BeforeValidator(lambda given: tuple(filter(None, given.split(","))) if 
 
 
 #: What a strategy may use without needing it, by the names that ``Needs.uses`` has.
-USABLE = ("public", "public_labels", "validation", "server_net", "shared_net", "views", "representations")
+USABLE = ("public", "public_labels", "validation", "server_net", "shared_net", "views", "representations", "compared")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class EncoderDistillation(Strategy):
 
     paper: ClassVar[str] = "Abbasi Koohpayegani et al., NeurIPS 2020; Fang et al., ICLR 2021; Tejankar et al., ICCV 2021"
     sends: ClassVar[str] = "embeddings of public samples, down only"
-    needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views", "representations"))
+    needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views",))
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

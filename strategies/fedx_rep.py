@@ -42,7 +42,7 @@ class FedXRep(Strategy):
 
     paper: ClassVar[str] = "none (ours), after Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "embeddings of public samples, both ways"
-    needs: ClassVar[Needs] = Needs(public=True, uses=("views", "representations"))
+    needs: ClassVar[Needs] = Needs(public=True, uses=("views", "compared"))
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

@@ -28,7 +28,7 @@ class LocalEncoders(Strategy):
 
     paper: ClassVar[str] = "none (baseline)"
     sends: ClassVar[str] = "nothing"
-    needs: ClassVar[Needs] = Needs(uses=("views", "representations"))
+    needs: ClassVar[Needs] = Needs(uses=("views",))
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

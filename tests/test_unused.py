@@ -64,6 +64,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"data": {"natural_column": "writer"}}, 'data.natural_column = "writer" does nothing here: data.partition is "dirichlet"'),
     ({"data": {"source": lambda: None, "path": "x"}}, 'data.path = "x" does nothing here: the function of data.source reads'),
     ({"evaluation": {"fine_tune_epochs": 2}}, "evaluation.fine_tune_epochs = 2 does nothing here: fedavg trains classifiers"),
+    (
+        {"evaluation": {"pictured": 9}, "strategy": "fedx_rep", "data": PUBLIC},
+        "fedx_rep trains encoders at clients only, and this",
+    ),
     ({"evaluation": {"label_shares": [0.5]}, "strategy": "local"}, "evaluation.label_shares = [0.5] does nothing here: local"),
     ({"attack": {"name": "noise"}}, 'attack.name = "noise" does nothing here: attack.share is 0: set the share of the clients'),
     ({"attack": {"share": 0.5}}, "attack.share = 0.5 does nothing here: no attack.name says how they attack: set it to one of"),
@@ -257,6 +261,7 @@ TRIED: dict[str, dict[str, Any]] = {
     "views": {"data": {"views": "simclr"}},
     "public_labels": {"data": {"public_labels": True}},
     "representations": {"evaluation": {"label_shares": [0.5]}},
+    "compared": {"evaluation": {"compared": 0}},
 }
 
 
@@ -288,7 +293,8 @@ def test_what_is_refused_makes_no_difference_and_what_is_not_makes_one(name: str
             changed = Experiment(**tiny(name, **tried))
         except InputError as error:
             if "does nothing here" in str(error):
-                idle |= {**tried, "data": {**idle.get("data", {}), **tried.get("data", {})}}
+                for key, value in tried.items():
+                    idle[key] = {**idle.get(key, {}), **value} if isinstance(value, dict) else value
         else:
             assert rows(changed) != usual, tried
     assert rows(Experiment.from_values(tiny(name, **idle))) == usual
