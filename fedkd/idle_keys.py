@@ -37,7 +37,7 @@ def uses(experiment: Experiment) -> set[str]:
     strategy, needs = experiment.strategy, experiment.strategy.needs
     if needs.uses is None and not _shipped(experiment):
         return set(USABLE)
-    if strategy.paper.startswith("none ("):  # a baseline holds out what the one that it is held against uses
+    if strategy.paper.startswith("none (") and not needs.public:  # a baseline holds out what others use
         return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
     plain = any(getattr(strategy, field, True) is False for field in ("own_views", "augmented"))

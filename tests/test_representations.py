@@ -82,7 +82,7 @@ def test_a_self_supervised_row_says_how_good_its_representations_are(simclr: His
 
 
 def test_a_supervised_row_says_none_of_it() -> None:
-    row = simulate(digits("fedavg", rounds=1, evaluation={"fine_tune_epochs": 1})).metrics[1]
+    row = simulate(digits("fedavg", rounds=1)).metrics[1]
     assert not row.keys() & (NEW | TUNED | {"client_cka", "probe_accuracy"})
 
 
@@ -329,7 +329,7 @@ def test_settings_come_back_from_flat_config_and_from_toml(read: Callable[..., E
     for shares in ((), (0.01, 0.1), (0.5,)):
         changed = digits(evaluation={"label_shares": shares})
         assert Experiment.from_flat(changed.to_flat()).evaluation.label_shares == shares
-    assert read("", **{"evaluation.label_shares": "0.2"}).evaluation.label_shares == (0.2,)
+    assert read('strategy = "fedx"', **{"evaluation.label_shares": "0.2"}).evaluation.label_shares == (0.2,)
     assert Experiment().evaluation.model_dump() == {
         "label_shares": (0.01, 0.1),
         "fine_tune_epochs": 0,
