@@ -147,12 +147,14 @@ class Strategy(FlowerStrategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        should_stop: object = None,
     ) -> Result:
         """Run rounds on any Flower grid, from a ServerApp of your own.
 
         ``train_config`` holds the experiment's flat keys (``context.run_config``); ``num_rounds`` and ``timeout`` replace its
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
-        ``evaluate_fn`` gets the arrays of the broadcast each round.
+        ``evaluate_fn`` gets the arrays of the broadcast each round. ``evaluate_config`` and ``should_stop``, which Flower has
+        from 1.43 on, mean nothing here and are refused.
 
         Raises:
             InputError: what can be known to be wrong before round 1.
@@ -161,6 +163,10 @@ class Strategy(FlowerStrategy):
         from fedkd.flower_loop import experiment_of, flower_result
         from fedkd.rounds import Run
 
+        if evaluate_config:
+            raise InputError("evaluate_config: evaluation is part of the experiment: put its keys into train_config")
+        if should_stop is not None:
+            raise InputError("should_stop: all rounds are run: leave it out and set num_rounds")
         experiment = experiment_of(self, train_config).replace(rounds=num_rounds, timeout=timeout)
         run = Run(experiment, grid, initial_arrays=initial_arrays, on_round=lambda row, _: evaluate(row["round"]))
         scores: dict[int, MetricRecord] = {}

@@ -177,3 +177,13 @@ def test_so_does_flowers_loop_after_the_last_round_of_the_config() -> None:
     with pytest.warns(Notice, match="round 1: no client's upload counted"):
         result = in_own_server_app(endless, partial(FlowerStrategy.start, endless.strategy))
     assert not result.arrays and not result.train_metrics_clientapp
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"evaluate_config": ConfigRecord({"batches": 3})}, {"should_stop": lambda: True}],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_start_has_no_use_for_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^{next(iter(given))}: "):
+        Experiment(strategy="fedavg").strategy.start(InProcessGrid(), **given)
