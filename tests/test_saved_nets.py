@@ -43,7 +43,8 @@ def left(place: Path, run: Experiment, nets: Mapping[str, Net]) -> Path:
     (place / "experiment.toml").write_text(run.to_toml())
     RecordedData.of(run.federation()).write(place)
     for name, net in nets.items():
-        save_file(net.state_dict(), place / "nets" / f"{name}.safetensors")
+        weights = {key: tensor.contiguous() for key, tensor in net.state_dict().items()}
+        save_file(weights, place / "nets" / f"{name}.safetensors")
     return place
 
 

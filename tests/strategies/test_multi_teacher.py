@@ -253,7 +253,11 @@ def test_clients_nets_go_up_and_the_student_comes_down() -> None:
 
 
 def test_nothing_goes_up_where_a_finished_run_teaches(finished_run: str) -> None:
-    history = simulate(experiment({"name": "multi_teacher", "teachers": finished_run}, data={"public": 0, "validation": 0}))
+    history = simulate(
+        experiment(
+            {"name": "multi_teacher", "teachers": finished_run}, data={"public": 0, "public_labels": False, "validation": 0}
+        )
+    )
     assert history.metrics[1]["bytes_up"] == 0
     assert history.metrics[1]["bytes_down"] > 0
     assert "client_main_accuracy" not in history.metrics[1]  # no client trains a net
