@@ -41,7 +41,8 @@ def uses(experiment: Experiment) -> set[str]:
         return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
     plain = any(getattr(strategy, field, True) is False for field in ("own_views", "augmented"))
-    return used - {"views"} if plain else used
+    guided = getattr(strategy, "balance", 0) == 1  # by teachers alone, whose labels the samples' own are not
+    return used - ({"views"} if plain else set()) - ({"public_labels"} if guided else set())
 
 
 def idle_engine(experiment: Experiment) -> Iterator[Unused]:
