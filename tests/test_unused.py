@@ -53,6 +53,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"shared_net": "mlp"}, 'shared_net = "mlp" does nothing here: fedavg trains no net that all have in common'),
     ({"data": {"public_labels": True}}, "data.public_labels = true does nothing here: there is no public set: set data.public"),
     ({"data": {**PUBLIC, "public_labels": True}, "strategy": "cronus"}, "cronus uses no labels of public samples"),
+    ({"data": {**PUBLIC, "public_labels": True}, "strategy": "dgkd"}, "dgkd uses no labels of public samples"),
     (
         {"data": {**PUBLIC, "public_source": "digits"}},
         "data.public = 40 does nothing here: fedavg uses no public samples: leave",
@@ -271,7 +272,7 @@ def tiny(name: str, **changes: Any) -> dict[str, Any]:
     data = {"clients": 2, "train_limit": 160, "test_limit": 40, "partition": "shared" if needs.shared_data else "iid"}
     data |= {"public": 30 if needs.public else 0, "validation": 30 if needs.validation else 0}
     options = {"mlp": {"hidden": [8]}, "cnn": {"channels": [4, 8], "hidden": 8}}
-    own = {"fedmoco": {"queue": 64}, "fedprotocl": {"queue": 32, "prototypes": [4]}}
+    own = {"fedmoco": {"queue": 64}, "fedprotocl": {"queue": 64, "prototypes": [4]}}
     table = {"name": name, **own.get(name, {})}
     keys = {"rounds": 2, "nets": "cnn", "net_options": options, "train": {"lr": 0.05, "batch_size": 32}, "strategy": table}
     return {**keys, **changes, "data": {**data, **changes.get("data", {})}}
