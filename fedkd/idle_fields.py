@@ -75,6 +75,19 @@ class WithLabels(Condition):
 
 
 @final
+class Within(Condition):
+    """It counts only after so many rounds, of which there must be more."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def idle(self, experiment: Experiment) -> str:
+        """That the run ends before."""
+        first = getattr(experiment.strategy, self.name)
+        return "" if first < experiment.rounds else f"strategy.{self.name} = {first} rounds, and there are {experiment.rounds}"
+
+
+@final
 class OfSomebody(Condition):
     """A share of the clients of a round that must come to at least one, where an aggregate leaves that many out."""
 
@@ -94,11 +107,15 @@ _SOFT_BASE = When("base", *(name for name, base in BASES.items() if hasattr(base
 
 #: Strategy -> field -> where it does nothing: the first condition that holds is told.
 IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
+    "born_again": {"variant": (Within("generation"),), "label_weight": (Within("generation"),)},
     "byot": {"temperature": (Unless(alpha=0), Unless(distillation_scale=0)), "distillation_scale": (Unless(alpha=0),)},
     "cfd": {"bits_up": (Instead("uplink"),), "bits_down": (Instead("downlink"),)},
     "cl_ilr": {"temperature": (Unless(beta=1),)},
     "codistillation": {"loss": (Unless(weight=0), Unless(burn_in=1)), "weight": (Unless(burn_in=1),)},
-    "cronus": {"corrupt": (When("aggregate", "trimmed_mean", "spectral_filter"), OfSomebody("corrupt"))},
+    "cronus": {
+        "aggregate": (Within("local_rounds"),),
+        "corrupt": (Within("local_rounds"), When("aggregate", "trimmed_mean", "spectral_filter"), OfSomebody("corrupt")),
+    },
     "d_distillation": {"degree": (When("graph", "random_regular"),), "graph": (Unless(rho=0),)},
     "dcm": {"temperature": (Unless(weight=0),)},
     "dgkd": {"drop": (Unless(assistants=()), Unless(balance=0)), "temperature": (Unless(balance=0),)},
@@ -119,6 +136,7 @@ IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
     "fedmd_nfdp": {"subsample": (When("epsilon", 0),)},
     "fedntd": {"temperature": (Unless(beta=0),)},
     "fml": {"loss": (Unless(alpha=1, beta=1),), "temperature": (Unless(alpha=1, beta=1), _SOFTENED)},
+    "fedprotocl": {"prototypes": (Within("warm_up"),), "alpha": (Within("warm_up"),)},
     "kdcl": {"target": (Unless(weight=0),), "temperature": (Unless(weight=0),), "ramp": (Unless(weight=0),)},
     "local_encoders": {"temperature": (_SOFT_BASE,)},
     "mcl": {"soft_temperature": (Unless(soft_vcl_weight=0, soft_icl_weight=0, logit_weight=0), Unless(weight=0))},
@@ -142,9 +160,9 @@ IDLE_FIELDS: dict[str, dict[str, tuple[Condition, ...]]] = {
 
 
 def idle_fields(experiment: Experiment, name: str) -> Iterator[Unused]:
-    """The fields of a strategy of this name that do nothing here. Who gives a term the weight 0 leaves it out on purpose."""
+    """The fields of a strategy of this name that do nothing here. Weights of 0 and short runs are tries made on purpose."""
     for field, conditions in IDLE_FIELDS.get(name, {}).items():
         for condition in conditions:
             if why := condition.idle(experiment):
-                yield Unused(f"strategy.{field}", why, harmless=isinstance(condition, Unless))
+                yield Unused(f"strategy.{field}", why, harmless=isinstance(condition, Unless | Within))
                 break

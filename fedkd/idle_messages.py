@@ -63,12 +63,14 @@ def idle_messages(server: Server) -> Iterator[Unused]:
     uploads = [_example(schema) for schema in kinds.values()]
     sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
     said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
-    for key, examples in (("uplink", uploads), ("downlink", [*broadcasts, *uploads])):
+    nothing_down = experiment.strategy.sends.endswith(("nothing", "nothing down"))
+    for key, examples in (("uplink", uploads), ("downlink", broadcasts if nothing_down else [*broadcasts, *uploads])):
         # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
-        known = key == "uplink" or experiment.strategy.sends == "nothing" or any(example.tensors for example in examples)
+        known = key == "uplink" or nothing_down or any(example.tensors for example in examples)
         names = getattr(experiment, key)
         if idle := [name for name in codes_nothing(names, key, examples) if known]:
-            yield Unused(key, f"{said}, and {idle[0]} leaves what is sent as it is")
+            what = "nothing is broadcast here" if key == "downlink" and nothing_down else said
+            yield Unused(key, f"{what}, and {idle[0]} leaves what is sent as it is")
     if attack := ATTACKS.get(experiment.attack.name):
         if not attack.relabels and not attack.distortions.keys() & sent:
             why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {said}"

@@ -101,7 +101,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"uplink": "svd", "strategy": "cronus", "data": PUBLIC}, "clients send probabilities here, and svd leaves what is sent"),
     ({"uplink": "top9", "strategy": "cronus", "data": PUBLIC}, "and top9 leaves what is sent as it is"),  # 9 of 10 classes
     ({"uplink": "deflate", "strategy": "local"}, "clients send no tensors here, and deflate leaves what is sent as it is"),
-    ({"downlink": "int8", "strategy": "local"}, 'downlink = ["int8"] does nothing here: clients send no tensors here'),
+    ({"downlink": "int8", "strategy": "local"}, 'downlink = ["int8"] does nothing here: nothing is broadcast here'),
+    ({"downlink": "int8", "strategy": "ensemble"}, 'downlink = ["int8"] does nothing here: nothing is broadcast here'),
     ({"strategy": {"name": "you2017", "label_weight": 0.5}, "data": PUBLIC}, "the public samples have no labels"),
     (
         {"strategy": {"name": "cronus", "corrupt": 0.2}, "data": PUBLIC},
@@ -142,6 +143,10 @@ NOTES: list[tuple[dict[str, Any], str]] = [
     (
         {"strategy": {"name": "cfd", "public_size": 50}, "data": PUBLIC},
         "note: strategy.public_size = 50 does nothing here: there",
+    ),
+    (
+        {"strategy": {"name": "born_again", "variant": "dkpp"}, "rounds": 3},
+        'note: strategy.variant = "dkpp" does nothing here: str',
     ),
     ({"participation": 0.9}, "note: participation = 0.9 does nothing here: that of 4 clients is all of them"),
     ({"enough": 0.9}, "note: enough = 0.9 does nothing here: that of 4 clients is all of them"),
