@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedkd.client import Client
-    from fedkd.errors import InputError
+    from fedkd.errors import InputError, Notice, RunFailed
     from fedkd.evaluate import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
     from fedkd.experiment import Experiment
     from fedkd.history import History
@@ -35,9 +35,11 @@ _HOME = {
     "Needs": "strategy",
     "Node": "node",
     "NonNegative": "strategy",
+    "Notice": "errors",
     "Peers": "evaluate",
     "Positive": "strategy",
     "Predictor": "evaluate",
+    "RunFailed": "errors",
     "Server": "server",
     "Share": "strategy",
     "Split": "train",
@@ -66,9 +68,11 @@ __all__ = [
     "Needs",
     "Node",
     "NonNegative",
+    "Notice",
     "Peers",
     "Positive",
     "Predictor",
+    "RunFailed",
     "Server",
     "Share",
     "Split",

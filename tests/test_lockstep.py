@@ -17,7 +17,7 @@ from flwr.app import Message
 from grids.forgetful import ForgetfulGrid
 from torch import Tensor, nn
 
-from fedkd import Client, Experiment, History, InputError, Knowledge, Node, Server, Strategy, simulate
+from fedkd import Client, Experiment, History, InputError, Knowledge, Node, RunFailed, Server, Strategy, simulate
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid
 from fedkd.memory import Memory
 from fedkd.methods.lockstep import gather
@@ -297,7 +297,8 @@ def test_a_step_is_one_forward_and_one_backward_pass_a_peer(name: str, monkeypat
         simulate(peers(name, nets=TINY), InProcessGrid())
     finally:
         handle.remove()
-    assert [len(images) for images in forwards] == [16] * 6 + [8] * 3
+    _rehearsal, *steps = forwards  # a few samples go through the net before the first round
+    assert [len(images) for images in steps] == [16] * 6 + [8] * 3
     assert len(backwards) == 9
 
 
@@ -445,10 +446,9 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_parts(monkeypatch: pytes
     import fedkd.strategies.dml as module
 
     monkeypatch.setattr(module, "cross_entropy_loss", lambda logits, labels: logits.sum() * torch.nan)
-    row = simulate(peers("dml", samples=16), InProcessGrid()).metrics[1]
-    assert row["clients_failed"] == 3
-    assert row["failures"]["0"].startswith("TrainingError: client 0, round 1: the loss is not finite (cross_entropy nan,")
-    assert row["failures"]["0"].endswith("lower train.lr or set train.clip")
+    reason = r"TrainingError: client 0, round 1: the loss is not finite \(cross_entropy nan, .*lower train.lr or set train.clip"
+    with pytest.raises(RunFailed, match=reason):
+        simulate(peers("dml", samples=16), InProcessGrid())
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, as every object is looked at
@@ -467,7 +467,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "two epochs, clipped": {"train": {"epochs": 2, "clip": 1.0}},
     "adam": {"train": {"optimizer": "adam", "schedule": "cosine"}, "rounds": 2},
     "float16 both ways": {"uplink": "float16", "downlink": "float16"},
-    "differences": {"uplink": ["delta", "int8"], "downlink": ["delta"], "rounds": 2},
+    "differences": {"uplink": ["float16", "delta", "deflate"], "downlink": ["delta"], "rounds": 2},
 }
 FAULTS = ({"dropout": 0.4}, {"straggle": 0.4}, {"crash": 0.4}, {"nan": 0.4}, {"dropout": 0.1, "straggle": 0.1, "crash": 0.1})
 

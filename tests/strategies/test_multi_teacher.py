@@ -30,7 +30,7 @@ DATA = {"train_limit": 90, "public": 30, "public_labels": True, "validation": 20
 
 def experiment(strategy: Any = "multi_teacher", **changes: Any) -> Experiment:
     settings = {"nets": {"cnn": 0.5, "mlp": 0.5}, "server_net": "cnn", "net_options": OPTIONS}
-    data = {**DATA, **changes.pop("data", {})}
+    data = {**DATA, "public_labels": strategy != "dgkd", **changes.pop("data", {})}
     return tiny(strategy, **{**settings, "train": {"batch_size": 10}, "data": data, **changes})
 
 
