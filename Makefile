@@ -35,8 +35,8 @@ newest-flwr: $(STAMP)  ## what leans on Flower, in-process, on the newest flwr
 	rm -rf build/flwr
 	$(BIN)/pip install --quiet --no-deps --target build/flwr flwr==$(NEWEST_FLWR)
 	PYTHONPATH=build/flwr $(BIN)/python -c "from importlib.metadata import version; assert version('flwr') == '$(NEWEST_FLWR)'"
-	PYTHONPATH=build/flwr $(BIN)/python -m pytest -m "not gpu and not slow and not alone" tests/grids tests/test_records.py \
-		tests/test_fedavg.py tests/test_contract.py tests/test_guard.py tests/test_user_code.py
+	PYTHONPATH=build/flwr $(BIN)/python -m pytest -m "not gpu and not slow and not alone" tests/grids tests/knowledge/test_records.py \
+		tests/strategies/test_fedavg.py tests/contract/test_contract.py tests/engine/test_guard.py tests/base/test_user_code.py
 
 check: $(STAMP) types  ## before each commit: format, lint, types, import layers, fast tests
 	$(BIN)/ruff format .

@@ -78,7 +78,7 @@ class Cell:
 
     def honest(self) -> list[int]:
         """The clients that count: those that attack in no cell of this seed."""
-        from fedkd.participation import attackers
+        from fedkd.experiment.algorithm.participation import attackers
 
         hostile = attackers(self.experiment().replace(attack={"name": "label_flip", "share": SHARE}))
         return [client for client in range(SETTING["data"]["clients"]) if client not in hostile]
@@ -87,7 +87,7 @@ class Cell:
 def run(cell: Cell) -> dict[str, Any]:
     """One line of the results."""
     from fedkd import simulate
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     began = time.perf_counter()
     history = simulate(cell.experiment(), "in-process")
@@ -121,7 +121,7 @@ def difference(found: Mapping[Cell, float], one: tuple[str, str], other: tuple[s
 
     Cells of a seed have the same images, the same initial weights and the same attackers: the difference is taken seed by seed.
     """
-    from fedkd.runs.statistics import mean_interval
+    from fedkd.results.statistics import mean_interval
 
     left, right = by_seed(found, *one), by_seed(found, *other)
     values = [100 * (left[seed] - right[seed]) for seed in sorted(left.keys() & right.keys())]
@@ -131,7 +131,7 @@ def difference(found: Mapping[Cell, float], one: tuple[str, str], other: tuple[s
 
 def table(found: Mapping[Cell, float], attacks: Iterable[str]) -> str:
     """A row an attack, a column a reduction; the best of a row in bold."""
-    from fedkd.runs.statistics import percent
+    from fedkd.results.statistics import percent
 
     lines = [f"| attack by {SHARE:.0%} | {' | '.join(REDUCTIONS)} |", "|---" * (len(REDUCTIONS) + 1) + "|"]
     for attack in attacks:
@@ -147,7 +147,7 @@ def table(found: Mapping[Cell, float], attacks: Iterable[str]) -> str:
 def remarks(found: Mapping[Cell, float], attacks: Iterable[str]) -> list[str]:
     """What in the table asks for an explanation, from differences that are larger than their 95 % interval."""
     from fedkd.aggregate.robust import dropped
-    from fedkd.registry import strategies
+    from fedkd.experiment.registry import strategies
 
     clients, said = SETTING["data"]["clients"], []
     share = strategies()["cronus"]().corrupt  # type: ignore[attr-defined]
@@ -174,7 +174,7 @@ def remarks(found: Mapping[Cell, float], attacks: Iterable[str]) -> list[str]:
 
 
 def main() -> None:
-    from fedkd.attacks import ATTACKS
+    from fedkd.knowledge.attacks import ATTACKS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[NONE, *ATTACKS], choices=[NONE, *ATTACKS], metavar="ATTACK")

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from fedkd import Experiment, simulate
-from fedkd.runs.environment import environment
-from fedkd.runs.plots import COLOURS, LINES, MARKERS, STYLE
-from fedkd.runs.statistics import mean_interval, percent, sent_up, size
+from fedkd.results.environment import environment
+from fedkd.results.plots import COLOURS, LINES, MARKERS, STYLE
+from fedkd.results.statistics import mean_interval, percent, sent_up, size
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "communication"

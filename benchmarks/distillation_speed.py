@@ -195,7 +195,7 @@ def main() -> None:
         print(f"{name:30} {ratio:5.2f} x the bound  {goal}")
     if given.quick:
         return
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "load before": load, "load after": os.getloadavg()[0]}
     found = {"machine": machine, "seconds_a_round": seconds, "times_the_bound": ratios, "goals": GOALS}

@@ -193,7 +193,7 @@ def main() -> None:
     if given.contender:
         run = {"bare": bare, "flower": flower}.get(given.contender, lambda rounds: ours(given.contender, rounds))
         return run(given.rounds)
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     found = compare(given.rounds, given.repeats)
     ratios = show(found)

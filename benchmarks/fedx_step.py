@@ -51,7 +51,7 @@ class Speed:
 @contextmanager
 def timed_views() -> Iterator[list[float]]:
     """Inside the block every random view in this process adds its seconds to the list's only number."""
-    from fedkd.train import Batch
+    from fedkd.experiment.algorithm.train import Batch
 
     seconds, plain = [0.0], Batch.view
 
@@ -101,8 +101,8 @@ def train(strategy: dict[str, Any], place: str, given: argparse.Namespace, preci
 
 def contenders() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """Base -> the strategy of it alone, and FedX with it: those that there are."""
-    from fedkd import registry
-    from fedkd.contrastive import BASES
+    from fedkd.experiment import registry
+    from fedkd.methods.contrastive import BASES
 
     found = {}
     for base in BASES:
@@ -180,7 +180,7 @@ def lean(features: Tensor, labels: Tensor, epochs: int) -> None:
 
 def ours(features: Tensor, labels: Tensor, epochs: int) -> None:
     """What an experiment's evaluation runs."""
-    from fedkd.probe import linear_probe
+    from fedkd.engine.evaluation.probe import linear_probe
 
     linear_probe(features, labels, classes=CLASSES, generator=torch.Generator(), epochs=epochs, batch_size=BATCH)
 
@@ -220,7 +220,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.rounds < 2:
         parser.error("--rounds: at least 2, as the first warms up")
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "load": os.getloadavg()[0]}  # before it is ours
     found: dict[str, Any] = {**measure_bases(given), "engines": measure_engines(given), "probe": measure_probe(given)}

@@ -64,7 +64,12 @@ def main() -> None:
                 found[key] = fingerprint(run(name, engine, Path(folder) / name / engine))
                 same = not wanted or wanted.get(key) == found[key]
                 differing += [] if same else [key]
-                print(f"{key:36}", *(value[:12] for value in found[key].values()), "" if same else f"was {wanted.get(key)}", flush=True)
+                print(
+                    f"{key:36}",
+                    *(value[:12] for value in found[key].values()),
+                    "" if same else f"was {wanted.get(key)}",
+                    flush=True,
+                )
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
     if wanted:

@@ -139,7 +139,7 @@ def all_cells(seeds: Iterable[int], only: Iterable[str]) -> list[Cell]:
 def run(cell: Cell) -> dict[str, Any]:
     """One line of the results; the figure of seed 0 is kept."""
     from fedkd import simulate
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     began, out = time.perf_counter(), ROOT / "runs" / "online" / f"{cell.method}-{cell.epochs}-{cell.seed}"
     shutil.rmtree(out, ignore_errors=True)
@@ -164,7 +164,7 @@ def describe(line: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[Cell, Mapping[str, Any]], epochs_of: Mapping[str, int]) -> str:
     """A table as Markdown: 95 % intervals over seeds."""
-    from fedkd.runs.statistics import percent
+    from fedkd.results.statistics import percent
 
     lines = ["| | epochs | mean peer | best peer | ensemble | agreement |", "|---|---|---|---|---|---|"]
     for key, method in ((key, method) for key, method in methods().items() if key in epochs_of):

@@ -150,7 +150,7 @@ def main() -> None:
     if given.contender:
         kind, net, peers = given.contender
         return print(json.dumps(contend(kind, net, int(peers), given.rounds)))
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     found = measure(given.repeats, given.rounds)
     ratios = ratios_of(found)

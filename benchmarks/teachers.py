@@ -7,7 +7,7 @@
 10,000 training images drawn by the seed (9,500 to train on, at one place; 500 set aside and not used), all 10,000 test images.
 Teachers: an MLP, two CNNs of different size and a ResNet-18 of width 8, 12 epochs each by cross-entropy. Student: a CNN of 4
 and 8 channels (13,242 parameters), 20 epochs of Adam with a cosine rate, cross-entropy plus the loss at its usual weight
-(fedkd.distillers), T = 4; no augmentation; the accuracy is the last epoch's. The student's rate is the one of 0.002, 0.005 and
+(fedkd.losses.distillers), T = 4; no augmentation; the accuracy is the last epoch's. The student's rate is the one of 0.002, 0.005 and
 0.01 at which it does best without a teacher (seed 0). Target and loss are the only things that differ
 between cells of a seed: the same images, the same initial weights, the same order of batches. Two more rows leave the labels
 out, on the same images and on as many that the teachers have not seen.
@@ -112,7 +112,7 @@ def place(teacher: str, seed: int) -> Path:
 
 def all_cells(seeds: Iterable[int]) -> list[Cell]:
     """Every student, seed by seed."""
-    from fedkd.distillers import DISTILLERS
+    from fedkd.losses.distillers import DISTILLERS
 
     on_one = [(name, ONE_TEACHER) for name, recipe in DISTILLERS.items() if "memory" not in recipe.needs]
     plain = [("kd", teacher) for teacher in TEACHERS]
@@ -127,7 +127,7 @@ def all_cells(seeds: Iterable[int]) -> list[Cell]:
 def run(cell: Cell) -> dict[str, Any]:
     """One line of the results."""
     from fedkd import simulate
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     began = time.perf_counter()
     out = place(cell.name, cell.seed) if cell.kind == "teacher" else None
@@ -152,7 +152,7 @@ def describe(line: Mapping[str, Any]) -> str:
 
 def row(found: Mapping[Cell, float], title: str, chosen: Callable[[Cell], bool]) -> str:
     """A row of a table: accuracy, and what was gained over no teacher, seed by seed; 95 % intervals."""
-    from fedkd.runs.statistics import mean_interval, percent
+    from fedkd.results.statistics import mean_interval, percent
 
     alone = {cell.seed: value for cell, value in found.items() if cell.kind == "alone"}
     values = {cell.seed: value for cell, value in found.items() if chosen(cell)}
@@ -165,7 +165,7 @@ def row(found: Mapping[Cell, float], title: str, chosen: Callable[[Cell], bool])
 
 def tables(found: Mapping[Cell, float]) -> str:
     """Both tables, as Markdown."""
-    from fedkd.distillers import DISTILLERS
+    from fedkd.losses.distillers import DISTILLERS
 
     head = ["| | accuracy | over no teacher, points |", "|---|---|---|"]
     first = [row(found, f"teacher: {name}", lambda c, name=name: (c.kind, c.name) == ("teacher", name)) for name in TEACHERS]

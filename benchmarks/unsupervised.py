@@ -86,7 +86,7 @@ class Cell:
 def run(cell: Cell) -> dict[str, Any]:
     """One line of the results."""
     from fedkd import simulate
-    from fedkd.runs.environment import cpu_model
+    from fedkd.results.environment import cpu_model
 
     began = time.perf_counter()
     history = simulate(cell.experiment(), "in-process")
@@ -112,7 +112,7 @@ def column(found: Sequence[Mapping[str, Any]], method: str, key: str = "accuracy
 
 def gain(after: Mapping[int, float], before: Mapping[int, float]) -> str:
     """The mean difference in points over the seeds that both have, with its paired interval."""
-    from fedkd.runs.statistics import mean_interval
+    from fedkd.results.statistics import mean_interval
 
     differences = [after[seed] - before[seed] for seed in sorted(after.keys() & before.keys())]
     if not differences:
@@ -123,14 +123,14 @@ def gain(after: Mapping[int, float], before: Mapping[int, float]) -> str:
 
 def shown(values: Mapping[int, float]) -> str:
     """A mean over seeds with its interval, as a table has it."""
-    from fedkd.runs.statistics import percent
+    from fedkd.results.statistics import percent
 
     return percent(list(values.values())) if values else ""
 
 
 def bases_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """The ten rows in pairs."""
-    from fedkd.runs.statistics import size
+    from fedkd.results.statistics import size
 
     first = {line["seed"]: line["accuracy"][0] for line in found if line["method"] == "simclr"}
     lines = [f"Random encoder: {shown(first)}", ""]
@@ -170,7 +170,7 @@ def ablation_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def exchange_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Encoders of the clients' own, with and without an exchange of representations, and FedX: accuracy against bytes."""
-    from fedkd.runs.statistics import size
+    from fedkd.results.statistics import size
 
     rows = {"local": "each for itself", "fedx_rep": "FedX-Rep, own encoders", "fedx_public": "FedX, one encoder"}
     local = column(found, "local")

@@ -6,54 +6,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedkd.client import Client
-    from fedkd.errors import InputError, Notice, RunFailed
-    from fedkd.evaluate import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
-    from fedkd.experiment import Experiment
-    from fedkd.history import History
-    from fedkd.knowledge import Knowledge, TensorSpec, UpTo, schema_of
+    from fedkd.base.errors import InputError, Notice, RunFailed
+    from fedkd.engine.evaluation.evaluate import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
+    from fedkd.engine.simulation import simulate
+    from fedkd.engine.strategy import Listed, Needs, NonNegative, Positive, Share, Strategy
+    from fedkd.experiment.algorithm.client import Client
+    from fedkd.experiment.algorithm.node import Node
+    from fedkd.experiment.algorithm.server import Server
+    from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
+    from fedkd.experiment.experiment import Experiment
+    from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo, schema_of
+    from fedkd.knowledge.table import Table
     from fedkd.nets import load
-    from fedkd.node import Node
-    from fedkd.server import Server
-    from fedkd.simulation import simulate
-    from fedkd.strategy import Listed, Needs, NonNegative, Positive, Share, Strategy
-    from fedkd.table import Table
-    from fedkd.train import Batch, Split, fit, predict
+    from fedkd.results.history import History
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Batch": "train",
-    "Classifier": "evaluate",
-    "Client": "client",
-    "Embedder": "evaluate",
-    "Experiment": "experiment",
-    "History": "history",
-    "InputError": "errors",
-    "Knowledge": "knowledge",
-    "Listed": "strategy",
-    "Needs": "strategy",
-    "Node": "node",
-    "NonNegative": "strategy",
-    "Notice": "errors",
-    "Peers": "evaluate",
-    "Positive": "strategy",
-    "Predictor": "evaluate",
-    "RunFailed": "errors",
-    "Server": "server",
-    "Share": "strategy",
-    "Split": "train",
-    "Strategy": "strategy",
-    "Table": "table",
-    "TensorSpec": "knowledge",
-    "UpTo": "knowledge",
-    "broadcast_net": "evaluate",
-    "classifier": "evaluate",
-    "fit": "train",
+    "Batch": "experiment.algorithm.train",
+    "Classifier": "engine.evaluation.evaluate",
+    "Client": "experiment.algorithm.client",
+    "Embedder": "engine.evaluation.evaluate",
+    "Experiment": "experiment.experiment",
+    "History": "results.history",
+    "InputError": "base.errors",
+    "Knowledge": "knowledge.knowledge",
+    "Listed": "engine.strategy",
+    "Needs": "engine.strategy",
+    "Node": "experiment.algorithm.node",
+    "NonNegative": "engine.strategy",
+    "Notice": "base.errors",
+    "Peers": "engine.evaluation.evaluate",
+    "Positive": "engine.strategy",
+    "Predictor": "engine.evaluation.evaluate",
+    "RunFailed": "base.errors",
+    "Server": "experiment.algorithm.server",
+    "Share": "engine.strategy",
+    "Split": "experiment.algorithm.train",
+    "Strategy": "engine.strategy",
+    "Table": "knowledge.table",
+    "TensorSpec": "knowledge.knowledge",
+    "UpTo": "knowledge.knowledge",
+    "broadcast_net": "engine.evaluation.evaluate",
+    "classifier": "engine.evaluation.evaluate",
+    "fit": "experiment.algorithm.train",
     "load": "nets",
-    "predict": "train",
-    "schema_of": "knowledge",
-    "simulate": "simulation",
+    "predict": "experiment.algorithm.train",
+    "schema_of": "knowledge.knowledge",
+    "simulate": "engine.simulation",
 }
 __all__ = [
     "Batch",

@@ -14,24 +14,24 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedkd.adversity import under_adversity
-from fedkd.client import Client
-from fedkd.client_metrics import check_metrics
-from fedkd.device import device_of
-from fedkd.evaluate import evaluate_client
-from fedkd.exchange import INSTRUCTION, PROBE
-from fedkd.experiment import Experiment, Functions
-from fedkd.knowledge import Knowledge
-from fedkd.links import ClientEnd
-from fedkd.loaded import forget_data
-from fedkd.memory import Memory
-from fedkd.probe import Probe
-from fedkd.protection import ClientFailure, agreed_facts, reasons_stay
-from fedkd.randomness import derive, seeded, torch_threads
-from fedkd.records import Unpacked, from_records, to_records
-from fedkd.run_config import FUNCTION
-from fedkd.strategy import Strategy
-from fedkd.train import warm_up
+from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.engine.adversity import under_adversity
+from fedkd.engine.client_metrics import check_metrics
+from fedkd.engine.evaluation.evaluate import evaluate_client
+from fedkd.engine.evaluation.probe import Probe
+from fedkd.engine.exchange import INSTRUCTION, PROBE
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.train import warm_up
+from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.loaded import forget_data
+from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
+from fedkd.experiment.run_config import FUNCTION
+from fedkd.knowledge.channels import ClientEnd
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
+from fedkd.knowledge.records import Unpacked, from_records, to_records
 
 #: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
 LIVE_CLIENTS = 32
@@ -110,7 +110,7 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        from fedkd.recording import run_recorded
+        from fedkd.engine.recording import run_recorded
 
         experiment = Experiment.from_flat(context.run_config, functions)
         out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedkd.runs.recorded import RecordedRun, find_runs
-from fedkd.runs.statistics import last_measured, mean_interval, sent_up, size, summary
+from fedkd.results.recorded import RecordedRun, find_runs
+from fedkd.results.statistics import last_measured, mean_interval, sent_up, size, summary
 
 
 def interval(values: list[float]) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Knowledge, Needs, Node, NonNegative, Peers, Predictor, Server, Strategy, classifier, fit, load
 from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.train import make_optimizer
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import checkpoints, generations
 from fedkd.nets import Net
-from fedkd.train import make_optimizer
 
 TEACHER = "teacher/"
 

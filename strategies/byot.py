@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Experiment, Knowledge, Needs, Node, NonNegative, Peers, Positive, Predictor, Server, Strategy
 from fedkd.aggregate import weighted_mean
-from fedkd.errors import under
+from fedkd.base.errors import under
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.nets import NetWithExits, check_exits

@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Server, Strategy, TensorSpec, classifier
+from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import checkpoints
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.nets import Net
-from fedkd.train import Batch, fit
 
 
 @final

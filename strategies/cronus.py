@@ -13,9 +13,9 @@ from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Split, Strategy, Table, TensorSpec, classifier, fit
 from fedkd.aggregate import REDUCTIONS, renormalise
+from fedkd.experiment.algorithm.train import Draw, batch_sizes
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
 from fedkd.nets import Net
-from fedkd.train import Draw, batch_sizes
 
 
 @final

@@ -9,10 +9,10 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
+from fedkd.experiment.algorithm.train import Batch
 from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
 from fedkd.methods.peer_heads import all_logits, auxiliary_classifiers, check_maps, crossed_distillation, summed_cross_entropy
 from fedkd.methods.turns import exchanges
-from fedkd.train import Batch
 
 
 @final

@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd import Classifier, Client, Experiment, InputError, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
-from fedkd.distillers import Shown
+from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import kd_loss
+from fedkd.losses.distillers import Shown
 from fedkd.methods import student as learner
 from fedkd.methods import teachers as taught
 from fedkd.methods.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net
 from fedkd.targets import mean_probs
-from fedkd.train import Batch, fit
 
 
 @final

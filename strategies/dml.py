@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
-from fedkd.distillers import LogitLossName, logit_loss
 from fedkd.losses import cross_entropy_loss
+from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
 from fedkd.methods.ramp import ramped
 from fedkd.methods.turns import UpdateName, exchanges
@@ -40,7 +40,7 @@ class DML(Strategy):
 
     target: Literal["pairwise", "ensemble"] = "pairwise"
     update: UpdateName = "simultaneous"
-    loss: LogitLossName = "kd"  # of fedkd.distillers
+    loss: LogitLossName = "kd"  # of fedkd.losses.distillers
     temperature: Positive = 1.0  # of that loss, if it has one; the KL is multiplied by T^2
     weight: Annotated[float, Field(ge=0)] = 1.0
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.0  # the weight grows over this share of the rounds

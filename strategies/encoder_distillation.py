@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy
-from fedkd.contrastive import Base, Views, make_base
 from fedkd.methods.anchor_messages import PublicSize, Schema, anchor_schema, said
 from fedkd.methods.anchor_relations import RELATIONS, Lesson
 from fedkd.methods.anchors import Anchors, embed_public, project
+from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.own_encoders import Epochs, own_encoder, own_net, train_at_server, train_own
 from fedkd.nets import Net
 
@@ -41,7 +41,7 @@ class EncoderDistillation(Strategy):
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer
     teacher_epochs: Epochs = 0  # of SimCLR at the server, each round, on all public images; 0 = train.epochs
     temperature: Positive = 0.1  # of the teacher's NT-Xent, and of the base if it has one
-    base: str = "simclr"  # what clients descend on their own images: a name in fedkd.contrastive.BASES
+    base: str = "simclr"  # what clients descend on their own images: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
 
     paper: ClassVar[str] = "Abbasi Koohpayegani et al., NeurIPS 2020; Fang et al., ICLR 2021; Tejankar et al., ICCV 2021"

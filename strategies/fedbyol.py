@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Server, Share, Strategy
-from fedkd.contrastive import BYOL
+from fedkd.methods.contrastive import BYOL
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
@@ -20,7 +20,7 @@ class FedBYOL(Strategy):
     Han et al., "FedX", ECCV 2022, arXiv 2207.09158, and in EasyFL's code.
     What travels: encoder, projection head, predictor and buffers, down and up; |θ| elements each. At a client stays its target
     net, encoder and projection.
-    Deviations: FedSimCLR's, and those of ``fedkd.contrastive.BYOL``. EasyFL sends the target nets too, and does not use them.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.BYOL``. EasyFL sends the target nets too, and does not use them.
     """
 
     momentum: Share = 0.99  # of the target net

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedkd import Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, broadcast_net, classifier
 from fedkd import load as load_weights
 from fedkd.aggregate import mean, weighted_mean
-from fedkd.distillers import LogitLossName, logit_loss
+from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods import architecture_groups as groups
 from fedkd.methods.early_stopping import Patience, accuracy, distil_to_best
 from fedkd.methods.public_distillation import predict_public
@@ -48,7 +48,7 @@ class FedDF(Strategy):
     patience: Steps = 100  # steps without a better accuracy on the validation set; 1,000 in the code
     batch_size: Steps = 128  # public samples a step
     lr: Positive = 1e-3  # of Adam
-    loss: LogitLossName = "kd"  # of fedkd.distillers
+    loss: LogitLossName = "kd"  # of fedkd.losses.distillers
     temperature: Positive = 1.0  # of the loss, if it has one; "kd" is multiplied by its square
     drop_worst: bool = False  # leave out the clients' nets that do badly on the validation set
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, broadcast_net, classifier
 from fedkd.aggregate import masked_mean, stack, weighted_mean
+from fedkd.experiment.algorithm.train import fit
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
-from fedkd.train import fit
 
 
 @final

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Server, Share, Strategy
-from fedkd.contrastive import DivergenceAwareAverage
+from fedkd.methods.contrastive import DivergenceAwareAverage
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
@@ -21,7 +21,7 @@ class FedEMA(Strategy):
     net, |θ| elements, its target net, encoder and projection, and its first and last divergence.
     The divergence is by default EasyFL's, how far the client's last training moved the kernels of its encoder; the paper's is
     the distance between the client's and the global encoder.
-    Deviations: FedSimCLR's, and those of ``fedkd.contrastive.DivergenceAwareAverage``, ``DivergenceAware`` and ``TargetNet``.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.DivergenceAwareAverage``, ``DivergenceAware`` and ``TargetNet``.
     EasyFL sends the target nets too, and does not use them.
     """
 

@@ -24,8 +24,8 @@ from fedkd import (
     classifier,
 )
 from fedkd.aggregate import weighted_mean
+from fedkd.knowledge.codecs.lowrank import compress
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
-from fedkd.lowrank import compress
 from fedkd.methods.compressed_updates import (
     advance,
     all_weights,

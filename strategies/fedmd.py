@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import mean, stack
-from fedkd.distillers import LogitLossName, logit_loss
+from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
 
 
@@ -34,7 +34,7 @@ class FedMD(Strategy):
 
     public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, 0 = all; fewer where there are fewer
     digest_epochs: Annotated[int, Field(ge=1)] = 1
-    loss: LogitLossName = "logit_mae"  # of the digest, of fedkd.distillers
+    loss: LogitLossName = "logit_mae"  # of the digest, of fedkd.losses.distillers
     temperature: Positive = 4.0  # of that loss, if it has one; "kd" is multiplied by its square
     public_epochs: Annotated[int, Field(ge=0)] = 20  # of the warm-up, on the public samples if these have labels
     private_epochs: Annotated[int, Field(ge=0)] = 25  # of the warm-up, on the client's own

@@ -22,8 +22,8 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
+from fedkd.knowledge.privacy import largest_subsample, subsample_guarantee, subsample_once
 from fedkd.methods.public_distillation import SAYINGS, distil, predict_public, train_on_labels, warm_up
-from fedkd.privacy import largest_subsample, subsample_guarantee, subsample_once
 
 
 @final

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Share, Strategy
-from fedkd.contrastive import MoCo
+from fedkd.methods.contrastive import MoCo
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
@@ -22,7 +22,7 @@ class FedMoCo(Strategy):
     federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.
     What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q D bytes,
     and its key encoder, |θ| elements.
-    Deviations: FedSimCLR's, and those of ``fedkd.contrastive.MoCo``. EasyFL's code starts the key encoder of each round as the
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.MoCo``. EasyFL's code starts the key encoder of each round as the
     received net: ``resync`` does so.
     """
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import masked_mean
+from fedkd.experiment.algorithm.train import fit
 from fedkd.losses import cross_entropy_loss, prototype_loss
 from fedkd.methods.class_means import ClassMeans
 from fedkd.methods.prototypes import Prototypes, check_prototypes, common_width, prototype_schema
 from fedkd.nets import Net
-from fedkd.train import fit
 
 #: From a client's sample counts by class to how much it counts in the mean of that class.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"counts": lambda counts: counts, "uniform": lambda counts: counts > 0}

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Listed, Needs, Node, NonNegative, Positive, Server, Share, Strategy
-from fedkd.contrastive import ProtoCL
+from fedkd.methods.contrastive import ProtoCL
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
@@ -23,7 +23,7 @@ class FedProtoCL(Strategy):
     What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q D bytes,
     its key encoder, |θ| elements, and its prototypes, made anew in each epoch.
     Known to be unstable: on SVHN FedX's paper has it at 49.9 % where FedSimCLR reaches 75.2 %; with FedX on top 69.3 %.
-    Deviations: FedSimCLR's, and those of ``fedkd.contrastive.ProtoCL``.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.ProtoCL``.
     """
 
     temperature: Positive = 0.1  # of InfoNCE, and the mean of the prototypes' own; 0.2 in the official code

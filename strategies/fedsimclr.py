@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy
-from fedkd.contrastive import SimCLR
+from fedkd.methods.contrastive import SimCLR
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Server, Share, Strategy
-from fedkd.contrastive import DivergenceAwarePredictor
+from fedkd.methods.contrastive import DivergenceAwarePredictor
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 
 
@@ -20,7 +20,7 @@ class FedU(Strategy):
     2108.06492; what the paper leaves open is as in EasyFL's code.
     What travels: encoder, projection head, predictor and buffers, down and up; |θ| elements each. At a client stay its online
     net, |θ| elements, its target net, encoder and projection, and the divergence of its last training.
-    Deviations: FedSimCLR's, and those of ``fedkd.contrastive.TargetNet`` and ``DivergenceAware``. EasyFL sends the target nets
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.TargetNet`` and ``DivergenceAware``. EasyFL sends the target nets
     too, and does not use them.
     """
 

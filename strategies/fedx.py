@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Listed, Needs, Node, Positive, Server, Strategy, broadcast_net
-from fedkd.contrastive import Base, Views, make_base
 from fedkd.losses import nt_xent_loss, relational_loss
+from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
 from fedkd.nets import Net
 
@@ -43,7 +43,7 @@ class FedX(Strategy):
     global_target_temperature: Positive = 0.1  # of the global relational target (the repository's --tt)
     divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"
     detach_target: bool = False
-    base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
+    base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
     without: Annotated[tuple[Term, ...], Listed, Field(max_length=3)] = ()  # terms left out, for ablations
 

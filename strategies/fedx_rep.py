@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy
-from fedkd.contrastive import Base, Views, make_base
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.methods.anchor_messages import PublicSize, Schema, anchor_schema, check_unit_rows, mean_rows, said
 from fedkd.methods.anchors import Anchors, embed_public, project
+from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.own_encoders import own_encoder, own_net, train_own
 from fedkd.nets import Net
 
@@ -37,7 +37,7 @@ class FedXRep(Strategy):
     temperature: Positive = 0.1  # of NT-Xent, of all relations and their targets, and of the base if it has one
     global_contrastive_weight: NonNegative = 0.3
     global_relational_weight: NonNegative = 0.3  # both 0: clients train alone
-    base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.contrastive.BASES
+    base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
 
     paper: ClassVar[str] = "none (ours), after Han et al., ECCV 2022, arXiv 2207.09158"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
 from fedkd.aggregate import weighted_mean
-from fedkd.distillers import LogitLossName, logit_loss
 from fedkd.losses import cross_entropy_loss
+from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.mutual import fit_together, shared_net
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -37,7 +37,7 @@ class FML(Strategy):
 
     alpha: Share = 0.5  # weight of the labels in the local net's loss
     beta: Share = 0.5  # weight of the labels in the meme's loss
-    loss: LogitLossName = "kd"  # between the two, of fedkd.distillers
+    loss: LogitLossName = "kd"  # between the two, of fedkd.losses.distillers
     temperature: Positive = 1.0  # of that loss, if it has one; "kd" is multiplied by its square, which the paper has not
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"

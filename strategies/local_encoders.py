@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
-from fedkd.contrastive import Base, make_base
+from fedkd.methods.contrastive import Base, make_base
 from fedkd.methods.own_encoders import own_encoder, train_own
 
 
@@ -23,7 +23,7 @@ class LocalEncoders(Strategy):
     """
 
     temperature: Positive = 0.1  # of the base, if it has one
-    base: str = "simclr"  # what is descended: a name in fedkd.contrastive.BASES
+    base: str = "simclr"  # what is descended: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
 
     paper: ClassVar[str] = "none (baseline)"

@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
+from fedkd.experiment.algorithm.train import Batch
 from fedkd.losses import cross_entropy_loss, kd_loss, supcon_loss
 from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
 from fedkd.methods.peer_contrast import pair_losses
 from fedkd.methods.peer_heads import EmbeddingHead, feature_width
 from fedkd.methods.turns import exchanges
 from fedkd.targets import mean_logits
-from fedkd.train import Batch
 
 
 @final

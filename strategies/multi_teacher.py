@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
-from fedkd.distillers import LossName
+from fedkd.losses.distillers import LossName
 from fedkd.methods import student as learner
 from fedkd.methods import teachers as taught
 from fedkd.methods.teaching import Lesson, Numbers, RunNames, TargetName, teach
@@ -28,7 +28,7 @@ class MultiTeacher(Strategy):
     all clients at one place, as in ``centralised``. A loss on logits hears one target made of all teachers; a loss on features
     or maps hears each teacher by itself, the mean counts, and the target does not matter. Views are not augmented unless told
     to, so what teachers say of a sample is computed once and looked up by its id. The optimiser is new each round.
-    Deviations: those of target and loss, and of fedkd.distillers: ``weight`` is relative to what the loss's code, or
+    Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's code, or
     RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's margin is the mean
     of the teacher's own negative responses; the paraphraser of factor transfer learns along with the student; SemCKD skips a
     batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which needs pairs, are losses only.

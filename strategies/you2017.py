@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
-from fedkd.distillers import Shown
+from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import draw_triplets, relation_vote_loss, soft_cross_entropy
+from fedkd.losses.distillers import Shown
 from fedkd.methods import student as learner
 from fedkd.methods import teachers as taught
 from fedkd.methods.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net, features_of
 from fedkd.targets import mean_probs
-from fedkd.train import Batch, fit
 
 _NEEDS = frozenset({"logits", "features"})
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from fedkd import Client, Experiment, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load, simulate
 from fedkd.aggregate import weighted_mean
-from fedkd.distillers import DISTILLERS, Recipe
-from fedkd.evaluate import Classifier
+from fedkd.engine.evaluation.evaluate import Classifier
+from fedkd.engine.strategy import Positive
 from fedkd.grids import run_app
 from fedkd.losses import cross_entropy_loss
-from fedkd.strategy import Positive
+from fedkd.losses.distillers import DISTILLERS, Recipe
 
 ENGINES = ("in-process", "ray")
 

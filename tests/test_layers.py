@@ -18,68 +18,104 @@ FILES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 STRATEGIES = sorted(name for name in FILES if name.startswith("strategies/"))
-LEAVES = ("fedkd.errors", "fedkd.user_code")
+LEAVES = ("fedkd.base.errors", "fedkd.base.user_code")
 
 #: Files whose name starts so -> all that they may import beside the standard library.
 LAYERS = {
-    "fedkd/errors.py": (),
-    "fedkd/user_code.py": ("fedkd.errors",),
-    "fedkd/randomness.py": ("torch", "numpy"),
+    "fedkd/base/errors.py": (),
+    "fedkd/base/user_code.py": ("fedkd.base.errors",),
+    "fedkd/base/randomness.py": ("torch", "numpy"),
     "fedkd/losses/": ("torch", "fedkd.losses", *LEAVES),
     "fedkd/nets/": ("torch", "fedkd.nets", *LEAVES),
     "fedkd/targets/": ("torch", "fedkd.targets", *LEAVES),
-    "fedkd/distillers/": ("torch", "pydantic", "fedkd.distillers", "fedkd.losses", "fedkd.nets", *LEAVES),
-    "fedkd/knowledge.py": ("torch", *LEAVES),
-    "fedkd/net_supply.py": ("torch", "fedkd.knowledge", "fedkd.nets", "fedkd.randomness", *LEAVES),
-    "fedkd/probe.py": ("torch", *LEAVES),
-    "fedkd/aggregate/": ("torch", "fedkd.aggregate", "fedkd.knowledge", *LEAVES),
-    "fedkd/attacks.py": ("torch", "fedkd.knowledge", *LEAVES),
-    "fedkd/codecs/": ("torch", "numpy", "fedkd.codecs", "fedkd.knowledge", "fedkd.lowrank", *LEAVES),
-    "fedkd/lowrank.py": ("torch", *LEAVES),
-    "fedkd/privacy.py": ("torch", "dp_accounting", *LEAVES),
-    "fedkd/protection.py": (
-        *("torch", "fedkd.aggregate.nearest_on_simplex", "fedkd.knowledge", "fedkd.privacy", "fedkd.settings.Privacy", *LEAVES),
+    "fedkd/losses/distillers/": ("torch", "pydantic", "fedkd.losses.distillers", "fedkd.losses", "fedkd.nets", *LEAVES),
+    "fedkd/knowledge/knowledge.py": ("torch", *LEAVES),
+    "fedkd/experiment/algorithm/net_supply.py": (
+        "torch",
+        "fedkd.knowledge.knowledge",
+        "fedkd.nets",
+        "fedkd.base.randomness",
+        *LEAVES,
     ),
-    "fedkd/peer_scores.py": ("torch", *LEAVES),
-    "fedkd/representation_scores.py": ("torch",),
-    "fedkd/few_labels.py": ("torch",),
-    "fedkd/score.py": ("torch",),
-    "fedkd/table.py": ("torch", *LEAVES),
-    "fedkd/topology.py": ("torch", "networkx", *LEAVES),
-    "fedkd/methods/": (
-        *("torch", "pydantic", "fedkd.aggregate", "fedkd.distillers", "fedkd.evaluate", "fedkd.experiment", "fedkd.knowledge"),
+    "fedkd/engine/evaluation/probe.py": ("torch", *LEAVES),
+    "fedkd/aggregate/": ("torch", "fedkd.aggregate", "fedkd.knowledge.knowledge", *LEAVES),
+    "fedkd/knowledge/attacks.py": ("torch", "fedkd.knowledge.knowledge", *LEAVES),
+    "fedkd/knowledge/codecs/": (
+        "torch",
+        "numpy",
+        "fedkd.knowledge.codecs",
+        "fedkd.knowledge.knowledge",
+        "fedkd.knowledge.codecs.lowrank",
+        *LEAVES,
+    ),
+    "fedkd/knowledge/codecs/lowrank.py": ("torch", *LEAVES),
+    "fedkd/knowledge/privacy.py": ("torch", "dp_accounting", *LEAVES),
+    "fedkd/experiment/protection.py": (
         *(
-            "fedkd.codecs",
-            "fedkd.contrastive",
-            "fedkd.embedded",
-            "fedkd.losses",
-            "fedkd.lowrank",
-            "fedkd.memory",
-            "fedkd.methods",
-            "fedkd.client",
-            "fedkd.nets",
-            "fedkd.node",
-            "fedkd.optimizer_state",
-        ),
-        *(
-            "fedkd.randomness",
-            "fedkd.representation_scores",
-            "fedkd.server",
-            "fedkd.strategy",
-            "fedkd.table",
-            "fedkd.targets",
-            "fedkd.topology",
-            "fedkd.train",
+            "torch",
+            "fedkd.aggregate.nearest_on_simplex",
+            "fedkd.knowledge.knowledge",
+            "fedkd.knowledge.privacy",
+            "fedkd.experiment.algorithm.settings.Privacy",
             *LEAVES,
         ),
     ),
-    "fedkd/lost_rounds.py": LEAVES,
-    "fedkd/rehearsal.py": (
-        *("torch", "fedkd.data", "fedkd.named_nets", "fedkd.nets", "fedkd.node", "fedkd.randomness", "fedkd.registry"),
-        *("fedkd.train", *LEAVES),
+    "fedkd/engine/evaluation/peers.py": ("torch", *LEAVES),
+    "fedkd/engine/evaluation/representations.py": ("torch",),
+    "fedkd/engine/evaluation/few_labels.py": ("torch",),
+    "fedkd/engine/evaluation/score.py": ("torch",),
+    "fedkd/knowledge/table.py": ("torch", *LEAVES),
+    "fedkd/aggregate/topology.py": ("torch", "networkx", *LEAVES),
+    "fedkd/methods/": (
+        *(
+            "torch",
+            "pydantic",
+            "fedkd.aggregate",
+            "fedkd.losses.distillers",
+            "fedkd.engine.evaluation.evaluate",
+            "fedkd.experiment.experiment",
+            "fedkd.knowledge.knowledge",
+        ),
+        *(
+            "fedkd.knowledge.codecs",
+            "fedkd.methods.contrastive",
+            "fedkd.engine.evaluation.encoders",
+            "fedkd.losses",
+            "fedkd.knowledge.codecs.lowrank",
+            "fedkd.knowledge.memory",
+            "fedkd.methods",
+            "fedkd.experiment.algorithm.client",
+            "fedkd.nets",
+            "fedkd.experiment.algorithm.node",
+            "fedkd.experiment.algorithm.optimizer_state",
+        ),
+        *(
+            "fedkd.base.randomness",
+            "fedkd.engine.evaluation.representations",
+            "fedkd.experiment.algorithm.server",
+            "fedkd.engine.strategy",
+            "fedkd.knowledge.table",
+            "fedkd.targets",
+            "fedkd.aggregate.topology",
+            "fedkd.experiment.algorithm.train",
+            *LEAVES,
+        ),
     ),
-    "fedkd/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge", *LEAVES),
-    "fedkd/grids/": ("flwr", "grpc", "ray", "numpy", "fedkd.grids", "fedkd.errors"),
+    "fedkd/results/lost_rounds.py": LEAVES,
+    "fedkd/engine/rehearsal.py": (
+        *(
+            "torch",
+            "fedkd.data",
+            "fedkd.experiment.named_nets",
+            "fedkd.nets",
+            "fedkd.experiment.algorithm.node",
+            "fedkd.base.randomness",
+            "fedkd.experiment.registry",
+        ),
+        *("fedkd.experiment.algorithm.train", *LEAVES),
+    ),
+    "fedkd/knowledge/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge.knowledge", *LEAVES),
+    "fedkd/grids/": ("flwr", "grpc", "ray", "numpy", "fedkd.grids", "fedkd.base.errors"),
 }
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (
@@ -92,7 +128,7 @@ LONGEST = 250
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Every imported name with its module, e.g. ``fedkd.errors.InputError``; inside functions and TYPE_CHECKING too."""
+    """Every imported name with its module, e.g. ``fedkd.base.errors.InputError``; inside functions and TYPE_CHECKING too."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -171,7 +207,7 @@ def test_only_one_file_seeds() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in seeding
     }
-    assert users == {"fedkd/randomness.py"}
+    assert users == {"fedkd/base/randomness.py"}
 
 
 def test_no_module_is_long_and_none_is_a_drawer_of_odds_and_ends() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedkd.registry import strategies
+from fedkd.experiment.registry import strategies
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

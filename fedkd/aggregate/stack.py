@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedkd.knowledge import Knowledge
+from fedkd.knowledge.knowledge import Knowledge
 
 
 def stack(uploads: Mapping[int, Knowledge], name: str) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedkd.knowledge import Knowledge
+from fedkd.knowledge.knowledge import Knowledge
 
 
 def weighted_mean(uploads: Mapping[int, Knowledge], *, weights: Sequence[float] | None = None) -> Knowledge:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fedkd.base.errors import InputError
 from fedkd.data.flower_partition import partitioners
-from fedkd.errors import InputError
 
 #: Argument -> the least that it may be, for each number of a list.
 LEAST = {

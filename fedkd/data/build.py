@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError, Notice
+from fedkd.base.randomness import generator
 from fedkd.data.federation import Federation, view
 from fedkd.data.partition import make_partition
 from fedkd.data.public import public_from
 from fedkd.data.source import Source
-from fedkd.errors import InputError, Notice
-from fedkd.randomness import generator
 
 
 def build_federation(

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError, Notice, unknown
 from fedkd.data.decode import decode_images
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
 from fedkd.data.pixels import in_channels
 from fedkd.data.source import Options, Source, hold_out, with_channels
 from fedkd.data.splits import Chosen, choose_splits, read_splits
 from fedkd.data.tables import WRITE_A_FUNCTION, Splits, Table
-from fedkd.errors import InputError, Notice, unknown
 
 MARKS = {  # of each option: Hugging Face's type, and the usual names
     "image_column": ("Image", ("image", "img")),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 GREY_MODES = ("1", "L", "LA")  # of Pillow: black and white, grey, grey with transparency
 

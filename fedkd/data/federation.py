@@ -10,11 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError, Notice
+from fedkd.base.randomness import generator
 from fedkd.data.partition import Partition
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
-from fedkd.errors import InputError, Notice
-from fedkd.randomness import generator
 
 
 @dataclass(frozen=True, eq=False)

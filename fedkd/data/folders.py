@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedkd.base.errors import InputError
 from fedkd.data.layout import Layout, read_layout, some
 from fedkd.data.splits import choose_splits
-from fedkd.errors import InputError
 
 #: Of files that are taken for images; others are looked into.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError
 from fedkd.data.source import Source
-from fedkd.errors import InputError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 FASHION_MNIST_CLASSES = (

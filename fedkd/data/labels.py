@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedkd.base.errors import InputError
 from fedkd.data.layout import some
-from fedkd.errors import InputError
 
 UNLABELLED = -1
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from fedkd.base.errors import InputError
 from fedkd.data.splits import read_splits, words_of
-from fedkd.errors import InputError
 
 Place = tuple[str, ...]  # the folders from the root of the set down to some images
 ROLES = ("split", "client", "class", "*")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError, did_you_mean, unknown
-from fedkd.randomness import generator
+from fedkd.base.errors import InputError, did_you_mean, unknown
+from fedkd.base.randomness import generator
 
 Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), groups (N,) or None -> each client's rows
 

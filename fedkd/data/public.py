@@ -7,10 +7,10 @@ import hashlib
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import generator
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
-from fedkd.errors import InputError
-from fedkd.randomness import generator
 
 
 def public_from(other: Source, source: Source, *, count: int, labels: bool, seed: int) -> Samples:

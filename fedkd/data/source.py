@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError, unknown
+from fedkd.base.randomness import generator
 from fedkd.data.pixels import channel_moments, in_channels
-from fedkd.errors import InputError, unknown
-from fedkd.randomness import generator
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 SPELLINGS = {
     **dict.fromkeys(("train", "training", "trn", "trainset"), "train"),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedkd.base.errors import InputError
 from fedkd.data.folders import SUFFIXES, files_below, is_image, read_folders, unwrap
 from fedkd.data.layout import some
-from fedkd.errors import InputError
 
 Table = Any  # pyarrow.Table; pyarrow is imported where it is used
 SHARD = re.compile(r"(-\d+-of-\d+|[-_.]?\d+)+$")  # what a file's name has beside its split's: train-00000-of-00002

@@ -8,9 +8,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from fedkd.base.errors import unknown
+from fedkd.base.randomness import generator, seeded
 from fedkd.data.samples import standardise
-from fedkd.errors import unknown
-from fedkd.randomness import generator, seeded
 
 
 def augment(images: Tensor, preset: str, *, seed: int, mean: Tensor, std: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids.flower import server_context, server_identity
 from fedkd.grids.jobs import JobGrid
 

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import ray
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 #: How long a cluster that is named may take to answer, in seconds; Ray itself would try for minutes.
 ANSWER_SECONDS = 10.0

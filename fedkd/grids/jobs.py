@@ -12,7 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids.flower import (
     ErrorCode,
     Run,

@@ -8,7 +8,7 @@ from typing import final
 
 import ray
 
-from fedkd.errors import RunFailed
+from fedkd.base.errors import RunFailed
 
 SECOND_KNOCK_SECONDS = 2.0  # a network may fail for a moment
 

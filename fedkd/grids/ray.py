@@ -15,7 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import RayActorError
 
-from fedkd.errors import InputError, RunFailed
+from fedkd.base.errors import InputError, RunFailed
 from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid

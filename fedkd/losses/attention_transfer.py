@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.rows import unit_rows
 from fedkd.losses.spatial import maps_of_one_size
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.precision import at_least_float32
 
 

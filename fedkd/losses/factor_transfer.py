@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.shapes import require_shape
 from fedkd.losses.spatial import match_spatial
 

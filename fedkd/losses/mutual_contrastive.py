@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.distillation import kd_loss
 from fedkd.losses.off_diagonal import off_diagonal
 from fedkd.losses.precision import at_least_float32

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses.precision import at_least_float32
 from fedkd.losses.rows import unit_rows
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.rows import flat_rows, unit_rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.rows import flat_rows, unit_rows
 
 

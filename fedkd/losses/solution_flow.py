@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.losses.precision import at_least_float32
 from fedkd.losses.shapes import require_shape
 from fedkd.losses.spatial import Pool, match_spatial

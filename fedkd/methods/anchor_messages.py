@@ -10,12 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.aggregate import mean, stack
-from fedkd.errors import InputError
-from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.server import Server
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses.rows import unit_rows
 from fedkd.methods.anchors import ANCHORS, width_of
 from fedkd.methods.client_similarity import compares_encoders, report_client_cka
-from fedkd.server import Server
 
 #: A field that takes the number P of public samples that are spoken of, the same ones in all rounds; 0 = all.
 PublicSize = Annotated[int, Field(ge=0)]

@@ -9,10 +9,10 @@ from typing import final
 
 from torch import Tensor
 
+from fedkd.experiment.algorithm.train import Batch, Split
 from fedkd.losses import compress_loss, seed_loss
 from fedkd.methods.anchors import Anchors, embed_public
 from fedkd.nets import Net
-from fedkd.train import Batch, Split
 
 #: ``loss(student, teacher, queue, own)``: (B, D) of a batch twice, (Q, D) of other samples by the teacher and by the student.
 RelationLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

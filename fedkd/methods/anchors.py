@@ -12,12 +12,12 @@ from typing import Self, cast, final
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError
-from fedkd.knowledge import Knowledge
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.train import Split, predict
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.table import Table
 from fedkd.losses.rows import unit_rows
 from fedkd.nets import Encoder, Net
-from fedkd.table import Table
-from fedkd.train import Split, predict
 
 #: The name under which rows travel, both ways.
 ANCHORS = "anchors"

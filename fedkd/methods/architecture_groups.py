@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from fedkd.client import Client
-from fedkd.knowledge import Knowledge, TensorSpec, schema_of
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.server import Server
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec, schema_of
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net, load
-from fedkd.server import Server
 
 
 def architectures(server: Server) -> tuple[str, ...]:

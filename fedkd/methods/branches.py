@@ -8,15 +8,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedkd.client import Client
-from fedkd.errors import InputError, under
-from fedkd.experiment import Experiment
-from fedkd.knowledge import Knowledge
+from fedkd.base.errors import InputError, under
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.train import Loss, fit
+from fedkd.experiment.experiment import Experiment
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.nets import Branched, check_branches, load, pooled
-from fedkd.node import Node
-from fedkd.strategy import Strategy
-from fedkd.train import Loss, fit
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from fedkd.client import Client
-from fedkd.experiment import Experiment
-from fedkd.knowledge import Knowledge
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Draw, Split, batch_sizes
+from fedkd.experiment.experiment import Experiment
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.losses import kd_loss, logit_mse, soft_cross_entropy
 from fedkd.nets import Net, load
-from fedkd.node import Node
-from fedkd.server import Server
 from fedkd.targets import mean_logits, mean_probs
-from fedkd.train import Draw, Split, batch_sizes
 
 #: Codistillation's psi by name: of own logits (B, C) and those of K - 1 others (K - 1, B, C), which are constants.
 AGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedkd.embedded import drawn_from_test
-from fedkd.knowledge import Knowledge
+from fedkd.engine.evaluation.encoders import drawn_from_test
+from fedkd.engine.evaluation.representations import mean_similarity
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import predict
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.nets import load
-from fedkd.representation_scores import mean_similarity
-from fedkd.server import Server
-from fedkd.train import predict
 
 #: How the names of an encoder's tensors begin in a net's.
 ENCODER = "encoder."

@@ -1,6 +1,6 @@
 """A net that server and clients all hold, brought up to date by low-rank parts of its updates instead of its weights.
 
-Parts are what ``fedkd.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is known to hold the
+Parts are what ``fedkd.knowledge.codecs.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is known to hold the
 net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits to equal bits. Lossy
 codecs may take something of an update: the server moves by what clients read of it. All weights they leave alone.
 """
@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedkd import codecs
-from fedkd.errors import InputError
-from fedkd.experiment import Experiment
-from fedkd.knowledge import NEVER_NEGATIVE, Knowledge, TensorSpec, UpTo
-from fedkd.lowrank import FACTORS, decompress
-from fedkd.memory import Memory
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.experiment import Experiment
+from fedkd.knowledge import codecs
+from fedkd.knowledge.codecs.lowrank import FACTORS, decompress
+from fedkd.knowledge.knowledge import NEVER_NEGATIVE, Knowledge, TensorSpec, UpTo
+from fedkd.knowledge.memory import Memory
 from fedkd.nets import Net, load
-from fedkd.server import Server
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6

@@ -8,12 +8,12 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import TrainingError
+from fedkd.base.errors import TrainingError
+from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
+from fedkd.knowledge.table import Table
 from fedkd.methods.public_distillation import DistillationLoss
 from fedkd.nets import load
-from fedkd.optimizer_state import trainable
-from fedkd.table import Table
-from fedkd.train import Batch, Split, fit, predict
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fedkd import codecs
 from fedkd.aggregate import stack
-from fedkd.client import Client
-from fedkd.knowledge import Knowledge
-from fedkd.memory import Memory
-from fedkd.topology import Neighbours, graph, mixing_matrix
+from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
+from fedkd.experiment.algorithm.client import Client
+from fedkd.knowledge import codecs
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
 
 
 @lru_cache(maxsize=8)

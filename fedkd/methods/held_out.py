@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedkd.client import Client
-from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import predict
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.methods.lockstep import BESIDE, begin
 from fedkd.nets import Net
-from fedkd.server import Server
 from fedkd.targets import covariance_weights
-from fedkd.train import predict
 
 #: The tensor of an upload: logits (V, C) of the validation samples. It is not of the exchange's batch.
 VALIDATION = BESIDE + "validation"

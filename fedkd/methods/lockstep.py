@@ -16,13 +16,13 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fedkd.client import Client
-from fedkd.errors import TrainingError
-from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.base.errors import TrainingError
+from fedkd.base.randomness import derive, seeded
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Batch, descend
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.methods.turns import Plan, UpdateName, plan
-from fedkd.randomness import derive, seeded
-from fedkd.server import Server
-from fedkd.train import Batch, descend
 
 Said = Mapping[str, Tensor]
 #: Where a peer's memory holds the net's buffers from before the pass it holds, and its losses of the round so far.

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from fedkd.client import Client
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.train import Loss, Split, fit
 from fedkd.nets import Encoder, Net, load
-from fedkd.node import Node
-from fedkd.optimizer_state import trainable
-from fedkd.train import Loss, Split, fit
 
 #: Where a client's memory holds the weights of its feature map.
 FEATURE_MAP = "feature map/"

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedkd.client import Client
-from fedkd.contrastive import Base, SimCLR
-from fedkd.evaluate import Embedder
+from fedkd.engine.evaluation.evaluate import Embedder
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import fit
+from fedkd.methods.contrastive import Base, SimCLR
 from fedkd.methods.self_supervised import Objective, own_objective
 from fedkd.nets import Net
-from fedkd.node import Node
-from fedkd.server import Server
-from fedkd.train import fit
 
 #: A field that takes a number of epochs; 0 = train.epochs.
 Epochs = Annotated[int, Field(ge=0)]

@@ -19,16 +19,16 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from fedkd.client import Client
-from fedkd.errors import InputError
-from fedkd.experiment import Experiment
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Batch
+from fedkd.experiment.experiment import Experiment
 from fedkd.methods.lockstep import Heard, Said
 from fedkd.methods.peer_heads import feature_width
 from fedkd.nets import Net
-from fedkd.node import Node
-from fedkd.server import Server
 from fedkd.targets import attention
-from fedkd.train import Batch
 
 FormName = Literal["auto", "shared", "own"]
 

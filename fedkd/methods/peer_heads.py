@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fedkd.client import Client
-from fedkd.errors import InputError, under
-from fedkd.experiment import Experiment
+from fedkd.base.errors import InputError, under
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.experiment import Experiment
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.losses.rows import unit_rows
 from fedkd.methods.branches import example_image

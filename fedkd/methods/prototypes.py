@@ -9,10 +9,10 @@ from typing import Any, Self, final
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError
-from fedkd.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.node import Node
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.nets import Encoder
-from fedkd.node import Node
 
 
 @final

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.aggregate import mean, renormalise, stack
-from fedkd.client import Client
-from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
+from fedkd.knowledge.table import Table
 from fedkd.losses import cross_entropy_loss, logit_mae, soft_cross_entropy
-from fedkd.table import Table
-from fedkd.train import Batch, Split, fit, predict
 
 #: A loss between a student's logits (B, C) and what its teachers said of the same samples (B, C).
 DistillationLoss = Callable[[Tensor, Tensor], Tensor]

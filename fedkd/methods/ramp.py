@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedkd.node import Node
+from fedkd.experiment.algorithm.node import Node
 
 
 def sigmoid_ramp(time: float, length: float) -> float:

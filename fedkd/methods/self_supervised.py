@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregate import weighted_mean
-from fedkd.client import Client
-from fedkd.contrastive import Base, Views
-from fedkd.evaluate import Embedder, broadcast_net
-from fedkd.knowledge import Knowledge
+from fedkd.engine.evaluation.evaluate import Embedder, broadcast_net
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Batch, fit
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.methods.client_similarity import compare_uploaded
+from fedkd.methods.contrastive import Base, Views
 from fedkd.nets import Net
-from fedkd.node import Node
-from fedkd.server import Server
-from fedkd.train import Batch, fit
 
 #: The parts of the loss of a batch, of the net that is trained and what the base opened beside it.
 Objective = Callable[[Net, Batch, Any], Mapping[str, Tensor]]

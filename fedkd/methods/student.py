@@ -8,20 +8,20 @@ from types import MappingProxyType
 
 import torch
 
-from fedkd.client import Client
-from fedkd.errors import under
-from fedkd.evaluate import Classifier, classifier
-from fedkd.experiment import Experiment
-from fedkd.knowledge import Knowledge, TensorSpec
+from fedkd.base.errors import under
+from fedkd.engine.evaluation.evaluate import Classifier, classifier
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Split, predict
+from fedkd.experiment.experiment import Experiment
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.methods.teachers import CLASSES, Runs
 from fedkd.nets import Net, check_net, load
-from fedkd.node import Node
-from fedkd.server import Server
-from fedkd.strategy import Strategy
-from fedkd.train import Split, predict
 
 
 def check(strategy: Strategy, experiment: Experiment, runs: Runs) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedkd.distillers import Shown
-from fedkd.knowledge import Knowledge
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Split, predict
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.table import Table
+from fedkd.losses.distillers import Shown
 from fedkd.methods.architecture_groups import clients_nets
 from fedkd.nets import Net, Outputs, copied, features_of
-from fedkd.server import Server
-from fedkd.table import Table
-from fedkd.train import Split, predict
 
 #: Directories of finished runs; none where clients' own nets teach.
 Runs = tuple[str, ...]

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from fedkd.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
-from fedkd.errors import InputError, under
+from fedkd.base.errors import InputError, under
+from fedkd.engine.strategy import Listed, NonNegative
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.train import Batch, Split, fit
+from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
 from fedkd.methods.teachers import Said, ask
 from fedkd.nets import Net, Outputs, load
-from fedkd.server import Server
-from fedkd.strategy import Listed, NonNegative
 from fedkd.targets import Evidence, Rule, rule_named
-from fedkd.train import Batch, Split, fit
 
 if TYPE_CHECKING:
-    from fedkd.experiment import Experiment
+    from fedkd.experiment.experiment import Experiment
 
 
 def _known_target(name: str) -> str:

@@ -10,11 +10,11 @@ from typing import Literal, final
 
 import torch
 
-from fedkd.client import Client
-from fedkd.experiment import Experiment
-from fedkd.node import Node
-from fedkd.randomness import generator
-from fedkd.train import Batch, Draw, Split, batch_sizes
+from fedkd.base.randomness import generator
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.train import Batch, Draw, Split, batch_sizes
+from fedkd.experiment.experiment import Experiment
 
 UpdateName = Literal["simultaneous", "sequential", "alternating"]
 

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.net import Net
 from fedkd.nets.options import net_options

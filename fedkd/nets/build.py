@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedkd.errors import InputError, did_you_mean
+from fedkd.base.errors import InputError, did_you_mean
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.heads import HEADS
 from fedkd.nets.net import Net

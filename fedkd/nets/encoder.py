@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 
 class Encoder(nn.Module, ABC):

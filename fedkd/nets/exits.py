@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.net import Net
 from fedkd.nets.outputs import features_of

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.outputs import Outputs, logits_of
 

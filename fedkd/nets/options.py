@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedkd.errors import InputError, did_you_mean
+from fedkd.base.errors import InputError, did_you_mean
 
 
 def net_options(net: str, factory: Callable[..., Any], options: Mapping[str, Any], *, given: int) -> dict[str, Any]:

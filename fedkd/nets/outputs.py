@@ -10,7 +10,7 @@ from typing import Any, final
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 
 @final

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.errors import InputError, did_you_mean
+from fedkd.base.errors import InputError, did_you_mean
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.options import check_sizes
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fedkd.errors import InputError, Notice
+from fedkd.base.errors import InputError, Notice
 from fedkd.nets.options import net_options
 
 UserNet = Callable[..., nn.Module]

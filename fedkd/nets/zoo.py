@@ -7,12 +7,12 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from fedkd.errors import InputError, did_you_mean
+from fedkd.base.errors import InputError, did_you_mean
+from fedkd.base.user_code import import_object
 from fedkd.nets.cnn import CNN
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.mlp import MLP
 from fedkd.nets.resnet18 import ResNet18
-from fedkd.user_code import import_object
 
 ZOO: dict[str, Callable[..., Encoder]] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18}
 """Name -> factory((C, H, W), **options) of an encoder."""

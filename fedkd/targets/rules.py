@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.targets.by_label import lowest_loss, min_logit
 from fedkd.targets.confidence import confidence
 from fedkd.targets.covariance import covariance
@@ -127,7 +127,7 @@ def rule_named(name: str) -> Rule:
     frozenset({'labels'})
     >>> rule_named("mean_logit")
     Traceback (most recent call last):
-    fedkd.errors.InputError: unknown target 'mean_logit': did you mean 'mean_logits'?
+    fedkd.base.errors.InputError: unknown target 'mean_logit': did you mean 'mean_logits'?
     """
     if name not in RULES:
         raise unknown("target", name, RULES)

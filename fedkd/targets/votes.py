@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.errors import unknown
+from fedkd.base.errors import unknown
 from fedkd.targets.target import Target
 from fedkd.targets.teachers import teacher_logits
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedkd.aggregate import stack, weighted_mean
-from fedkd.knowledge import Knowledge
+from fedkd.knowledge.knowledge import Knowledge
 
 LOGITS = {k: Knowledge.of("logits", {"table": torch.full((2, 3), float(k))}, weight=k) for k in (1, 3)}
 

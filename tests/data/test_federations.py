@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedkd.base.errors import InputError, Notice
 from fedkd.data import Federation, Source
-from fedkd.errors import InputError, Notice
 
 Federate = Callable[..., Federation]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fedkd.base.errors import InputError, Notice
 from fedkd.data import Source, load_source
 from fedkd.data.layout import read_layout
 from fedkd.data.splits import choose_splits, read_splits
-from fedkd.errors import InputError, Notice
 
 Photograph = Callable[..., Source]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from fedkd.base.errors import InputError
 from fedkd.data import Federation, Source
 from fedkd.data.partition import check_partition, make_partition, partition_names
-from fedkd.errors import InputError
 
 LABELS = torch.arange(200) % 5  # forty images of each of five classes
 

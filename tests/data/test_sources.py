@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedkd.base.errors import InputError
 from fedkd.data import Source, load_source, normalise
 from fedkd.data.idx import DEBIAN_FASHION_MNIST, has_idx_files
 from fedkd.data.source import channel_moments, hold_out
-from fedkd.errors import InputError
 
 
 def write_idx(path: Path, values: torch.Tensor) -> None:

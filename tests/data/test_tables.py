@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fedkd.base.errors import InputError, Notice
 from fedkd.data import load_source
-from fedkd.errors import InputError, Notice
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedkd.base.errors import InputError
 from fedkd.data import PRESETS, augment
 from fedkd.data.views import reflect
-from fedkd.errors import InputError
 
 
 def pictures(count: int, channels: int, size: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from flwr.clientapp import ClientApp
 from programs import free_ports
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids import cluster
 from fedkd.grids.worker import ClientWorker
 

@@ -7,7 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 from grids.apps import answer, answers, ask, probe_client, with_grid
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids import InProcessGrid, JobGrid, run_app
 
 

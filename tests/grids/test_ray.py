@@ -13,7 +13,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from grids.apps import answer, answers, ask, probe_client, with_grid
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids import JobGrid, RayGrid, run_app, seat
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -196,7 +196,7 @@ except KeyboardInterrupt:
 RAY_DIES = """
 import os, signal, sys
 from pathlib import Path
-from fedkd.errors import RunFailed
+from fedkd.base.errors import RunFailed
 from fedkd.grids import RayGrid
 from grids.apps import answers, ask, with_grid
 from programs import descendants

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import icl_loss, nt_xent_loss, seed_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
 from fedkd.losses.off_diagonal import off_diagonal
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import FactorTransfer
 
 

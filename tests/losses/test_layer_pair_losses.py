@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import fsp_loss, kdsvd_loss
 from fedkd.losses.singular_vectors import right_singular_vectors
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import (
     cross_entropy_loss,
     cskd_loss,

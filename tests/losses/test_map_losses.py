@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import ab_loss, at_loss, cwd_loss, hint_loss, nst_loss, ofd_loss, ofd_margin
 from fedkd.losses.spatial import match_spatial
 

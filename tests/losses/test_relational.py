@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import relational_loss
 
 DIVERGENCES = ["reverse_kl", "jsd"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.autograd.graph import saved_tensors_hooks
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.losses import cc_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, sp_loss
 from fedkd.losses.rows import unit_rows
 

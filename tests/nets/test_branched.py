@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import seeded
 from fedkd.nets import (
     ZOO,
     Branched,
@@ -28,7 +29,6 @@ from fedkd.nets import (
     scale_gradient,
 )
 from fedkd.nets.moving_average import newest_share
-from fedkd.randomness import seeded
 
 SMALL = {"resnet18": {"width": 4}, "cnn": {"channels": [4, 8], "hidden": 16}, "mlp": {"hidden": [16, 12]}}
 SHAPE = (3, 16, 16)

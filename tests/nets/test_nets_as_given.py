@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError, Notice
+from fedkd.base.errors import InputError, Notice
+from fedkd.base.randomness import seeded
 from fedkd.nets import Encoder, Net, build_net, copied, load, logits_of, unsaved_buffers
-from fedkd.randomness import seeded
 
 SHAPE = (1, 4, 4)
 Auxiliary = namedtuple("Auxiliary", ["logits", "auxiliary"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.nets import Encoder, build_net, check_net, zoo
 
 SHAPE = (1, 8, 8)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import seeded
 from fedkd.nets import ZOO, Encoder, Net, build_net, check_net
 from fedkd.nets.resnet18 import Projection
-from fedkd.randomness import seeded
 
 SMALL = {"resnet18": {"width": 4}}
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 20, 30)]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fedkd import Client, Experiment, Server
-from fedkd.experiment import Functions
-from fedkd.memory import Memory
+from fedkd.experiment.experiment import Functions
+from fedkd.knowledge.memory import Memory
 
 
 def few_samples(strategy: Any, **changes: Any) -> Experiment:

@@ -15,7 +15,7 @@ from test_resume import rows, run_in_pieces
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, Knowledge, Server, simulate
-from fedkd.memory import Memory
+from fedkd.knowledge.memory import Memory
 from fedkd.methods import checkpoints
 from fedkd.methods.generations import BORN_AGAIN, confidence_shares, shuffle_others
 from fedkd.nets import Net

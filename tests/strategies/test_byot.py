@@ -10,7 +10,7 @@ from test_one import ROOT, cross_entropy, learnt, loss_of_a_batch, small, statis
 from torch import Tensor
 
 from fedkd import Experiment, Peers, simulate
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 
 def soft_cross_entropy(teacher: Tensor, student: Tensor, temperature: float) -> float:

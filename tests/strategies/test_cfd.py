@@ -8,7 +8,7 @@ from fedkd.strategies.cfd import CFD
 from public_runs import client_of, few_samples, server_of, tiny
 
 from fedkd import Knowledge, simulate
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.methods.public_distillation import predict_public
 
 

@@ -9,7 +9,7 @@ from public_runs import server_of
 from test_one import ROOT, after_one_step, cross_entropy, learnt, loss_of_a_batch, small, statistics, values
 
 from fedkd import Experiment, Peers, simulate
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 
 
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedkd import Client, Experiment, Knowledge, simulate
 from fedkd.grids import InProcessGrid
-from fedkd.memory import Memory
+from fedkd.knowledge.memory import Memory
 from fedkd.methods import checkpoints
 
 BARE = {"momentum": 0.0, "lr": 0.1, "batch_size": 8}  # without momentum a kept optimiser is a new one

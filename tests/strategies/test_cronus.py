@@ -10,9 +10,9 @@ from fedkd.strategies.cronus import Cronus, train_on_both
 from public_runs import client_of, few_samples, server_of, tiny
 
 from fedkd import Batch, Knowledge, Split, simulate
+from fedkd.experiment.algorithm.train import Draw
 from fedkd.losses import cross_entropy_loss, soft_cross_entropy
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities
-from fedkd.train import Draw
 
 
 def uploads_of(*tables: torch.Tensor) -> dict[int, Knowledge]:

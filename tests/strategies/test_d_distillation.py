@@ -13,10 +13,10 @@ from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, Knowledge, simulate
-from fedkd.codecs import as_decoded, chain
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.grids import InProcessGrid
-from fedkd.memory import Memory
+from fedkd.knowledge.codecs import as_decoded, chain
+from fedkd.knowledge.memory import Memory
 from fedkd.methods.gossip import hear, mix, peers, route
 
 RING = peers("ring", 4, 4, 0)  # Metropolis weights of 1/3 each

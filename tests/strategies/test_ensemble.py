@@ -8,7 +8,7 @@ from fedkd.strategies.ensemble import Ensemble
 from public_runs import few_samples, server_of, tiny
 
 from fedkd import Knowledge, load, simulate
-from fedkd.server import Server
+from fedkd.experiment.algorithm.server import Server
 
 MIXED = {"cnn": 0.5, "mlp": 0.5}
 

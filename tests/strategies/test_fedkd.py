@@ -13,15 +13,15 @@ from public_runs import client_of, few_samples, server_of, tiny
 from torch import Tensor, nn
 
 from fedkd import Client, Knowledge, simulate
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
+from fedkd.engine.guard import check_upload
+from fedkd.experiment.algorithm.train import make_optimizer
 from fedkd.grids import InProcessGrid
-from fedkd.guard import check_upload
-from fedkd.lowrank import compress
-from fedkd.memory import Memory
+from fedkd.knowledge.codecs.lowrank import compress
+from fedkd.knowledge.memory import Memory
 from fedkd.methods import compressed_updates
 from fedkd.methods.compressed_updates import all_weights, catch_up, parts_schema, update_from
 from fedkd.methods.mutual import shared_net
-from fedkd.train import make_optimizer
 
 
 def loss_of_a_batch(strategy: FedKD, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[dict[str, Tensor], Any, Any]:

@@ -11,9 +11,9 @@ from fedkd.strategies.fedmd_nfdp import FedMDNFDP
 from public_runs import client_of, few_samples, server_of, tiny
 
 from fedkd import Knowledge, simulate
+from fedkd.base.errors import RunFailed
 from fedkd.data import Source, load_source
-from fedkd.errors import RunFailed
-from fedkd.privacy import subsample_guarantee
+from fedkd.knowledge.privacy import subsample_guarantee
 
 
 def test_the_same_samples_are_drawn_in_every_round() -> None:

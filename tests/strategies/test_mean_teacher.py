@@ -17,8 +17,8 @@ from test_resume import rows, run_in_pieces
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, Knowledge, simulate
+from fedkd.knowledge.memory import Memory
 from fedkd.losses import cross_entropy_loss, labelled_cross_entropy
-from fedkd.memory import Memory
 from fedkd.nets import MovingAverage, moving_average
 
 FEW = {"labelled": 0.25}

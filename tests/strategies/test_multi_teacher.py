@@ -15,12 +15,12 @@ from test_resume import rows, run_in_pieces
 from test_saved_nets import left
 
 from fedkd import Experiment, InputError, Knowledge, Server, simulate
-from fedkd.distillers import DISTILLERS, Shown
-from fedkd.memory import Memory
+from fedkd.base.randomness import seeded
+from fedkd.knowledge.memory import Memory
+from fedkd.losses.distillers import DISTILLERS, Shown
 from fedkd.methods.teachers import CLASSES, live, record, remembered, teachers_say
 from fedkd.methods.teaching import Lesson, teach
 from fedkd.nets import Net, build_net
-from fedkd.randomness import seeded
 from fedkd.targets import RULES
 
 OPTIONS = {"mlp": {"hidden": [8]}, "cnn": {"channels": [2, 4], "hidden": 8}, "resnet18": {"width": 4}}

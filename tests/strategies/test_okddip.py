@@ -13,13 +13,13 @@ from public_runs import client_of, server_of
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, Strategy, fit, simulate
-from fedkd.history import TIMES
+from fedkd.experiment.algorithm.train import descend, make_optimizer
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.lockstep import Heard, Peer
 from fedkd.methods.peer_attention import Attention, attention_losses
 from fedkd.methods.turns import plan
+from fedkd.results.history import TIMES
 from fedkd.targets import mean_logits
-from fedkd.train import descend, make_optimizer
 
 OPTIONS = {"mlp": {"hidden": [16]}, "cnn": {"channels": [4, 8], "hidden": 24}}
 

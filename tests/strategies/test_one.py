@@ -14,7 +14,7 @@ from public_runs import client_of, server_of, tiny
 from torch import Tensor, nn
 
 from fedkd import Batch, Classifier, Client, Experiment, Peers, Strategy, simulate
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.methods import branches
 
 TWO_LAYERS = {"mlp": {"hidden": [8, 6]}, "cnn": {"channels": [4, 8], "hidden": 16}, "resnet18": {"width": 4}}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fedkd.targets
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.targets import RULES, Evidence, Rule, Target, rule_named
 
 K, B, V, C = 4, 6, 8, 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedkd.errors import InputError
+from fedkd.base.errors import InputError
 from fedkd.targets import confident_vote, vote, votes
 
 

@@ -1,0 +1,248 @@
+"""The fedkd command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from fedkd.base.errors import InputError, Notice, RunFailed
+from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
+from fedkd.cli.plain_help import PlainCommand
+
+if TYPE_CHECKING:
+    from fedkd.results.recorded import RecordedRun
+
+app = typer.Typer(
+    name="fedkd",
+    help="Federated and online knowledge distillation: one readable file per algorithm, from laptop to cluster.",
+    epilog="Exit codes: 0 done, 1 the run failed, 2 bad input, 130 interrupted (a run can be resumed).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point. Bad input: one line on stderr, exit code 2. A failed run: one line, 1. The rest keeps its traceback."""
+    from click.exceptions import ClickException
+
+    os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # Flower reads it when it is imported
+    _show_notices()
+    try:
+        code = app(standalone_mode=False)
+    except (InputError, ClickException) as error:
+        message = error.format_message() if isinstance(error, ClickException) else str(error)
+        print(f"fedkd: error: {' '.join(message.split())}", file=sys.stderr)
+        code = 2
+    except RunFailed as error:
+        print(f"fedkd: the run failed: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _show_notices() -> None:
+    """A Notice is one line on stderr, each text once; other warnings stay as Python has them."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Notice):
+            print(f"fedkd: note: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *rest, **named)
+
+    warnings.simplefilter("once", Notice)
+    warnings.showwarning = show
+
+
+@app.command(cls=PlainCommand)
+def run(
+    file: Annotated[Path | None, typer.Argument(help="The experiment, a TOML file.", show_default=False)] = None,
+    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0-2 or 0,3,7. Finished ones are skipped.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key, e.g. data.alpha=0.1. With --resume: rounds=30."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's directory, or the seeds' parent [default: runs/FILE-STRATEGY-sSEED].")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Run local, centralised, ensemble and (if nets are equal) fedavg beside it.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no rounds, only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a round on stdout.")] = False,
+) -> None:
+    """Run FILE, an experiment in TOML, or go on with a run."""
+    if resume is not None:
+        given = {
+            "FILE": file,
+            "--seed": seed,
+            "--seeds": seeds,
+            "--out": out,
+            "--baselines": baselines or None,
+        }
+        refuse_together("--resume goes on with the experiment in DIR", given)
+        launches = [resumed(resume, parse_changes(changes or []))]
+    elif file is None:
+        raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd run --resume DIR`")
+    elif seed is not None and seeds is not None:
+        raise InputError("give --seed or --seeds, not both")
+    else:
+        overrides = parse_changes(changes or [])
+        if engine is not None:
+            overrides["engine.name"] = engine
+        numbers = [seed] if seeds is None else parse_seeds(seeds)
+        launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
+    done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
+    if done and not (as_json and quiet):
+        report_result(done, sys.stderr if as_json else sys.stdout, compare=baselines)
+    if failed := len(launches) - len(done):
+        raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
+
+
+@app.command(cls=PlainCommand)
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of seed runs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The figure; .png and .svg are written side by side, .pdf if asked.")] = Path(
+        "convergence.png"
+    ),
+    metric: Annotated[str, typer.Option(help="The key of metrics.jsonl to draw.")] = "accuracy",
+) -> None:
+    """Overlay RUNS, directories of runs or of seeds: accuracy against rounds, uploaded bytes and seconds.
+
+    Seeds of one experiment become their mean with a 95 % band.
+    """
+    from fedkd.results.curves import check_measured
+    from fedkd.results.files import writing
+    from fedkd.results.plots import convergence
+    from fedkd.results.recorded import find_runs, without_failed
+
+    found = without_failed(find_runs(runs))
+    check_measured(found, metric)
+    with writing(out, InputError):
+        files = convergence(found, out, metric=metric)
+    print_summaries(found, metric, sys.stdout)
+    for file in files:
+        print(file)
+
+
+@app.command(cls=PlainCommand)
+def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the strategies: name, paper, what travels, what they need."""
+    from fedkd.experiment.registry import strategies
+
+    rows = [
+        {"name": name, "paper": cls.paper, "sends": cls.sends, "needs": str(cls.needs)} for name, cls in strategies().items()
+    ]
+    _show(rows, as_json)
+
+
+@app.command(cls=PlainCommand)
+def losses(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the losses that `strategy.loss` takes: function, what they need, usual weight, options."""
+    from fedkd.losses.distillers import DISTILLERS
+
+    rows = [
+        {
+            "name": name,
+            "function": recipe.loss.__name__,
+            "needs": ", ".join(sorted(recipe.needs)),
+            "weight": f"{recipe.weight:g}",
+            "options": ", ".join(recipe.option_names),
+        }
+        for name, recipe in DISTILLERS.items()
+    ]
+    _show(rows, as_json)
+
+
+@app.command(cls=PlainCommand)
+def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the ensemble targets that `strategy.target` takes, and what they need beside the teachers' logits."""
+    from fedkd.targets import RULES
+
+    _show([{"name": name, "needs": ", ".join(sorted(rule.needs))} for name, rule in RULES.items()], as_json)
+
+
+def _show(rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(rows, sys.stdout)
+
+
+@app.command(cls=PlainCommand)
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say whether this machine is ready: versions, cores, memory, GPU, data."""
+    from fedkd.cli.doctor import findings
+
+    found = findings()
+    if as_json:
+        print(json.dumps([vars(finding) for finding in found], indent=1))
+    else:
+        for finding in found:
+            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name:<14} {finding.text}")
+        print("All good. Next: fedkd run FILE" if all(finding.ok for finding in found) else "Cure what is marked BAD.")
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(1)
+
+
+def report_result(places: Sequence[Path], stream: TextIO, *, compare: bool = False) -> None:
+    """What came out, where it lies, and what to type next; to ``compare``, all results in a table at the end."""
+    from fedkd.cli.baselines import comparison
+    from fedkd.results.recorded import RecordedRun
+
+    runs = [RecordedRun.read(place) for place in places]
+    if not compare:
+        print_summaries(runs, "accuracy", stream)
+    for run in runs:
+        print(f"report: {run.path / 'report.html'}", file=stream)
+    print(f"next:   fedkd plot {' '.join(shlex.quote(str(run.path)) for run in runs)}", file=stream)
+    if compare:
+        print_table(comparison(runs), stream)
+
+
+def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
+    """Last, best and mean of the last five (or as many as there are), for each group of seeds: the mean, its 95 % interval."""
+    from fedkd.results.curves import headline, is_share, reading
+    from fedkd.results.recorded import group_seeds
+    from fedkd.results.statistics import last_measured, summary
+
+    for group in group_seeds(runs):
+        found = [result for run in group.runs if (result := summary(run.rows, metric))]
+        if not found:
+            print(f"{group.label}: {metric} was never measured", file=stream)
+            continue
+        seeds = f"seed {group.runs[0].seed}" if len(found) == 1 else f"{len(found)} seeds, 95 % interval"
+        last, best = reading(metric, [result.last for result in found]), reading(metric, [result.best for result in found])
+        five = reading(metric, [result.mean_last_five for result in found])
+        averaged = last_measured([result.averaged for result in found])
+        whose = f" ({headline(group.runs[0])})" if metric == "accuracy" else ""
+        name, highest = metric.replace("_", " "), "best" if is_share(metric) else "highest"
+        print(
+            f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}{whose}", file=stream
+        )
+
+
+def print_table(rows: Sequence[dict[str, str]], stream: TextIO) -> None:
+    """Rows as an aligned table, as wide as the terminal; in a pipe as wide as it needs to be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(file=stream, width=None if stream.isatty() else 500, markup=False, highlight=False).print(table)

@@ -1,0 +1,134 @@
+"""What a run shows while it goes on: a live table on a terminal, plain lines in a pipe, JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from fedkd.results.files import plain
+from fedkd.results.statistics import duration, size
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+OnRow = Callable[[Row], None]
+
+SHOWN = 15
+"""How many of the latest rounds the live table keeps in sight."""
+
+
+def display(title: str, rounds: int, *, as_json: bool, quiet: bool) -> AbstractContextManager[OnRow]:
+    """What to call with each row, for the output at hand."""
+    if as_json:
+        return nullcontext(json_line)
+    if quiet:
+        return nullcontext(lambda row: None)
+    return live_table(title, rounds) if sys.stdout.isatty() else plain_lines(title, rounds)
+
+
+def json_line(row: Row) -> None:
+    """Print the row as one line of strict JSON."""
+    print(json.dumps(plain(row), allow_nan=False), flush=True)
+
+
+@contextmanager
+def plain_lines(title: str, rounds: int) -> Iterator[OnRow]:
+    """One line of text a round."""
+    print(title, flush=True)
+    times: list[float] = []
+
+    said = set[str]()
+
+    def on_row(row: Row) -> None:
+        if (whose := str(row.get("accuracy_of", ""))) and whose not in said:
+            print(f"accuracy: {whose}, on the global test set", flush=True)
+            said.add(whose)
+        cells = describe(row)
+        text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")
+        print(f"round {row['round']}/{rounds}  {text}{remaining(times, row, rounds)}", flush=True)
+
+    yield on_row
+
+
+@contextmanager
+def live_table(title: str, rounds: int) -> Iterator[OnRow]:
+    """A table that grows in place, with the time to go under it."""
+    from rich.live import Live
+
+    times: list[float] = []
+    rows: list[Row] = []
+    with Live(refresh_per_second=4) as live:
+        live.update(table(title, rows, f"0 of {rounds} rounds"))
+
+        def on_row(row: Row) -> None:
+            rows.append(row)
+            whose = f"; accuracy: {row['accuracy_of']}" if "accuracy_of" in row else ""
+            caption = f"round {row['round']} of {rounds}{remaining(times, row, rounds)}{whose}"
+            live.update(table(title, rows[-SHOWN:], caption), refresh=True)
+
+        yield on_row
+
+
+def table(title: str, rows: list[Row], caption: str) -> Table:
+    """The latest rounds as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False)
+    for name in ("round", "accuracy", "client accuracy", "loss", "up", "down", "time", "clients"):
+        shown.add_column(name, justify="right")
+    for row in rows:
+        cells = describe(row)
+        failed = bool(row.get("clients_failed") or row.get("clients_late"))
+        shown.add_row(*(Text(text, style="red" if failed and name == "clients" else "") for name, text in cells.items()))
+    return shown
+
+
+def describe(row: Row) -> dict[str, str]:
+    """One row in words; empty where the round has no such number.
+
+    >>> describe({"round": 1, "accuracy": 0.5, "loss": 0.25, "bytes_up": 2000, "seconds": 1.25, "clients_ok": 9})["up"]
+    '2.0 kB'
+    >>> describe({"round": 1, "bytes_up": 2000, "coded_bytes_up": 500})["up"]
+    '500 B (raw 2.0 kB)'
+    """
+    cells = {
+        "accuracy": share(row, "accuracy"),
+        "client accuracy": share(row, "client_accuracy"),
+        "loss": "" if row.get("loss") is None else f"{row['loss']:.4g}",
+        "up": travelled(row, "up"),
+        "down": travelled(row, "down"),
+        "time": "" if row.get("seconds") is None else duration(row["seconds"]),
+    }
+    counts = {kind: row.get(f"clients_{kind}") for kind in ("ok", "late", "failed")}
+    clients = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    if reasons := row.get("failures"):
+        client, reason = next(iter(reasons.items()))
+        clients += f" (client {client}: {reason})"
+    return {"round": str(row["round"]), **cells, "clients": clients}
+
+
+def share(row: Row, key: str) -> str:
+    """A fraction in percent; empty where the row has none."""
+    return "" if row.get(key) is None else f"{100 * row[key]:.1f} %"
+
+
+def travelled(row: Row, direction: str) -> str:
+    """Bytes as they were sent, coded, beside the raw bytes of the tensors where these are others."""
+    raw, coded = row.get(f"bytes_{direction}"), row.get(f"coded_bytes_{direction}")
+    if raw is None or coded in (None, raw):
+        return "" if raw is None else size(raw)
+    return f"{size(float(coded or 0))} (raw {size(raw)})"
+
+
+def remaining(times: list[float], row: Row, rounds: int) -> str:
+    """The time to go, from the mean of the last five rounds; this row is added to them; empty before round 1."""
+    if row["round"] < 1 or not row.get("seconds"):
+        return ""
+    times.append(float(row["seconds"]))
+    to_go = sum(times[-5:]) / len(times[-5:]) * (rounds - row["round"])
+    return f"  {duration(to_go)} to go" if to_go else ""

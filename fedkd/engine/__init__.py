@@ -1,0 +1,1 @@
+"""Runs the rounds and carries knowledge between client and server."""

@@ -1,0 +1,39 @@
+"""What an experiment does to a client's upload beside the algorithm: noise for privacy, simulated faults, attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.participation import attackers, draw_fault
+from fedkd.experiment.protection import ClientFailure, protected
+from fedkd.knowledge.knowledge import Knowledge
+
+
+def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowledge], broadcast: Knowledge) -> Knowledge:
+    """The upload of this client, after its share of the experiment's privacy, attack and faults."""
+    experiment = client.experiment
+    fault = draw_fault(experiment, client.round, client.id)
+    if fault == "crash":
+        raise ClientFailure("crashed (simulated)")
+    upload = update(client, broadcast)
+    if experiment.privacy.noise_multiplier:
+        upload = protected(upload, experiment.privacy, partial(_noise_of, client))
+    if client.id in attackers(experiment):
+        from fedkd.knowledge.attacks import ATTACKS
+
+        attack, rng = ATTACKS[experiment.attack.name], client.rng("attack")
+        upload = attack.upload(upload, broadcast, scale=experiment.attack.scale, rng=rng)
+    if fault == "nan":
+        ruined = {name: torch.full_like(t, torch.nan) if t.is_floating_point() else t for name, t in upload.tensors.items()}
+        upload = replace(upload, tensors=ruined)
+    return upload
+
+
+def _noise_of(client: Client, table: str) -> torch.Generator | None:
+    """Where this table's noise comes from: in a simulation the seed, so that it can be repeated; elsewhere no known one."""
+    return client.rng(f"privacy {table}") if client.simulated else None

@@ -1,0 +1,1 @@
+"""Scores nets: classifiers, encoders, peers."""

@@ -1,0 +1,139 @@
+"""The evaluation of a round as the server sees it: what is scored here, what clients are asked, what their answers say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import final
+
+import torch
+from flwr.app import Message, RecordDict
+from torch import Tensor
+
+from fedkd.base.errors import Notice
+from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.engine.answers import check_answer
+from fedkd.engine.evaluation.evaluate import PEER_LOGITS, evaluate_global
+from fedkd.engine.evaluation.peers import compared
+from fedkd.engine.exchange import EVALUATE, PROBE, Courier, Traffic
+from fedkd.engine.guard import SLACK_BYTES, check_upload
+from fedkd.engine.reasons import first_line, in_words
+from fedkd.engine.round_metrics import Books
+from fedkd.engine.row import headline, means, others, own_headlines, probed, worst_tenth
+from fedkd.experiment.algorithm.participation import draw_evaluated
+from fedkd.experiment.algorithm.server import Server
+from fedkd.grids.jobs import JobGrid
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec
+from fedkd.knowledge.records import from_records, wire_bytes
+
+
+@final
+class EvaluationRound:
+    """Asks and absorbs. All that it finds goes into the books of the round."""
+
+    def __init__(self, server: Server, courier: Courier) -> None:
+        self._server, self._courier = server, courier
+        self._experiment = server.experiment
+        self._compares = False
+        self._splits: tuple[str, ...] = ("own",)
+        self._asked: list[int] = []
+
+    def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
+        """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
+
+        Where no net is global, clients score theirs on the global test set too, and send their logits there if the strategy
+        compares its clients.
+        """
+        server, strategy = self._server, self._experiment.strategy
+        seed = derive(self._experiment.seed, server.round, "server", "evaluate")
+        with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
+            predictors = strategy.predictors(server, common)
+            found = evaluate_global(predictors, server)
+        server.release(kept=False)
+        books.row |= found.row
+        books.representations = found.representations
+        probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
+        with_probes: dict[int, Knowledge] = {}
+
+        def evaluated(knowledge: Knowledge) -> Knowledge:
+            if id(knowledge) not in with_probes:
+                with_probes[id(knowledge)] = self._courier.as_received(knowledge).with_tensors("weights", probes)
+            return with_probes[id(knowledge)]
+
+        self._asked = self._whom_to_ask()
+        broadcasts = {client: evaluated(personal.get(client, common)) for client in self._asked}
+        self._compares = strategy.compares_clients and not predictors
+        self._splits = ("own",) if predictors else ("own", "global")
+        facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
+        facts |= {"compared": 1} if self._compares else {}
+        return self._courier.instruct(EVALUATE, broadcasts, facts, books.evaluation)
+
+    def _whom_to_ask(self) -> list[int]:
+        """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""
+        if self._experiment.privacy.noise_multiplier and not isinstance(self._courier.grid, JobGrid):
+            warnings.warn("as [privacy] is on, clients elsewhere are not asked for their accuracy", Notice, stacklevel=2)
+            return []
+        return draw_evaluated(self._experiment)
+
+    def absorb(self, replies: Iterable[Message], books: Books) -> None:
+        """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
+        contents, received = self._courier.receive(replies, self._asked)
+        own, everyone, beside, beside_global = [], [], [], []
+        answered: list[Mapping[str, float]] = []
+        logits: dict[int, Tensor] = {}
+        failed = dict.fromkeys(received.late, "no answer in time") | received.failed
+        for client, records in contents.items():
+            try:
+                answer = self._read(client, records)
+            except Exception as error:  # as with uploads: others go on
+                failed[client] = f"its evaluation is rejected: {in_words(error)}"
+                continue
+            books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
+            if PEER_LOGITS in answer.tensors:
+                logits[client] = answer.tensors[PEER_LOGITS]
+            scores = {split: headline(answer.metrics, split) for split in ("own", "global")}
+            if scores["own"] is not None:
+                own.append(scores["own"])
+                books.client(client)["accuracy"] = scores["own"]
+                beside.append(others(answer.metrics))
+            if scores["global"] is not None:
+                everyone.append(scores["global"])
+                answered.append(answer.metrics)
+                beside_global.append(probed(answer.metrics))
+        if own:
+            books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
+        books.row |= means(beside)
+        if everyone:
+            books.row |= {"accuracy": sum(everyone) / len(everyone), "accuracy_of": own_headlines(answered)}
+            books.row |= means(beside_global)
+        if logits:
+            books.row |= self._compare(logits)
+        if failed:
+            named = {str(client): first_line(why) for client, why in sorted(failed.items())}
+            books.row["evaluation_failures"] = books.row.get("evaluation_failures", {}) | named
+
+    def _read(self, client: int, records: RecordDict) -> Knowledge:
+        """The answer, its size bounded, its tensors and counts checked. ValueError says what is wrong with it."""
+        shape = (len(self._server.federation.test), self._server.classes)
+        spec = TensorSpec(shape, torch.float32, "logits", optional=True)  # a client may have nothing to evaluate
+        schema = {PEER_LOGITS: spec} if self._compares else {}
+        limit = sum(spec.raw_bytes for spec in schema.values()) + SLACK_BYTES
+        answer = from_records(records, max_bytes=limit, max_facts=SLACK_BYTES)
+        check_upload(answer, schema, classes=self._server.classes)
+        check_answer(answer.metrics, {split: self._samples(client, split) for split in self._splits})
+        return answer
+
+    def _samples(self, client: int, split: str) -> int | None:
+        """How many labelled test samples this client has, if that is known here."""
+        data, federation = self._experiment.data, self._server.federation
+        if data.partition == "own" or (split == "own" and not isinstance(self._courier.grid, JobGrid)):
+            return None
+        test = federation.test if split == "global" else federation.client_test(client)
+        return len(test.labelled())
+
+    def _compare(self, logits: Mapping[int, Tensor]) -> dict[str, object]:
+        """The clients that answered, as peers in order of client id."""
+        test = self._server.federation.test
+        with torch_threads(self._experiment.engine.num_cpus):
+            found = compared(torch.stack(list(logits.values())), test.labels[test.indices])
+        return {"peer_clients": list(logits), **found}

@@ -1,0 +1,226 @@
+"""One down/up trip as the server sees it: knowledge out to clients, validated uploads back, every byte counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedkd.base.errors import InputError
+from fedkd.engine.guard import Guard
+from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
+from fedkd.engine.reasons import clipped, in_words
+from fedkd.grids.jobs import JobGrid
+from fedkd.knowledge import codecs
+from fedkd.knowledge.channels import ServerEnd
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
+
+INSTRUCTION = "fedkd.instruction"
+JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
+#: Tensors of the server's linear probes, beside those of the broadcast, in a message that asks to evaluate.
+PROBE = "probe/"
+#: How often a grid that is not ours is asked for replies, in seconds.
+POLL_SECONDS = 0.5
+_PLAIN = ServerEnd("downlink", ())
+
+
+@dataclass
+class Traffic:
+    """Bytes of one direction: of the tensors' elements as the strategy sees them, coded, and on Flower's wire."""
+
+    raw: int = 0
+    coded: int = 0
+    wire: int = 0
+
+    def add(self, raw: int, coded: int, wire: int) -> None:
+        """Book one message."""
+        self.raw, self.coded, self.wire = self.raw + raw, self.coded + coded, self.wire + wire
+
+
+@dataclass
+class Received:
+    """What came back: uploads by client id, in order; why the others did not count."""
+
+    uploads: dict[int, Knowledge] = field(default_factory=dict)
+    late_uploads: dict[int, Knowledge] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    late: list[int] = field(default_factory=list)
+    traffic: dict[int, Traffic] = field(default_factory=dict)
+
+
+@dataclass
+class Replies:
+    """Replies to the messages of an exchange, and to those of earlier ones, by round and exchange."""
+
+    current: list[Message]
+    earlier: dict[tuple[int, int], list[Message]]
+
+
+class Courier:
+    """Knows which node is which client, makes messages, and reads replies."""
+
+    def __init__(self, grid: Grid, *, up: ServerEnd, down: ServerEnd, clients: int, timeout: float) -> None:
+        self.grid, self.up, self.down = grid, up, down
+        self._clients, self._timeout = clients, timeout
+        self._node_of: dict[int, int] = {}
+        #: What each client was last sent, until its upload says that it came: which broadcast, and the bases it left.
+        self._sent: dict[int, tuple[str, codecs.Bases]] = {}
+        #: Messages of ended exchanges that may still be answered: id -> round and exchange.
+        self._unanswered: dict[str, tuple[int, int]] = {}
+
+    @property
+    def keeps_contexts(self) -> bool:
+        """Whether clients may keep live values between the exchanges of a round."""
+        return isinstance(self.grid, JobGrid) and self.grid.keeps_contexts
+
+    def join(self, facts: Mapping[str, str], poll: float = 0.5) -> None:
+        """Find out which node is which client, and that all hold the data of which these are the ``facts``.
+
+        Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there; each is the client of its
+        ``partition-id``, or else they come in the order of node ids.
+
+        Raises:
+            InputError: too few nodes within the timeout, two nodes claim one partition, or a node holds other data.
+        """
+        deadline = time.monotonic() + self._timeout
+        while len(nodes := sorted(self.grid.get_node_ids())) < self._clients:
+            if time.monotonic() > deadline:
+                raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
+            time.sleep(poll)
+        asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
+        if isinstance(self.grid, JobGrid):
+            replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
+            self.grid.restore(self.grid.states())  # who only joined takes no room
+        else:
+            replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
+        refuse_errors(replies)
+        self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
+        check_data(replies, INSTRUCTION, {node: client for client, node in self._node_of.items()}, facts)
+
+    def instruct(
+        self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: dict[int, Traffic]
+    ) -> list[Message]:
+        """One message a client, in order of client id. Equal knowledge is coded and packed once and its bytes are shared.
+
+        ``traffic``, by client, is added to: here it is known what each message weighs.
+        """
+        link = self.down if kind == TRAIN else _PLAIN
+        packed: dict[tuple[int, int], tuple[RecordDict, int, int, codecs.Bases]] = {}
+        messages = []
+        for client, knowledge in sorted(broadcasts.items()):
+            bases = link.bases(client)
+            if (key := (id(knowledge), id(bases) if bases else 0)) not in packed:
+                coded, leaves = codecs.encode(link.codecs, knowledge, bases)
+                records = to_records(coded)
+                packed[key] = (records, wire_bytes(records), coded.raw_bytes, leaves)
+            records, size, coded_bytes, left = packed[key]
+            acknowledged = {"acknowledged": self.up.which(client), "held": link.which(client)}
+            instruction = ConfigRecord({**facts, "client": client, **acknowledged})
+            content = RecordDict({**records, INSTRUCTION: instruction})
+            messages.append(Message(content, self._node_of[client], kind, group_id=str(facts.get("round", 0))))
+            wire = size + config_bytes(instruction)
+            traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
+            if kind == TRAIN:
+                self._sent[client] = (f"{facts['round']}.{facts['exchange']}", left)
+        return messages
+
+    def as_received(self, knowledge: Knowledge) -> Knowledge:
+        """What clients read when this is broadcast: the same, but for what the codecs lose."""
+        return codecs.as_decoded(self.down.codecs, knowledge)
+
+    def collect(self, messages: list[Message], enough: int, *, round: int, exchange: int) -> Replies:
+        """Send messages and wait, at most the timeout: on our own grids for all replies, elsewhere for ``enough`` of them."""
+        if not messages:
+            return Replies([], {})
+        if isinstance(self.grid, JobGrid) or enough == len(messages):
+            return Replies(list(self.grid.send_and_receive(messages, timeout=self._timeout)), {})
+        current = set(self.grid.push_messages(messages))
+        self._unanswered |= dict.fromkeys(current, (round, exchange))
+        replies, deadline = Replies([], {}), time.monotonic() + self._timeout
+        while True:
+            for reply in self.grid.pull_messages(sorted(self._unanswered)):
+                asked = self._unanswered.pop(reply.metadata.reply_to_message_id, None)
+                if asked is None:  # an answer to nothing, or a second one
+                    continue
+                mine = reply.metadata.reply_to_message_id in current
+                (replies.current if mine else replies.earlier.setdefault(asked, [])).append(reply)
+            if len(replies.current) >= enough or time.monotonic() > deadline:
+                return replies
+            time.sleep(POLL_SECONDS)
+
+    def receive(self, replies: Iterable[Message], asked: Iterable[int]) -> tuple[dict[int, RecordDict], Received]:
+        """Sort replies by client id; name who failed and who is late. One reply a client: a second is not looked at."""
+        client_of = {self._node_of[client]: client for client in asked}
+        contents: dict[int, RecordDict] = {}
+        received = Received()
+        for reply in replies:
+            client = client_of.get(reply.metadata.src_node_id)
+            if client is None or client in contents or client in received.failed:
+                continue
+            if reply.has_error():
+                received.failed[client] = clipped(reply.error.reason or f"error {reply.error.code}")
+            elif not reply.has_content():
+                received.failed[client] = "its reply is empty"
+            else:
+                contents[client] = reply.content
+        received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
+        return dict(sorted(contents.items())), received
+
+    def uploads(
+        self, replies: Iterable[Message], in_time: Mapping[int, bool], guard: Guard, *, round: int, exchange: int
+    ) -> Received:
+        """Bound the size, decode, guard and sort. A bad upload loses its client for this round; the reason is kept.
+
+        ``in_time`` says of everyone who was asked whether a reply counts now; others are checked and set apart.
+        """
+        contents, received = self.receive(replies, in_time)
+        for client, records in contents.items():
+            try:
+                limit = guard.most_bytes(client)
+                message = from_records(records, max_bytes=limit, max_facts=guard.most_facts(client))
+                traffic = received.traffic[client] = Traffic(0, message.raw_bytes, wire_bytes(records))
+                upload, bases = codecs.decode(self.up.codecs, message, self._bases_of(client, message), max_bytes=limit)
+                traffic.raw = upload.raw_bytes
+                guard.inspect(client, upload, round=round, exchange=exchange)
+            except Exception as error:  # whatever a stranger's bytes make our code or the strategy's do, others go on
+                received.failed[client] = f"upload rejected: {in_words(error)}"
+                continue
+            if in_time[client]:
+                received.uploads[client] = upload
+                self.up.hold(client, f"{round}.{exchange}", bases)
+            else:
+                received.late_uploads[client] = upload
+        for client, reason in guard.outliers(received.uploads).items():
+            del received.uploads[client]
+            received.failed[client] = f"upload rejected: {reason}"
+            self.up.forget(client)
+        received.late = sorted({*received.late, *received.late_uploads})
+        return received
+
+    def settle(self, asked: Iterable[int], answered: Container[int]) -> None:
+        """An accepted upload says that its client has what it was last sent; of the others nobody knows what they have."""
+        for client in asked:
+            sent = self._sent.pop(client, None)
+            if client in answered and sent:
+                self.down.hold(client, *sent)
+            else:
+                self.down.forget(client)
+
+    def _bases_of(self, client: int, message: Knowledge) -> codecs.Bases:
+        which = self.up.which(client)
+        if (said := message.header.get("base", "")) not in ("", which):
+            raise ValueError(f"it is coded against upload {said}, the last accepted one is {which or 'none'}")
+        return self.up.bases(client) if said else {}
+
+    def save(self) -> dict[str, RecordDict]:
+        """The codecs' bases, for a checkpoint."""
+        return self.up.save() | self.down.save()
+
+    def restore(self, parts: Mapping[str, RecordDict]) -> None:
+        """Take the codecs' bases from a checkpoint's parts."""
+        self.up.restore(parts)
+        self.down.restore(parts)

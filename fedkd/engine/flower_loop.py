@@ -1,0 +1,79 @@
+"""Where Flower's own loop, or one of its wrappers, drives a strategy of ours by its hooks: the run behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from fedkd.base.config_text import flatten
+from fedkd.engine.run import Run
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.registry import describe
+from fedkd.results.history import History
+from fedkd.results.lost_rounds import is_lost
+
+_CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
+
+
+def experiment_of(strategy: Strategy, config: ConfigRecord | None) -> Experiment:
+    """The experiment of a config's flat keys, with this very strategy."""
+    flat = {key: value for key, value in (config or {}).items() if not isinstance(value, bytes | list)}
+    flat |= flatten({"strategy": describe(strategy)})
+    return Experiment.from_flat(flat, Functions(strategy=type(strategy))).replace(strategy=strategy)
+
+
+def open_round(strategy: Strategy, round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+    """The messages of a round. In the first, a run is opened; in all, ``arrays`` are what is broadcast, if there are any.
+
+    Raises:
+        RuntimeError: the strategy makes several exchanges a round, for which Flower's loop has no place.
+    """
+    if round == 1:
+        run = Run(experiment_of(strategy, config), grid)
+        run.prepare()
+        _CURRENT.set(run)
+    run = current_run(strategy)
+    if strategy.exchanges_per_round(run.experiment) > 1:
+        raise RuntimeError(f"{type(strategy).__name__} makes several exchanges a round: call its own start(grid, ...)")
+    run.begin(round)
+    if arrays:
+        run.adopt(arrays)
+    return run.instructions(round, exchange=0)
+
+
+def current_run(strategy: Strategy) -> Run:
+    """The run that ``open_round`` opened. Raises RuntimeError where there is none."""
+    run = _CURRENT.get(None)
+    if run is None or run.strategy != strategy:
+        raise RuntimeError(
+            f"no round of this {type(strategy).__name__} has begun: call start(grid, ...), or configure_train first"
+        )
+    return run
+
+
+def close_training(run: Run, round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    """Uploads in; the next broadcast's arrays and the mean losses out, or two times None if no upload counted.
+
+    Raises:
+        RunFailed: the experiment's last round is over, and in none an upload counted.
+    """
+    run.absorb(round, replies, exchange=0)
+    row, _ = run.close()
+    if round >= run.experiment.rounds:
+        run.check()
+    return (None, None) if is_lost(row) else (run.arrays(), run.losses())
+
+
+def flower_result(run: Run, history: History) -> Result:
+    """A run's History as Flower's Result."""
+    result = Result(arrays=run.arrays())
+    for row in history.metrics:
+        numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key != "round"}
+        target = result.train_metrics_clientapp if row["round"] else result.evaluate_metrics_serverapp
+        target[row["round"]] = MetricRecord({**numbers})
+    return result

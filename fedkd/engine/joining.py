@@ -1,0 +1,73 @@
+"""Before round 1: which node is which client, and whether all of them hold the server's data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+from flwr.app import ConfigRecord, Message
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.engine.reasons import first_line
+
+
+def claims_of(replies: Iterable[Message], record: str) -> dict[int, int]:
+    """Node id -> the ``partition-id`` that its reply names in this record; -1 where it names none, or is no such reply."""
+    claims: dict[int, int] = {}
+    for reply in replies:
+        said = reply.content.get(record) if reply.has_content() else None
+        claim = said.get("partition-id") if isinstance(said, ConfigRecord) else None
+        claims.setdefault(reply.metadata.src_node_id, claim if type(claim) is int else -1)
+    return claims
+
+
+def refuse_errors(replies: Iterable[Message]) -> None:
+    """Raise InputError for the first node, in order of id, that could not even load the run's data."""
+    for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
+        if reply.has_error():
+            reason = first_line(reply.error.reason or "").removeprefix("InputError: ")
+            raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
+
+
+def check_data(replies: Iterable[Message], record: str, client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
+    """Compare what each client's node says of its data, by name, with the server's.
+
+    Raises:
+        InputError: the first client, in order of id, whose node holds other data.
+    """
+    said = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
+    for client, reply in sorted(said.items()):
+        facts = reply.content.get(record) if reply.has_content() else None
+        for name, expected in ours.items():
+            theirs = facts.get(name) if isinstance(facts, ConfigRecord) else None
+            if theirs != expected:
+                what = (
+                    f"its {name.replace('_', ' ')} is {str(theirs or 'not said')[:64]}, the server's is {expected or 'empty'}"
+                )
+                raise InputError(f"client {client} holds other data than the server ({what}): give all nodes the same files")
+
+
+def assign_clients(claims: Mapping[int, int], nodes: Sequence[int], clients: int) -> dict[int, int]:
+    """Client id -> node id, for all of 0 .. ``clients`` - 1.
+
+    Where no node has a number, clients are the nodes in order of their ids. Else a node without a number, or with one that no
+    client has, is left out.
+
+    Raises:
+        InputError: two nodes have one number, or a client has no node.
+
+    >>> assign_clients({702: 0, 15: 2, 8: 1}, [8, 15, 702], 3)
+    {0: 702, 1: 8, 2: 15}
+    """
+    if all(claims.get(node, -1) < 0 for node in nodes):
+        return dict(enumerate(nodes[:clients]))
+    node_of: dict[int, int] = {}
+    for node in sorted(claims):
+        client = claims[node]
+        if 0 <= client < clients and node_of.setdefault(client, node) != node:
+            raise InputError(f"node config: two nodes have partition-id {client}: give each node its own")
+    if missing := sorted(set(range(clients)) - node_of.keys()):
+        raise InputError(f"node config: no node has partition-id {missing[0]}: start one node for each client")
+    if unused := sorted(set(nodes) - set(node_of.values())):
+        warnings.warn(f"nodes without a partition-id of 0 to {clients - 1} take no part: {unused[:5]}", Notice, stacklevel=2)
+    return dict(sorted(node_of.items()))

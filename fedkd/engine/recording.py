@@ -1,0 +1,145 @@
+"""A run on disk: rows as they come, a checkpoint a round, and going on from the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedkd.base.errors import InputError
+from fedkd.engine.run import Run
+from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.grids.jobs import JobGrid
+from fedkd.knowledge.memory import Memory
+from fedkd.knowledge.records import from_records, to_records
+from fedkd.results.changes import refuse_changed
+from fedkd.results.data import RecordedData
+from fedkd.results.directory import RunDirectory
+from fedkd.results.history import History
+from fedkd.results.identity import Identity, code_of, refuse_other
+from fedkd.results.logs import CLIENTS, read_clients, read_metrics
+from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
+
+
+def run_recorded(
+    experiment: Experiment,
+    grid: Grid,
+    *,
+    functions: Functions,
+    out: str = "",
+    resume: bool = False,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+) -> History:
+    """Run an experiment on a grid; with ``out``, into that directory; with ``resume``, from its last checkpoint on.
+
+    Raises:
+        InputError: what can be known to be wrong before round 1, before anything is written.
+        RunFailed: the run has nothing to show. Its rows and checkpoints stay in ``out``, without final nets or a report.
+    """
+    if not out:
+        return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
+
+    def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
+        if run.books.representations:
+            classes = run.server.federation.source.classes
+            directory.save_representations(row["round"], run.books.representations, classes)
+        directory.append(row, clients)
+        directory.save_checkpoint(row["round"], parts_of(run))
+        if on_round:
+            on_round(row)
+
+    path = Path(out)
+    (refuse_without_run if resume else refuse_if_taken)(path)
+    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS))
+    now = identity_of(experiment, functions)
+    with only_writer(path):
+        directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
+        try:
+            history = run.execute()
+            directory.finish(final_nets(run))
+        except BaseException:
+            directory.discard_unstarted()
+            raise
+    return history
+
+
+def identity_of(experiment: Experiment, functions: Functions) -> Identity:
+    """What makes a run of this experiment, here and now, that run and no other."""
+    named = [value for value in vars(experiment.strategy).values() if isinstance(value, str)]
+    losses = {name: recipe for name, recipe in functions.losses.items() if name in named}  # others are there, and not used
+    code = code_of(replace(functions, losses=losses))
+    return Identity(experiment.to_toml(), RecordedData.of(experiment.run_federation), code)
+
+
+def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
+    """The directory of a new run, once all is known to be right that can be known before round 1."""
+    run.prepare()
+    return RunDirectory.create(path, now, partition=run.server.federation.partition_table())
+
+
+def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
+    """The directory of an unfinished run, and the run where its last checkpoint left it."""
+    directory = RunDirectory.find(path)
+    refuse_changed(path, run.experiment, directory.changed(now))
+    refuse_other(path, now)
+    restore(run, directory)
+    run.prepare()
+    directory.take_up(now)
+    run.history = History(read_metrics(path), read_clients(path))
+    return directory
+
+
+def parts_of(run: Run) -> dict[str, RecordDict]:
+    """All that the next round rests on: broadcasts, server memory, client memories, the codecs' bases."""
+    run.server.flush()
+    memory = RecordDict()
+    run.server.memory.write(memory)
+    parts = {"server": memory, "broadcast": to_records(run.common), **run.courier.save(), **run.latecomers.save()}
+    parts |= run.rollback.save()
+    parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.personal.items()}
+    if isinstance(run.courier.grid, JobGrid):
+        parts |= {f"client/{node}": state for node, state in run.courier.grid.states().items()}
+    return parts
+
+
+def restore(run: Run, directory: RunDirectory) -> None:
+    """Put a run where its directory's last checkpoint left it.
+
+    Raises:
+        InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
+    """
+    if run.experiment.privacy.noise_multiplier and not isinstance(run.courier.grid, JobGrid):
+        raise InputError(
+            "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
+            "in the round that broke off: begin a new run"
+        )
+    checkpoint = directory.load_checkpoint()
+    run.done = checkpoint.round
+    run.server.memory = Memory.read(checkpoint.parts["server"])
+    run.common = from_records(checkpoint.parts["broadcast"])
+    by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}
+    run.personal = {c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")}
+    run.courier.restore(checkpoint.parts)
+    run.latecomers.restore(checkpoint.parts)
+    run.rollback.restore(checkpoint.parts)
+    if isinstance(run.courier.grid, JobGrid):
+        states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
+        run.courier.grid.restore(states)
+
+
+def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
+    """The nets at the end by name: the global one where one is broadcast, those that clients and server keep."""
+    weights = {name: t for name, t in run.common.tensors.items() if run.common.spaces[name] == "weights"}
+    nets = {"global": weights} if weights else {}
+    memories = {"server": run.server.memory}
+    if isinstance(run.courier.grid, JobGrid):
+        memories |= {f"client-{node}": Memory.read(state) for node, state in run.courier.grid.states().items()}
+    for owner, memory in memories.items():
+        for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
+            nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")
+    return nets

@@ -1,0 +1,88 @@
+"""The rehearsal: what can be checked before round 1. The partition is drawn, and every net sees one batch of real images.
+
+Nothing of it lasts: the nets are thrown away, and no random stream of the run is drawn from.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from fedkd.base.errors import InputError, Notice, under
+from fedkd.base.randomness import seeded
+from fedkd.data import Samples
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.train import Batch
+from fedkd.experiment.named_nets import nets_of
+from fedkd.experiment.registry import name_of, names
+from fedkd.nets import ZOO, are_probabilities, changed, unsaved_state
+
+#: Few enough for any net, enough for batch statistics, and rarely the number of classes.
+BATCH_SIZE = 6
+
+
+def rehearse(node: Node) -> None:
+    """Draw the partition, and run every net of the experiment once, in train and in eval mode.
+
+    Raises:
+        InputError: in one line, which draw cannot be made, or which net fails, what came out of it, and what should have.
+    """
+    node.federation.partition_table()
+    for architecture, key in nets_of(node.experiment).items():
+        with under(key), torch.no_grad(), seeded(0):
+            _check(node, architecture, _images(node))
+
+
+def _images(node: Node) -> Tensor:
+    """Training images, normalised as in training. (B, C, H, W), B = 6, over again where there are fewer."""
+    source = node.federation.source
+    pool = node.federation.pool
+    samples = Samples(source.train_images, source.train_labels, pool, source.mean, source.std, node.classes)
+    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).images
+
+
+def _check(node: Node, architecture: str, images: Tensor) -> None:
+    name, what = architecture, "cannot be built as net(shape, classes, **its net_options)"
+    try:
+        net = node.fresh_net(architecture=architecture)
+        name = net.architecture
+        before = unsaved_state(net)
+        for mode in ("train", "eval"):
+            what = f"fails in {mode} mode on a batch of normalised images {tuple(images.shape)}"
+            with node.work().autocast():
+                logits = net.train(mode == "train")(images)
+            if wrong := _fault(logits):
+                raise InputError(f"net {name!r} gives {wrong}")
+        if architecture not in ZOO:
+            _say_what_is_odd(name, changed(before, unsaved_state(net)), logits)
+        if not any(parameter.requires_grad for parameter in net.parameters()):
+            raise InputError(
+                f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable"
+            )
+    except InputError:
+        if architecture not in ZOO or name_of(type(node.experiment.strategy)) in names():
+            raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
+    except Exception as error:  # whatever a user's own code raises
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"net {name!r} {what}: {said}") from error
+
+
+def _say_what_is_odd(name: str, moved: list[str], logits: Tensor) -> None:
+    if moved:
+        said = f"net {name!r} changes {moved[0]} in a forward pass, which its state dict does not hold"
+        cure = "it is not sent, and starts anew where a net is received: keep it in a persistent buffer (register_buffer)"
+        warnings.warn(f"{said}: {cure}", Notice, stacklevel=2)
+    if are_probabilities(logits):
+        said = f"net {name!r} gives probabilities, it seems, where logits are expected: leave its last softmax away"
+        warnings.warn(said, Notice, stacklevel=2)
+
+
+def _fault(logits: Tensor) -> str:
+    """What is wrong with the values of a net's outputs; empty where nothing is. Their shapes the net has checked itself."""
+    if bad := int((~logits.isfinite()).sum()):
+        return (
+            f"{bad} of {logits.numel()} logits that are not finite, before any training: check how its weights are initialised"
+        )
+    return ""

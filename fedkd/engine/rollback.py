@@ -1,0 +1,110 @@
+"""Going back: a broadcast that nobody can work with is replaced by the last one that somebody could.
+
+One upload within the schema can make a broadcast on which every client's training, or the server's own, ends in numbers that
+are not finite. Without a way back each later round would start from it and fail too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedkd.base.errors import Notice, TrainingError
+from fedkd.engine.exchange import Received
+from fedkd.engine.privacy_ledger import RELEASES
+from fedkd.engine.reasons import first_line
+from fedkd.experiment.algorithm.participation import draw_fault
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
+from fedkd.knowledge.records import from_records, to_records
+
+if TYPE_CHECKING:
+    from fedkd.engine.run import Run
+
+#: So many clients must have failed on a broadcast: one alone may have failed for a reason of its own.
+FEWEST = 2
+CURE = "guard.step_ratio refuses uploads that run away"
+_PART, _FACTS = "good", "rollback"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a round rests on at the server: the broadcasts, and the memory, whose tensors are replaced and never written to."""
+
+    common: Knowledge
+    personal: Mapping[int, Knowledge]
+    memory: Mapping[str, Any]
+
+
+@final
+class Rollback:
+    """Keeps the state at the beginning of the last round in which somebody could work with what was broadcast."""
+
+    def __init__(self) -> None:
+        self._good: State | None = None
+        self._doubtful = False  # whether the broadcast is a newer one, with which nobody has worked yet
+        self._failed: set[int] = set()  # who could not
+
+    def enter(self, run: Run, received: Received) -> None:
+        """See from an exchange's replies whether clients could work with what they were sent; go back if none could.
+
+        Simulated faults, and whoever is late, say nothing of it.
+        """
+        if received.uploads:
+            self._doubtful, self._failed = False, set()
+            if not run.server.exchange:
+                run.server.flush()
+                self._good = State(run.common, dict(run.personal), dict(run.server.memory))
+        elif self._doubtful and not received.late:
+            failed = {c: why for c, why in received.failed.items() if not draw_fault(run.experiment, run.server.round, c)}
+            self._failed |= failed.keys()
+            if failed and len(self._failed) >= min(FEWEST, run.experiment.data.clients):
+                client, reason = min(failed.items())
+                self._go_back(run, f"every client failed on the last broadcast (client {client}: {first_line(reason)})")
+
+    def answer_to(self, run: Run, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge] | None:
+        """The server's half of the strategy. None, and back, where it ends in numbers that are not finite."""
+        try:
+            answer = run.strategy.server_update(run.server, uploads)
+        except TrainingError as error:
+            self._go_back(run, f"the server could not work with the uploads ({first_line(str(error))})")
+            return None
+        self._doubtful = True
+        return answer
+
+    def _go_back(self, run: Run, why: str) -> None:
+        if self._good is not None:
+            released = {key: value for key, value in run.server.memory.items() if key.startswith(RELEASES)}
+            run.common, run.personal = self._good.common, dict(self._good.personal)
+            run.server.release()
+            run.server.memory = Memory({**self._good.memory, **released})  # what has been sent stays sent
+            if (again := run.strategy.broadcast_again(run.server)) is not None:
+                run.announce(again)
+        self._doubtful, self._failed = False, set()
+        run.books.row |= {"rolled_back": True, "rolled_back_reason": why}
+        warnings.warn(f"round {run.server.round}: {why}: back to the last good broadcast ({CURE})", Notice, stacklevel=2)
+
+    def save(self) -> dict[str, RecordDict]:
+        """For a checkpoint."""
+        facts = ConfigRecord({"doubtful": self._doubtful, "failed": ",".join(map(str, sorted(self._failed)))})
+        parts = {_FACTS: RecordDict({_FACTS: facts})}
+        if self._good is not None:
+            Memory(self._good.memory).write(memory := RecordDict())
+            parts |= {f"{_PART}/server": memory, f"{_PART}/common": to_records(self._good.common)}
+            parts |= {f"{_PART}/personal/{client}": to_records(known) for client, known in self._good.personal.items()}
+        return parts
+
+    def restore(self, parts: Mapping[str, RecordDict]) -> None:
+        """From a checkpoint's parts."""
+        facts = parts[_FACTS].config_records[_FACTS]
+        self._doubtful = bool(facts["doubtful"])
+        self._failed = {int(client) for client in str(facts["failed"]).split(",") if client}
+        if f"{_PART}/common" in parts:
+            mine = f"{_PART}/personal/"
+            personal = {int(key.removeprefix(mine)): from_records(parts[key]) for key in parts if key.startswith(mine)}
+            memory = dict(Memory.read(parts[f"{_PART}/server"]))
+            self._good = State(from_records(parts[f"{_PART}/common"]), personal, memory)

@@ -1,0 +1,84 @@
+"""The books of one round: its row of metrics, a line a client, and the bytes of every direction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedkd.engine.exchange import Received, Traffic
+from fedkd.engine.reasons import first_line
+from fedkd.engine.row import mean_metrics
+
+UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")
+DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")
+
+
+class Books:
+    """Opened at the beginning of a round, closed at its end."""
+
+    def __init__(self, round: int, timeout: float) -> None:
+        self._began, self._timeout = time.perf_counter(), timeout
+        self.row: dict[str, Any] = {"round": round}
+        self.clients: dict[int, dict[str, Any]] = {}
+        #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
+        self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
+        #: For the picture of the round: features and labels of some test images. In no row.
+        self.representations: Mapping[str, Tensor] = {}
+
+    def client(self, client: int) -> dict[str, Any]:
+        """The line of a client."""
+        return self.clients.setdefault(client, {"client": client})
+
+    def enlist(self, cohort: list[int]) -> None:
+        """Who takes part in this round."""
+        self.clients = {client: {"client": client, "status": "ok"} for client in cohort}
+
+    def fail(self, client: int, reason: str) -> None:
+        """This client is lost for this round."""
+        self.clients[client] |= {"status": "failed", "reason": reason}
+
+    def count(self, uploads: Mapping[int, Traffic]) -> None:
+        """The bytes of uploads, whether they are used or not."""
+        self._book(UP, uploads)
+
+    def _book(self, keys: tuple[str, str, str], traffic: Mapping[int, Traffic]) -> None:
+        for client, of_client in traffic.items():
+            row = self.client(client)
+            for key, size in zip(keys, (of_client.raw, of_client.coded, of_client.wire), strict=True):
+                row[key] = row.get(key, 0) + size
+
+    def enter(self, received: Received) -> None:
+        """What came up in one exchange, what did not come, and why.
+
+        Of several exchanges in a round, a client's line has the last metrics, but the seconds of all.
+        """
+        self.count(received.traffic)
+        for client, upload in received.uploads.items():
+            before = self.clients[client].get("seconds", 0.0)
+            seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}
+            self.clients[client] |= {"weight": upload.weight, **upload.metrics, **seconds}
+        for client, reason in received.failed.items():
+            self.fail(client, reason)
+        for client in received.late:
+            why = "its upload came late" if client in received.late_uploads else f"no reply within {self._timeout:g} s"
+            self.clients[client] |= {"status": "late", "reason": why}
+        self.row |= mean_metrics(received.uploads)
+
+    def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The row of the round, and the clients' lines."""
+        self._book(DOWN, self.down)
+        clients = [{"round": self.row["round"], **self.clients[client]} for client in sorted(self.clients)]
+        count = {status: sum(row.get("status") == status for row in clients) for status in ("ok", "late", "failed")}
+        row = {
+            **self.row,
+            **{key: sum(row.get(key, 0) for row in clients) for key in UP + DOWN},
+            "evaluation_bytes": sum(traffic.wire for traffic in self.evaluation.values()),
+            **{f"clients_{status}": number for status, number in count.items()},
+        }
+        if reasons := {str(row["client"]): first_line(row["reason"]) for row in clients if "reason" in row}:
+            row["failures"] = reasons
+        row["seconds"] = time.perf_counter() - self._began
+        return row, clients

@@ -1,0 +1,250 @@
+"""The run: one mutable object beside the frozen strategy. It owns the server, the broadcasts and the loop over rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from fedkd.base.errors import RunFailed
+from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.engine.evaluation_round import EvaluationRound
+from fedkd.engine.exchange import PERSIST, TRAIN, Courier
+from fedkd.engine.guard import Guard, guard_of
+from fedkd.engine.late_uploads import Latecomers
+from fedkd.engine.privacy_ledger import Ledger
+from fedkd.engine.rehearsal import rehearse
+from fedkd.engine.rollback import Rollback
+from fedkd.engine.round_metrics import Books
+from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, draw_in_time, enough_of
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.upload_schemas import upload_schemas
+from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.protection import agreed_facts, check_protected
+from fedkd.grids.jobs import JobGrid
+from fedkd.knowledge.channels import ServerEnd
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
+from fedkd.knowledge.records import with_arrays
+from fedkd.results.history import History
+from fedkd.results.lost_rounds import LostRounds, failure_of
+
+OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
+
+
+class Run:
+    """One run of an experiment on a grid. ``done`` rounds lie behind it: more than none after ``restore``."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        grid: Grid,
+        *,
+        functions: Functions | None = None,
+        initial_arrays: ArrayRecord | None = None,
+        on_round: OnRound | None = None,
+        reasons: str = "history.clients",
+    ) -> None:
+        self.experiment, self.strategy = experiment, experiment.strategy
+        up = ServerEnd("uplink", self.strategy.uplink(experiment))
+        down = ServerEnd("downlink", self.strategy.downlink(experiment))
+        self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
+        self.latecomers, self.rollback = Latecomers(experiment.late_rounds), Rollback()
+        federation, device = experiment.run_federation, device_of(experiment.engine)
+        self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
+        if experiment.privacy.noise_multiplier:
+            check_protected(type(self.strategy).__name__, upload_schemas(self.server), partition=experiment.data.partition)
+        self.evaluation = EvaluationRound(self.server, self.courier)
+        self.done = -1
+        self.common, self.personal = Knowledge(), dict[int, Knowledge]()
+        self._initial_arrays, self._on_round = initial_arrays, on_round
+        self._cohort: list[int] = []
+        self._exchanges = 1
+        self.books = Books(0, experiment.timeout)
+        #: All rows so far; ``restore`` puts those of the rounds that are done here.
+        self.history = History()
+        self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
+
+    def prepare(self) -> None:
+        """Go as far as one can without training: rehearse, find out who is there, make the first broadcast.
+
+        Raises InputError for all that can be known to be wrong by now. What writes a run to disk begins after it.
+        """
+        with torch_threads(self.experiment.engine.num_cpus):
+            rehearse(self.server)
+            simulated = isinstance(self.courier.grid, JobGrid)
+            self.courier.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
+            if self.done < 0:
+                self.begin(0)
+                self._first_broadcast()
+        self._prepared = True
+
+    def execute(self) -> History:
+        """Run all rounds that are left. Row 0 is the state before training.
+
+        Raises RunFailed, which holds the History, if in none of all rounds there was anything to learn from, or to evaluate.
+        """
+        try:
+            if not self._prepared:
+                self.prepare()
+            with torch_threads(self.experiment.engine.num_cpus):
+                for round in range(self.done + 1, self.experiment.rounds + 1):
+                    self._round(round)
+        finally:
+            self.server.release()
+        self.check()
+        return self.history
+
+    def _round(self, round: int) -> None:
+        if round:
+            self.begin(round)
+            self._train(round)
+        if self.experiment.evaluates(round):
+            self._evaluate(round)
+        self.done = round
+        row, clients = self.close()
+        if self._on_round:
+            self._on_round(row, clients)
+
+    def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Close the books of a round: its row and its clients' lines, which go to the history. A lost round is said."""
+        row, clients = self.books.close()
+        self.history.metrics.append(row)
+        self.history.clients.extend(clients)
+        self._lost.enter(row)
+        return row, clients
+
+    def check(self) -> None:
+        """Raise RunFailed if the rounds so far have nothing to show."""
+        if failure := failure_of(self.history.metrics):
+            raise RunFailed(f"{failure}; all reasons: {self._reasons}", self.history)
+
+    # Training
+
+    def instructions(self, round: int, exchange: int) -> list[Message]:
+        """The messages of one exchange. The cohort is drawn at the round's first."""
+        if exchange == 0:
+            drawn = draw_cohort(self.experiment, round)
+            self.books.enlist(drawn)
+            dropped = [client for client in drawn if draw_fault(self.experiment, round, client) == "dropout"]
+            for client in dropped:
+                self.books.fail(client, "dropped out (simulated)")
+            self._cohort = sorted(set(drawn) - set(dropped))
+        broadcasts = {client: self.personal.get(client, self.common) for client in self._cohort}
+        last = exchange == self._exchanges - 1
+        facts = {"round": round, "exchange": exchange, "persist": int(last or not self.courier.keeps_contexts)}
+        return self.courier.instruct(TRAIN, broadcasts, facts, self.books.down)
+
+    def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> None:
+        """Uploads in; the server's half; the next broadcast stands ready. A round without uploads keeps the last one."""
+        self.server.exchange = exchange
+        seed = derive(self.experiment.seed, round, exchange, "server", "torch")
+        with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
+            in_time = self._in_time(round, exchange)
+            received = self.courier.uploads(replies, in_time, self._guard(), round=round, exchange=exchange)
+            self.courier.settle(in_time, received.uploads)
+            uploads = self.latecomers.join(received.uploads, round)
+            self.latecomers.keep(received.late_uploads)
+            self.rollback.enter(self, received)
+            answer = self.rollback.answer_to(self, uploads) if uploads else None
+            if answer is not None:
+                self.announce(answer)
+        self.server.release(kept=False)
+        self.books.enter(received)
+        self.books.row |= self.server.reported
+        if self.experiment.privacy.noise_multiplier:
+            asked = {client: self.strategy.upload_schema(self.server, client) for client in in_time}
+            self.books.row |= Ledger(self.experiment.privacy, self.server.memory).enter(asked)
+        if self.experiment.late_rounds:
+            self.books.row["late_used"] = len(uploads) - len(received.uploads)
+        self._cohort = list(received.uploads) if answer is not None else []
+
+    def announce(self, answer: Knowledge | Mapping[int, Knowledge]) -> None:
+        """What is broadcast from now on: copies, as nets that the tensors may belong to are used again."""
+        if isinstance(answer, Knowledge):
+            self.common, self.personal = answer.copy(), {}
+        else:
+            copies = {id(knowledge): knowledge.copy() for knowledge in answer.values()}
+            self.personal |= {client: copies[id(knowledge)] for client, knowledge in answer.items()}
+
+    def _in_time(self, round: int, exchange: int) -> dict[int, bool]:
+        """Who was asked, and whose reply counts; on grids that are not ours the clock has already said."""
+        ours = isinstance(self.courier.grid, JobGrid)
+        in_time = draw_in_time(self.experiment, round, exchange, self._cohort) if ours else set(self._cohort)
+        return {client: client in in_time for client in self._cohort}
+
+    def _guard(self) -> Guard:
+        simulated = isinstance(self.courier.grid, JobGrid)
+        return guard_of(self.server, simulated=simulated, sent_to=lambda client: self.personal.get(client, self.common))
+
+    def losses(self) -> MetricRecord:
+        """The round's mean loss over clients, so far."""
+        return MetricRecord({key: float(value) for key, value in self.books.row.items() if key == "loss"})
+
+    def adopt(self, arrays: ArrayRecord) -> None:
+        """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
+        self.common = self.server.taken_over(self.common, with_arrays(self.common, arrays))
+
+    def arrays(self) -> ArrayRecord:
+        """The tensors of the common broadcast, as Flower has them."""
+        return ArrayRecord({name: tensor.float() for name, tensor in self.common.tensors.items()})
+
+    def begin(self, round: int) -> None:
+        """Open the books of a round."""
+        self.books = Books(round, self.experiment.timeout)
+        self.server.round, self.server.exchange, self.server.reported = round, 0, {}
+
+    def _first_broadcast(self) -> None:
+        with seeded(derive(self.experiment.seed, 0, "server", "torch")):
+            self.announce(self.strategy.first_broadcast(self.server))
+        if self._initial_arrays:
+            self.adopt(self._initial_arrays)
+        self.server.release(kept=False)
+
+    def _train(self, round: int) -> None:
+        self._exchanges = self.strategy.exchanges_per_round(self.experiment)
+        everyone: list[int] = []
+        for exchange in range(self._exchanges):
+            messages = self.instructions(round, exchange)
+            everyone = everyone or list(self._cohort)
+            enough = enough_of(self.experiment, len(messages))
+            replies = self.courier.collect(messages, enough, round=round, exchange=exchange)
+            for (earlier, of), late in replies.earlier.items():
+                self._absorb_late(late, earlier, of)
+            self.absorb(round, replies.current, exchange)
+            if not self._cohort:
+                break
+        left = sorted(set(everyone) - set(self._cohort))
+        # Who left in mid-round still holds its memory live: have it written.
+        if left and self._exchanges > 1 and self.courier.keeps_contexts:
+            facts = {"round": round, "exchange": 0, "persist": 1}
+            farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, {})
+            list(self.courier.grid.send_and_receive(farewells, timeout=self.experiment.timeout))
+
+    def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
+        everyone = dict.fromkeys(self.server.clients, False)
+        received = self.courier.uploads(replies, everyone, self._guard(), round=round, exchange=exchange)
+        self.books.count(received.traffic)
+        self.latecomers.keep(received.late_uploads)
+
+    # Evaluation
+
+    def evaluation_instructions(self, round: int) -> list[Message]:
+        """Score the server's predictors; the messages that ask clients to score theirs."""
+        self.server.round = round
+        return self.evaluation.ask(self.common, self.personal, self.books)
+
+    def absorb_evaluation(self, round: int, replies: Iterable[Message]) -> MetricRecord:
+        """The clients' accuracies into the books; those that Flower reports."""
+        self.evaluation.absorb(replies, self.books)
+        return MetricRecord(
+            {key: float(self.books.row[key]) for key in ("accuracy", "client_accuracy") if key in self.books.row}
+        )
+
+    def _evaluate(self, round: int) -> None:
+        messages = self.evaluation_instructions(round)
+        replies = self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout) if messages else []
+        self.absorb_evaluation(round, replies)

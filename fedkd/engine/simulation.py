@@ -1,0 +1,89 @@
+"""simulate: run an experiment in this process, on an engine of ours, and get its History back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedkd.app import client_app_of, server_app_of
+from fedkd.base.errors import InputError
+from fedkd.engine.unused_messages import tell_idle_messages
+from fedkd.experiment.algorithm.settings import Engine
+from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.explain import shown
+from fedkd.experiment.loaded import forget_data
+from fedkd.experiment.unused import given_keys, tell
+from fedkd.experiment.unused_keys import idle_engine
+from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
+from fedkd.results.history import History
+
+
+def simulate(
+    experiment: Experiment,
+    engine: str | JobGrid | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+) -> History:
+    """Run an experiment and return its History. Leaves no global state behind; call it as often as you like.
+
+    Args:
+        experiment: what to run.
+        engine: ``"in-process"``, ``"ray"`` or a grid; default, the experiment's own.
+        out: a directory for the run's files; it must be new, or hold a run to ``resume``.
+        resume: go on from the last checkpoint in ``out``.
+        on_round: called with each row of metrics as it comes.
+
+    Raises:
+        InputError: bad input, in one line, before anything is written.
+        RunFailed: in no round a client's upload counted, or nothing could be evaluated; its ``history`` has the rows, and
+            what was written to ``out`` stays.
+    """
+    _check_arguments(experiment, out, on_round)
+    forget_data()
+    tell_what_is_idle(experiment, engine)
+    code = experiment.functions()
+    config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
+    Experiment.from_flat(config, code).federation()
+    context = run_app(
+        server_app_of(code, on_round),
+        client_app_of(code),
+        num_supernodes=experiment.data.clients,
+        run_config=config,
+        grid=make_grid(experiment.engine, engine),
+    )
+    return History.read(context.state)
+
+
+def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
+    """Tell of what does nothing, as far as only data, nets and engine show it. Raises InputError; see ``fedkd.experiment.unused``."""
+    if engine is None:
+        tell(experiment, given_keys(experiment, None), idle_engine(experiment))
+    tell_idle_messages(experiment)
+
+
+def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
+    """The grid that the settings, or ``engine`` in their place, ask for."""
+    name = engine or settings.name
+    if isinstance(name, Grid):  # one of another kind that can be opened is welcome too
+        return name
+    if name == "ray":
+        return RayGrid(settings.actors, settings.num_cpus, settings.num_gpus, settings.address)
+    if name != "in-process":
+        raise InputError(f"engine.name: unknown engine {name!r}: use in-process or ray, or give simulate a grid")
+    return InProcessGrid()
+
+
+def _check_arguments(experiment: object, out: object, on_round: object) -> None:
+    if isinstance(experiment, str | Path):
+        raise InputError(f"simulate takes an Experiment, not a file: simulate(Experiment.from_toml({str(experiment)!r}))")
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"simulate takes an Experiment, as Experiment(rounds=3); got {shown(experiment)}")
+    if not isinstance(out, str | Path | None):
+        raise InputError(f"out: give the path of a directory, got {shown(out)}")
+    if on_round is not None and not callable(on_round):
+        raise InputError(f"on_round: give a function that takes a row of metrics, got {shown(on_round)}")

@@ -1,0 +1,110 @@
+"""Codecs, attacks and faults that find nothing to act on: told before round 1, from what clients are to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import seeded
+from fedkd.engine.rehearsal import rehearse
+from fedkd.experiment import registry
+from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.upload_schemas import upload_schemas
+from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.unused import Unused, given_keys, tell
+from fedkd.knowledge.attacks import ATTACKS
+from fedkd.knowledge.codecs import Codec, chain
+from fedkd.knowledge.codecs.whole import Whole
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo
+from fedkd.knowledge.memory import Memory
+
+
+def tell_idle_messages(experiment: Experiment) -> None:
+    """Tell the user of keys about messages that do nothing in their experiment. See ``fedkd.experiment.unused``.
+
+    Raises:
+        InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
+    """
+    given = given_keys(experiment, None)
+    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio"} & given
+    unseen = "evaluate_clients" in given and not experiment.evaluate_clients
+    if asked or unseen:
+        functions, federation = experiment.functions(), experiment.federation()
+        server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
+        rehearse(server)
+        with seeded(0):
+            tell(experiment, asked, idle_messages(server))
+            if unseen:
+                _refuse_nets_at_clients_only(server)
+        server.release()
+
+
+def _refuse_nets_at_clients_only(server: Server) -> None:
+    """Raise InputError where the server has nothing to evaluate, and will have nothing: uploaded nets may yet be its own."""
+    experiment = server.experiment
+    broadcast = experiment.strategy.first_broadcast(server)
+    if not isinstance(broadcast, Knowledge) or experiment.strategy.predictors(server, broadcast):
+        return
+    if not any(spec.space == "weights" for schema in upload_schemas(server) for spec in schema.values()):
+        name = registry.name_of(type(experiment.strategy))
+        raise InputError(f"evaluate_clients = 0: {name} has nets at clients only, so nothing would be evaluated: raise it")
+
+
+def idle_messages(server: Server) -> Iterator[Unused]:
+    """The keys about messages that do nothing: codecs, attacks, faults and limits without a target."""
+    experiment = server.experiment
+    first = server.experiment.strategy.first_broadcast(server)
+    broadcasts = [first] if isinstance(first, Knowledge) else list(first.values())
+    kinds = {repr(sorted(schema.items())): schema for schema in upload_schemas(server)}  # most clients and exchanges are alike
+    uploads = [_example(schema) for schema in kinds.values()]
+    sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
+    said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
+    nothing_down = experiment.strategy.sends.endswith(("nothing", "nothing down"))
+    for key, examples in (("uplink", uploads), ("downlink", broadcasts if nothing_down else [*broadcasts, *uploads])):
+        # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
+        known = key == "uplink" or nothing_down or any(example.tensors for example in examples)
+        names = getattr(experiment, key)
+        if idle := [name for name in codes_nothing(names, key, examples) if known]:
+            what = "nothing is broadcast here" if key == "downlink" and nothing_down else said
+            yield Unused(key, f"{what}, and {idle[0]} leaves what is sent as it is")
+    if attack := ATTACKS.get(experiment.attack.name):
+        if not attack.relabels and not attack.distortions.keys() & sent:
+            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {said}"
+            yield Unused("attack.name", why, "take another, or leave it out")
+        if not attack.scaled & sent:
+            yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
+    if not sent:
+        yield Unused("faults.nan", said)
+    if "weights" not in sent:
+        yield Unused("guard.step_ratio", f"{said}, and a step is one of weights")
+
+
+def codes_nothing(names: Sequence[str], key: str, examples: Sequence[Knowledge]) -> list[str]:
+    """The codecs of the chain that change none of the examples. "bits32" does so on purpose and is not among them."""
+    codecs = chain(names, key)
+    active = {number for example in examples for number in _active(codecs, example)}
+    return [name for number, name in enumerate(names) if number not in active and not isinstance(codecs[number], Whole)]
+
+
+def _active(codecs: Sequence[Codec], message: Knowledge) -> Iterator[int]:
+    for number, codec in enumerate(codecs):
+        coded = codec.encode(message, message if codec.needs_base else None)
+        if coded.header != message.header:
+            yield number
+        message = coded
+
+
+def _example(schema: Mapping[str, TensorSpec]) -> Knowledge:
+    """The plainest upload of a schema: of rank one, constant, rows of probabilities uniform."""
+    tensors = {name: _constant(spec) for name, spec in schema.items()}
+    return Knowledge(tensors, {name: spec.space for name, spec in schema.items()})
+
+
+def _constant(spec: TensorSpec) -> Tensor:
+    shape = [side.most if isinstance(side, UpTo) else side for side in spec.shape]
+    value = 1 / shape[-1] if spec.space == "probabilities" and shape and shape[-1] else 0.0
+    return torch.full(shape, value).to(spec.dtype)

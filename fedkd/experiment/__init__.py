@@ -1,0 +1,1 @@
+"""What an experiment says: its keys, its file, and the algorithm that it names."""

@@ -1,0 +1,47 @@
+"""Nets by shares of the clients: ``{cnn = 0.5, mlp = 0.5}``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+
+from fedkd.base.config_text import parse_value
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import generator
+
+
+def read_nets(given: object) -> object:
+    """The value of ``nets``, with shares as a dict also where they came as text: ``"cnn:0.5,mlp:0.5"``.
+
+    Raises:
+        InputError: the shares are no numbers above 0, or do not sum to 1.
+    """
+    if isinstance(given, str) and ("," in given or given.rpartition(":")[2].replace(".", "", 1).isdigit()):
+        given = {name: parse_value(share) for name, _, share in (pair.rpartition(":") for pair in given.split(","))}
+    if not isinstance(given, Mapping):
+        return given
+    for name, share in given.items():
+        if callable(name) or callable(share):
+            raise InputError(
+                'nets: shares are numbers by name, such as {"cnn": 0.5, "my_module:net": 0.5}; a function is given alone, '
+                "or by its name in a file"
+            )
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise InputError(f"nets: the share of {name!r} is {share!r}: give each net a share above 0, in sum 1")
+    if abs(sum(given.values()) - 1) > 1e-6:
+        raise InputError(f"nets: the shares sum to {sum(given.values()):g}: make them sum to 1")
+    return dict(given)
+
+
+@lru_cache(maxsize=4)
+def deal(names: tuple[str, ...], shares: tuple[float, ...], clients: int, seed: int) -> tuple[str, ...]:
+    """The net of each client: the shares in whole clients, the largest remainders first, dealt out by a seeded draw."""
+    exact = [share * clients for share in shares]
+    counts = [int(count + 1e-9) for count in exact]
+    by_remainder = sorted(range(len(names)), key=lambda i: counts[i] - exact[i])
+    for i in by_remainder[: clients - sum(counts)]:
+        counts[i] += 1
+    hands = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+    return tuple(hands[i] for i in torch.randperm(clients, generator=generator(seed, "nets")).tolist())

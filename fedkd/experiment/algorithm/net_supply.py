@@ -1,0 +1,161 @@
+"""Where nodes get their nets from: nets of the zoo are used again, those of a user's function are made anew each time.
+
+A net of the zoo is whole in its state dict, so one that is overwritten is as good as new. A user's may hold more (buffers that
+are not persistent, attributes, hooks), and its function may change between two runs: nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.base.randomness import seeded
+from fedkd.knowledge.knowledge import DTYPES
+from fedkd.nets import ZOO, Net, build_net, copied, load
+
+#: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
+POOL_SIZE = 4
+_POOL: dict[NetPlan, list[Net]] = {}
+#: Initial weights that all nodes share, kept by the process, as every client of a round asks for them: by seed and plan.
+_SHARED: dict[tuple[int, NetPlan], Mapping[str, Tensor]] = {}
+
+
+@final
+@dataclass(frozen=True)
+class NetPlan:
+    """All that a net is made of but its weights; two with equal plans have the same tensors."""
+
+    architecture: str
+    heads: tuple[str, ...]
+    factory: str | Callable[..., nn.Module] = field(hash=False)
+    options: Mapping[str, Any] = field(hash=False)
+    shape: tuple[int, int, int]
+    classes: int
+    device: str
+
+    @property
+    def is_of_zoo(self) -> bool:
+        """Whether fedkd brings the net."""
+        return self.factory in ZOO if isinstance(self.factory, str) else False
+
+    def build(self) -> Net:
+        """A net with weights drawn from torch's global generator, on its device."""
+        net = build_net(self.factory, shape=self.shape, classes=self.classes, heads=self.heads, options=self.options)
+        if not self.is_of_zoo:
+            _check_dtypes(net)
+        return net.to(self.device)
+
+
+def fresh(plan: NetPlan, found: dict[NetPlan, bool]) -> Net:
+    """A net that shares nothing with another, with weights drawn from the global generators.
+
+    Args:
+        plan: what to make.
+        found: what was found out in this run about functions of users: whether their nets have tensors in common.
+    """
+    if plan.is_of_zoo:
+        return plan.build()
+    if plan not in found:
+        found[plan] = _shares_tensors(plan)
+    net = plan.build()
+    if not found[plan]:
+        return net
+    try:
+        return copied(net)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"net {net.architecture!r} has layers that it had before, and they cannot be copied ({error}): make all layers "
+            "inside the function"
+        ) from None
+
+
+def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: dict[NetPlan, bool], *, common: bool) -> Net:
+    """A net with the weights that were kept, or, where none were, the initial ones of this seed.
+
+    Args:
+        plan: what to make.
+        seed: of the initial weights, and of whatever else a user's net draws when it is made.
+        kept: its state dict as it was left; empty for a new one.
+        found: as for ``fresh``.
+        common: whether all nodes have these initial weights.
+    """
+    if plan.is_of_zoo:
+        if free := _POOL.get(plan):
+            net = free.pop()
+        else:
+            # Every tensor is overwritten; the stream that dropout draws from must not tell a new net from a used one.
+            with seeded(0):
+                net = plan.build()
+        load(net, kept or _initial(plan, seed, common))
+        net.requires_grad_(True)
+        return net
+    with seeded(seed):
+        net = fresh(plan, found)
+    if kept:
+        load(net, kept)
+    return net
+
+
+def give_back(plan: NetPlan, net: Net) -> None:
+    """A net that is not needed any more. The next taker overwrites every tensor of one of the zoo."""
+    net.zero_grad(set_to_none=True)
+    if plan.is_of_zoo and len(free := _POOL.setdefault(plan, [])) < POOL_SIZE:
+        free.append(net)
+
+
+def _initial(plan: NetPlan, seed: int, common: bool) -> Mapping[str, Tensor]:
+    if (seed, plan) in _SHARED:
+        return _SHARED[seed, plan]
+    with seeded(seed):
+        weights = {name: tensor.cpu() for name, tensor in plan.build().state_dict().items()}
+    if common:
+        while len(_SHARED) >= 8:
+            _SHARED.pop(next(iter(_SHARED)))
+        _SHARED[seed, plan] = weights
+    return weights
+
+
+def _shares_tensors(plan: NetPlan) -> bool:
+    """Whether two nets of a user's function have tensors in common; InputError where they start from other weights."""
+    with seeded(0):
+        one = plan.build()
+    with seeded(0):
+        other = plan.build()
+    shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
+    if shared.issuperset(map(id, one.encoder.parameters())) and shared:
+        said = (
+            f"net {one.architecture!r} is made of the same module at each call: every client and seed starts from its weights"
+        )
+        warnings.warn(said, Notice, stacklevel=2)
+    if shared:
+        return True
+    first, second = one.state_dict(), other.state_dict()
+    if odd := [name for name in {**first, **second} if not _same(first.get(name), second.get(name))]:
+        raise InputError(
+            f"net {one.architecture!r}: {odd[0]} starts from other numbers each time, under the same seed: draw them from "
+            "torch, numpy.random or random, whose seeds are set, and initialise every tensor"
+        )
+    return False
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Equal bit for bit, what is not a number too."""
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _tensors(net: Net) -> list[Tensor]:
+    return [*net.parameters(), *net.buffers()]
+
+
+def _check_dtypes(net: Net) -> None:
+    for name, tensor in net.state_dict().items():
+        if tensor.dtype not in DTYPES.values():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(f"net {net.architecture!r}: {name} is {dtype}, and cannot travel: use one of {', '.join(DTYPES)}")

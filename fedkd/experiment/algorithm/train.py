@@ -1,0 +1,236 @@
+"""The one training loop, and what it runs over. No algorithm: the loss is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.base.errors import TrainingError
+from fedkd.base.randomness import derive
+from fedkd.data import Samples, augment, normalise
+from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.trained import check_weights, mean_losses
+
+if TYPE_CHECKING:
+    from fedkd.experiment.algorithm.settings import Training
+
+#: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
+Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]
+Rng = Callable[[str], torch.Generator]
+
+
+@dataclass(frozen=True)
+class Work:
+    """How training is done here and now: settings, this round's learning rate, device, and who it is, for messages."""
+
+    settings: Training
+    lr: float
+    device: torch.device
+    views: str
+    where: str
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where asked for; fp32 otherwise."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+
+class Batch:
+    """Some samples of a split. Pixels are made when asked for, so a loss pays only for what it uses."""
+
+    def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int) -> None:
+        self._raw, self._labels, self.ids = samples.take(positions)  # (B, C, H, W) uint8, (B,), (B,)
+        self._samples, self._work, self._seed = samples, work, seed
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The images themselves, normalised, on the device. (B, C, H, W) float32."""
+        return self._place(normalise(self._raw.to(self._work.device), *self._moments))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels on the device, -1 where one may not be used. (B,) int64."""
+        return self._labels.to(self._work.device)
+
+    def view(self, number: int) -> Tensor:
+        """Random view ``number`` of the images, by the experiment's preset. (B, C, H, W) float32; equal on each call."""
+        mean, std = self._moments
+        raw = self._raw.to(self._work.device)
+        view = augment(raw, self._work.views, seed=derive(self._seed, "view", number), mean=mean, std=std)
+        return self._place(view)
+
+    @property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return self._samples.mean.to(self._work.device), self._samples.std.to(self._work.device)
+
+    def _place(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One batch that was drawn: positions in a split, and the seed of its random views."""
+
+    positions: Tensor  # (B,)
+    seed: int
+
+
+def batch_sizes(samples: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: batch statistics of one sample say nothing, so the last never is one alone.
+
+    >>> batch_sizes(7, 3), batch_sizes(8, 3)
+    ([3, 4], [3, 3, 2])
+    """
+    sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
+    return sizes if len(sizes) < 2 or sizes[-1] > 1 else [*sizes[:-2], sizes[-2] + 1]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples bound to settings, a device and random streams: what ``fit`` trains on."""
+
+    samples: Samples
+    work: Work
+    rng: Rng
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def labelled(self) -> Split:
+        """Only the samples whose labels may be used."""
+        return Split(self.samples.labelled(), self.work, self.rng)
+
+    def batches(self, *, epochs: int, batch_size: int, rng: torch.Generator) -> Iterator[Batch]:
+        """Shuffled batches, ``epochs`` times over. The last of an epoch may be smaller; none has one sample if avoidable."""
+        for draw in self.draws(epochs=epochs, batch_size=batch_size, rng=rng):
+            yield self.batch(draw)
+
+    def draws(self, *, epochs: int, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
+        """What ``batches`` takes, without taking it."""
+        sizes = batch_sizes(len(self), batch_size)
+        for _ in range(epochs):
+            for positions in torch.randperm(len(self), generator=rng).split(sizes):
+                yield Draw(positions, int(torch.randint(2**62, (), generator=rng)))
+
+    def passes(self, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
+        """Shuffled pass after shuffled pass, without end: each sample once in each, so no batch reaches into the next one."""
+        while True:
+            yield from self.draws(epochs=1, batch_size=batch_size, rng=rng)
+
+    def batch(self, draw: Draw) -> Batch:
+        """The samples of this draw."""
+        return Batch(self.samples, draw.positions, self.work, draw.seed)
+
+    def stream(self, purpose: str, batch_size: int | None = None) -> Iterator[Batch]:
+        """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream.
+
+        A pass leaves out what does not fill a batch, other samples each time.
+        """
+        rng, size = self.rng(purpose), min(batch_size or self.work.settings.batch_size, len(self))
+        while True:
+            yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
+
+
+def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
+    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
+    settings, parameters = work.settings, trainable(net, work.where)
+    arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
+        arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    cls: type[torch.optim.Optimizer] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
+    return cls(parameters, **(arguments | overrides))
+
+
+@cache
+def warm_up() -> None:
+    """Load what torch loads at a process's first optimiser: that takes seconds, which are not its first client's own."""
+    torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
+
+
+def fit(
+    net: nn.Module,
+    data: Split,
+    loss: Loss,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    draws: Iterable[Draw] | None = None,
+    after_step: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """Train ``net`` (which may be a ModuleDict) on ``data``. The only training loop.
+
+    Args:
+        net: what is trained; it is put in train mode.
+        data: samples with their settings and random streams.
+        loss: parts of the loss of a batch, by name; their sum is descended.
+        optimizer: default, a fresh one of the settings.
+        epochs: default, the settings'.
+        batch_size: default, the settings'.
+        draws: the batches, one or more, where these are drawn elsewhere; default, ``epochs`` passes of ``batch_size``.
+        after_step: called after each step, e.g. to move an average of the weights.
+
+    Returns:
+        the sample-weighted mean of each part, and of their sum as ``loss``.
+
+    Raises:
+        TrainingError: naming who, the round, the epoch and the batch of the first loss that is not finite, or the weight that
+            the last step left beyond all sense.
+    """
+    settings = data.work.settings
+    if len(data) == 0:
+        raise TrainingError(f"{data.work.where}: there are no samples to train on")
+    optimizer = optimizer or make_optimizer(net, data.work)
+    logged: list[Tensor] = []
+    sizes: list[int] = []
+    net.train()
+    if draws is None:
+        epochs, batch_size = epochs or settings.epochs, batch_size or settings.batch_size
+        draws = data.draws(epochs=epochs, batch_size=batch_size, rng=data.rng("batches"))
+    for batch in map(data.batch, draws):
+        with data.work.autocast():
+            parts = loss(net, batch)
+        logged.append(descend(parts, optimizer, data.work))
+        if after_step:
+            after_step()
+        sizes.append(len(batch))
+    losses = mean_losses([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data.work.where, epochs or 1)
+    check_weights(net, data.work.where)
+    return losses
+
+
+def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:
+    """One step down the gradient of the parts' sum, clipped where the settings say so. Every step of training is this one.
+
+    Returns:
+        (parts + 1,) float32: each part, then their sum.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    total = sum(parts.values(), start=torch.zeros((), device=work.device))
+    logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
+    total.backward()
+    if work.settings.clip:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
+    optimizer.step()
+    return logged
+
+
+@torch.inference_mode()
+def predict(function: Callable[[Tensor], Tensor], samples: Samples, work: Work, *, batch_size: int | None = None) -> Tensor:
+    """``function`` of every sample's un-augmented image, in order. (M, ...) float32 on the CPU. Put nets in eval mode first.
+
+    By default 512 images at a time on a GPU, and on a CPU 128: larger activations are mapped afresh each time (up to half
+    slower in float32).
+    """
+    batch_size, outputs = batch_size or (128 if work.device.type == "cpu" else 512), []
+    for positions in torch.arange(len(samples)).split(batch_size):
+        with work.autocast():
+            outputs.append(function(Batch(samples, positions, work, 0).images).float().cpu())
+    return torch.cat(outputs) if outputs else torch.empty(0)

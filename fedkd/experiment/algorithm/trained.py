@@ -1,0 +1,45 @@
+"""What a training ends in: the means of its losses, and weights that are numbers still."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.base.errors import TrainingError
+from fedkd.knowledge.knowledge import MAX_MAGNITUDE
+
+
+def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epochs: int) -> dict[str, float]:
+    """The means over samples of what each step logged. One look at the device for the whole fit, not one a step.
+
+    Args:
+        names: of the parts.
+        logged: (steps, parts).
+        sizes: (steps,), how many samples each step saw.
+        where: who trained, for the message.
+        epochs: how many these steps were, for the message.
+
+    Raises:
+        TrainingError: naming epoch and batch of the first loss that is not finite.
+    """
+    logged = logged.cpu().double()  # (steps, parts)
+    finite = logged.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        step, steps = int(finite.int().argmin()), math.ceil(len(sizes) / epochs)
+        values = ", ".join(f"{name} {value:g}" for name, value in zip(names, logged[step].tolist(), strict=True))
+        raise TrainingError(
+            f"{where}, epoch {step // steps + 1}, batch {step % steps + 1}: the loss is not finite ({values}); "
+            "lower train.lr or set train.clip"
+        )
+    weights = sizes.double() / sizes.sum()
+    return dict(zip(names, (weights @ logged).tolist(), strict=True))
+
+
+def check_weights(net: nn.Module, where: str) -> None:
+    """Raise TrainingError if a trained weight is beyond all sense: no loss comes after the last step that would tell."""
+    trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
+    largest = float(torch.stack([parameter.abs().amax().float() for parameter in trained]).amax()) if trained else 0.0
+    if not largest <= MAX_MAGNITUDE:
+        raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")

@@ -1,0 +1,247 @@
+"""Experiment: one frozen, validated value that says everything about a run. From Python, from TOML, to and from flat config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from fedkd.base.config_text import flatten, located, parse_value, read_toml, to_toml, unflatten
+from fedkd.base.errors import InputError
+from fedkd.base.user_code import import_object, path_of
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment import registry
+from fedkd.experiment.algorithm.net_shares import deal, read_nets
+from fedkd.experiment.algorithm.settings import (
+    Attacking,
+    Data,
+    Engine,
+    Evaluation,
+    Faults,
+    Guarding,
+    Names,
+    Privacy,
+    Section,
+    Training,
+)
+from fedkd.experiment.explain import explained, shown
+from fedkd.experiment.functions import Functions as Functions  # beside the experiment whose code it is
+from fedkd.experiment.functions import named_code
+from fedkd.experiment.loaded import federation_of
+from fedkd.experiment.misplaced import refuse_misplaced
+from fedkd.experiment.run_config import APP_KEYS, FUNCTION, tables_of
+from fedkd.experiment.unused import forget_but, given_keys, is_complete, tell
+from fedkd.losses.distillers.registry import added
+
+if TYPE_CHECKING:
+    from fedkd.data import Federation
+
+
+_NO_FUNCTIONS = Functions()
+
+
+class Experiment(Section):
+    """A whole run in one frozen value. Its keys are those of the experiment file.
+
+    >>> Experiment(strategy="fedavg", rounds=3).data.clients
+    10
+
+    Raises:
+        InputError: one line that names the key, what is wrong and the cure.
+    """
+
+    strategy: Strategy = Field(default_factory=lambda: registry.load("fedavg")())
+    rounds: int = Field(20, ge=1)
+    seed: int = 0
+    participation: float = Field(1.0, gt=0, le=1)
+    evaluate_every: int = Field(1, ge=1)
+    evaluate_clients: int = Field(100, ge=0)
+    nets: str | dict[str, float] | Callable[..., Any] = "cnn"
+    server_net: str = ""
+    shared_net: str = ""
+    uplink: Names = ()
+    downlink: Names = ()
+    timeout: float = Field(3600.0, gt=0)
+    enough: float = Field(1.0, gt=0, le=1)
+    late_rounds: int = Field(0, ge=0)
+    train: Training = Training()
+    data: Data = Data()
+    evaluation: Evaluation = Evaluation()
+    net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    faults: Faults = Faults()
+    attack: Attacking = Attacking()
+    privacy: Privacy = Privacy()
+    guard: Guarding = Guarding()
+    engine: Engine = Engine()
+
+    def __init__(self, *wrong: object, **values: Any) -> None:
+        if wrong:
+            raise InputError(
+                f"Experiment takes keys, as rounds=3; to read a file, Experiment.from_toml(...); got {shown(wrong[0])}"
+            )
+        refuse_misplaced(values, own=type(self).model_fields)
+        self._fill(values)
+        self._tell(given_keys(self, values.get("strategy")))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], *, meant: Collection[str] = ()) -> Self:
+        """An experiment from values, of which a user meant those of the keys ``meant``: of others that do nothing, no word."""
+        experiment = cls.__new__(cls)
+        experiment._fill(values)
+        forget_but(experiment, meant)
+        return experiment
+
+    def _tell(self, given: Collection[str]) -> None:
+        from fedkd.experiment.unused_keys import unused_keys  # what it knows of draws and losses rests on experiments
+
+        tell(self, given, unused_keys(self))
+
+    def _fill(self, values: Mapping[str, Any]) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(explained(error, own=type(self).model_fields)) from None
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _build_strategy(cls, given: object) -> object:
+        if isinstance(given, str):
+            given = {"name": given}
+        if isinstance(given, Strategy):  # a dataclass checks nothing by itself
+            given = registry.build_class(type(given), vars(given))
+        return registry.build(given) if isinstance(given, Mapping) else given
+
+    @field_validator("nets", mode="before")
+    @classmethod
+    def _split_nets(cls, given: object) -> object:
+        return read_nets(given)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        from fedkd.experiment.algorithm.upload_schemas import schemas_before_data
+        from fedkd.experiment.named_nets import check_named_nets
+        from fedkd.experiment.protection import check_protected
+        from fedkd.knowledge.codecs import chain
+
+        for key, names in (("uplink", self.strategy.uplink(self)), ("downlink", self.strategy.downlink(self))):
+            chain(names, key)
+        check_named_nets(self)
+        self.strategy.check(self)
+        if self.privacy.noise_multiplier and (schemas := schemas_before_data(self)):
+            check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
+        if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):
+            name = type(self.strategy).__name__
+            raise InputError(f"late_rounds: uploads of {name} make sense in their own round only: set it to 0")
+        return self
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The names of the clients' nets, in the order given."""
+        return tuple(self.nets) if isinstance(self.nets, dict) else (self.nets if isinstance(self.nets, str) else FUNCTION,)
+
+    def architecture_of(self, client: int) -> str:
+        """The net of one client: the shares in whole clients, dealt out by a seeded draw."""
+        return deal(self.architectures, self._shares, self.data.clients, self.seed)[client]
+
+    @property
+    def _shares(self) -> tuple[float, ...]:
+        return tuple(self.nets.values()) if isinstance(self.nets, dict) else (1.0,)
+
+    def lr(self, round: int) -> float:
+        """The learning rate of a round."""
+        return self.train.lr_at(round, self.rounds)
+
+    def evaluates(self, round: int) -> bool:
+        """Whether a round is evaluated: every so many, and the last."""
+        return round % self.evaluate_every == 0 or round == self.rounds
+
+    def federation(self) -> Federation:
+        """Who holds which images. Loaded once a process, and again where the files have changed."""
+        return federation_of(self.data, self.seed)
+
+    @cached_property
+    def run_federation(self) -> Federation:
+        """The same as it was when first asked for: what changes on a disk while a run goes on is not for this run."""
+        return self.federation()
+
+    def replace(self, **changes: Any) -> Experiment:
+        """A changed copy, validated again: ``experiment.replace(seed=1)``."""
+        refuse_misplaced(changes, own=type(self).model_fields)
+        values = {name: getattr(self, name) for name in type(self).model_fields} | changes
+        # With another strategy, as for a baseline, the other keys belong to the experiment that it is held against.
+        changed = Experiment.from_values(values, meant=changes if "strategy" in changes else {*self.model_fields_set, *changes})
+        changed._tell({key for key in given_keys(changed, changes.get("strategy")) if key.partition(".")[0] in changes})
+        return changed
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
+        """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
+        text, tables = read_toml(path)
+        flat = {key: parse_value(value) if isinstance(value, str) else value for key, value in (overrides or {}).items()}
+        with located(Path(path).name, text, besides=flat):
+            values = unflatten(flat, into=tables)
+            if not is_complete(tables) and flat.keys().isdisjoint(("strategy", "strategy.name")):
+                return cls(**values)
+            # Of a run's own file nobody set the keys; with another strategy, the file's belong to what it is held against.
+            refuse_misplaced(values, own=cls.model_fields)
+            experiment = cls.from_values(values, meant=flat.keys())
+            experiment._tell(flat.keys())
+            return experiment
+
+    def to_tables(self) -> dict[str, Any]:
+        """Nested plain tables, as the experiment file has them; functions become ``"my_module:name"`` or ``"<function>"``."""
+        tables: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            tables[name] = value.model_dump() if isinstance(value, BaseModel) else value
+        tables["strategy"] = registry.describe(self.strategy)
+        tables["nets"] = FUNCTION if callable(self.nets) else self.nets
+        if callable(self.data.source):
+            tables["data"]["source"] = path_of(self.data.source) or FUNCTION
+        return tables
+
+    def to_toml(self) -> str:
+        """The whole experiment as TOML text; reading it back gives an equal experiment."""
+        return to_toml(self.to_tables())
+
+    def to_flat(self) -> dict[str, bool | int | float | str]:
+        """Flower's run-config: the same keys, dotted; lists as comma strings."""
+        tables = self.to_tables()
+        if isinstance(self.nets, dict):
+            tables["nets"] = ",".join(f"{name}:{share!r}" for name, share in self.nets.items())
+        return flatten(tables)
+
+    def functions(self) -> Functions:
+        """What of this experiment is code: functions, and names that lead to the user's own files."""
+        from fedkd.experiment.named_nets import functions_of_nets
+
+        source = self.data.source
+        return Functions(
+            nets=functions_of_nets(self),
+            data=source if callable(source) else (import_object(source) if ":" in source else None),
+            strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
+            code={name: import_object(name) for name in named_code(vars(self.strategy))},
+            losses=added(),
+        )
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, bool | int | float | str], functions: Functions | None = None) -> Experiment:
+        """The experiment of a Flower run-config. Equal configs give the same object within a process.
+
+        A config names no code: where it says ``my_module:net``, the function must come in ``functions``.
+        """
+        items = tuple(sorted((key, value) for key, value in flat.items() if key not in APP_KEYS))
+        return _from_flat(items, functions or _NO_FUNCTIONS)
+
+
+@lru_cache(maxsize=8)
+def _from_flat(items: tuple[tuple[str, bool | int | float | str], ...], functions: Functions) -> Experiment:
+    tables = tables_of(dict(items), functions)
+    with functions.given_only():
+        if functions.strategy is not None:
+            fields = {key: value for key, value in tables.get("strategy", {}).items() if key != "name"}
+            tables["strategy"] = registry.build_class(functions.strategy, fields)
+        return Experiment.from_values(tables)

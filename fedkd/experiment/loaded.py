@@ -1,0 +1,72 @@
+"""The data behind the [data] section: loaded once a process, and again where what they are made of has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from fedkd.base.errors import InputError, hold_notices
+from fedkd.base.user_code import import_object, path_of
+from fedkd.experiment.algorithm.settings import Data
+
+if TYPE_CHECKING:
+    from fedkd.data import Federation, Source
+
+
+def federation_of(data: Data, seed: int) -> Federation:
+    """Who holds which images: drawn by ``data.split_seed``, or by the run's seed where that is -1.
+
+    Raises:
+        InputError: data that cannot be loaded, or a partition that cannot be drawn.
+    """
+    from fedkd.data.source import source_stamp
+
+    public = source_stamp(data.public_source) if data.public_source else ""
+    stamp = source_stamp(data.source, data.path) if isinstance(data.source, str) and ":" not in data.source else ""
+    return _federation(data, seed if data.split_seed < 0 else data.split_seed, stamp, public)
+
+
+def forget_data() -> None:
+    """Ask functions that give data anew, and draw anew: between two runs a function may have come to mean another set."""
+    _federation.cache_clear()
+
+
+@lru_cache(maxsize=2)
+def _federation(data: Data, seed: int, stamp: str, public_stamp: str) -> Federation:
+    from fedkd.data import build_federation, load_source
+
+    with hold_notices():
+        source = _source(data)
+        public_source = load_source(data.public_source, channels=data.channels) if data.public_source else None
+        settings = data.model_dump(include=signature(build_federation).parameters.keys() - {"source", "public_source"})
+        federation = build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)
+        federation.partition_table()  # a draw that cannot be made is an error of the input
+    return federation
+
+
+def _source(data: Data) -> Source:
+    from fedkd.data import Source, load_source
+    from fedkd.data.source import with_channels
+    from fedkd.data.tables import WRITE_A_FUNCTION
+
+    function = import_object(data.source) if isinstance(data.source, str) and ":" in data.source else data.source
+    if isinstance(function, str):
+        options = {name: getattr(data, name) for name in ("image_column", "label_column", "natural_column", "layout")}
+        return load_source(function, path=data.path, channels=data.channels, **options)
+    given = _called(function) if callable(function) else function
+    if not isinstance(given, Source):
+        name = data.source if isinstance(data.source, str) else path_of(function) or "the function"
+        raise InputError(f"data.source: {name} gives a {type(given).__name__}, not a fedkd.data.Source: {WRITE_A_FUNCTION}")
+    return with_channels(given, data.channels)
+
+
+def _called(function: Callable[..., Any]) -> Any:
+    """What a user's function gives. What it raises passes through."""
+    try:
+        signature(function).bind()
+    except TypeError as error:
+        name = path_of(function) or getattr(function, "__name__", type(function).__name__)
+        raise InputError(f"data.source: {name} is called without arguments ({error}): give them defaults") from None
+    return function()

@@ -1,0 +1,44 @@
+"""The nets that an experiment names: which key names which, whether each is there and takes its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fedkd.base.errors import under
+from fedkd.base.user_code import import_object
+from fedkd.experiment.run_config import FUNCTION
+from fedkd.nets import check_function, check_net, name_of
+
+if TYPE_CHECKING:
+    from fedkd.experiment.experiment import Experiment
+
+
+def check_named_nets(experiment: Experiment) -> None:
+    """InputError, under its key, for a net that is unknown, a function of other parameters, or options that a net has not."""
+    options = experiment.net_options
+    for name, key in {**nets_of(experiment), **{name: f"net_options.{name}" for name in options}}.items():
+        if name != FUNCTION and ":" not in name:  # code is imported when the run starts
+            with under(key):
+                check_net(name, options.get(name, {}))
+    if callable(experiment.nets):
+        with under("nets"):
+            check_function(name_of(experiment.nets), experiment.nets, options.get(FUNCTION, {}))
+
+
+def functions_of_nets(experiment: Experiment) -> dict[str, Callable[..., Any]]:
+    """The functions behind the names that lead to code, checked, and the one that was given from Python."""
+    found: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
+    for name, key in nets_of(experiment).items():
+        if ":" in name:
+            with under(key):
+                found[name] = import_object(name)
+                check_function(name, found[name], experiment.net_options.get(name, {}))
+    return found
+
+
+def nets_of(experiment: Experiment) -> dict[str, str]:
+    """The nets that an experiment names, each with the key that does so first."""
+    of_clients = dict.fromkeys(experiment.architectures, "nets")
+    keys = {experiment.shared_net: "shared_net", experiment.server_net: "server_net", **of_clients}
+    return {name: key for name, key in keys.items() if name}

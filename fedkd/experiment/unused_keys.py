@@ -1,0 +1,162 @@
+"""Which keys of an experiment do nothing in it, as far as it shows by itself: section by section, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedkd.engine.strategy import USABLE
+from fedkd.experiment import registry
+from fedkd.experiment.algorithm.participation import attackers, cohort_size, enough_of
+from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.unused import Unused
+from fedkd.experiment.unused_fields import idle_fields
+from fedkd.knowledge.attacks import ATTACKS
+
+if TYPE_CHECKING:
+    from fedkd.experiment.experiment import Experiment
+
+
+def unused_keys(experiment: Experiment) -> Iterator[Unused]:
+    """All keys that do nothing in this experiment, as far as it shows by itself."""
+    name = registry.name_of(type(experiment.strategy))
+    yield from _of_training(experiment)
+    yield from _of_clients(experiment)
+    yield from _of_data(experiment, name)
+    yield from _of_nets(experiment, name)
+    yield from _of_attack(experiment)
+    if not experiment.privacy.noise_multiplier:
+        why, control = "privacy.noise_multiplier is 0, which is off", "noise_multiplier" in experiment.privacy.model_fields_set
+        for key in ("clip", "delta"):
+            yield Unused(f"privacy.{key}", why, "set it, or leave this out", harmless=control)
+    yield from idle_fields(experiment, name)
+
+
+def uses(experiment: Experiment) -> set[str]:
+    """Which of USABLE the strategy uses here; all of them where it does not say, as one of the user's own may."""
+    strategy, needs = experiment.strategy, experiment.strategy.needs
+    if needs.uses is None and not _shipped(experiment):
+        return set(USABLE)
+    if strategy.paper.startswith("none (") and not needs.public:  # a baseline holds out what others use
+        return {"public", "public_labels", "validation", *(needs.uses or ())}
+    used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
+    plain = any(getattr(strategy, field, True) is False for field in ("own_views", "augmented"))
+    guided = getattr(strategy, "balance", 0) == 1  # by teachers alone, whose labels the samples' own are not
+    return used - ({"views"} if plain else set()) - ({"public_labels"} if guided else set())
+
+
+def idle_engine(experiment: Experiment) -> Iterator[Unused]:
+    """The keys of [engine] that do nothing on the engine that it names."""
+    if experiment.engine.name == "in-process":
+        why = 'engine.name is "in-process", which is this process'
+        yield Unused("engine.address", why, 'set engine.name = "ray", or leave it out')
+        yield Unused("engine.actors", why, harmless=True)
+
+
+def _of_training(experiment: Experiment) -> Iterator[Unused]:
+    train, rounds = experiment.train, experiment.rounds
+    if train.schedule != "step":
+        why = f'train.schedule is "{train.schedule}", and only "step" has it'
+        for key in ("milestones", "gamma"):
+            yield Unused(f"train.{key}", why, 'set train.schedule = "step", or leave this out')
+    elif not train.milestones:
+        yield Unused("train.schedule", "there are no train.milestones", "set them, or leave it out")
+    elif min(train.milestones) >= rounds:
+        yield Unused("train.milestones", f"there are only {rounds} rounds", harmless=True)
+    if train.warm_up >= rounds and train.schedule != "constant":
+        yield Unused("train.schedule", f"the warm-up takes all {rounds} rounds", harmless=True)
+    if train.optimizer == "adam":
+        yield Unused("train.momentum", "adam has none")
+        yield Unused("train.nesterov", "adam has no momentum")
+
+
+def _of_clients(experiment: Experiment) -> Iterator[Unused]:
+    clients, asked = experiment.data.clients, cohort_size(experiment)
+    if experiment.participation < 1 and asked == clients:
+        yield Unused("participation", f"that of {clients} clients is all of them", harmless=True)
+    if experiment.enough < 1 and enough_of(experiment, asked) == asked:
+        yield Unused("enough", f"that of {asked} clients is all of them", harmless=True)
+    if experiment.late_rounds and not experiment.faults.straggle and enough_of(experiment, asked) == asked:
+        why = "in a simulation without faults.straggle, and with enough for all, only who outlasts timeout is late"
+        yield Unused("late_rounds", why, harmless=True)
+
+
+def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
+    data, used = experiment.data, uses(experiment)
+    if callable(data.source) or ":" in data.source:
+        for key in ("path", "layout", "image_column", "label_column", "natural_column"):
+            yield Unused(f"data.{key}", "the function of data.source reads the data itself")
+    if "natural_id" not in data.partition:
+        why = f'data.partition is "{data.partition}", and only natural_id asks whose an image is'
+        yield Unused("data.natural_column", why)
+    if not (data.public or data.public_source):
+        yield Unused("data.public_labels", "there is no public set", "set data.public to its size, or leave this out")
+    elif "public_labels" not in used:
+        yield Unused("data.public_labels", f"{name} uses no labels of public samples")
+    held_out = "only holds samples out here, for nobody"
+    if "public" not in used:
+        why = f"{name} uses no public samples"
+        for key in ("public", "public_source"):
+            yield (
+                Unused(f"data.{key}", why) if data.public_source else Unused(f"data.{key}", why, harmless=True, effect=held_out)
+            )
+    for field in ("public_per_round", "public_size", "public_samples"):
+        if 0 < data.public < getattr(experiment.strategy, field, 0):
+            yield Unused(f"strategy.{field}", f"there are {data.public} public samples, and all are taken", harmless=True)
+    if "validation" not in used:
+        yield Unused("data.validation", f"{name} uses no validation set", harmless=True, effect=held_out)
+    if "views" not in used:
+        yield Unused("data.views", f"{name} shows its nets the images themselves here")
+    if "representations" not in used:
+        nets = "classifiers" if experiment.strategy.needs.labels else "encoders at clients only"
+        for key in [key for key in SECTIONS["evaluation"].model_fields if key not in used]:
+            yield Unused(f"evaluation.{key}", f"{name} trains {nets}, and this is about an encoder at the server")
+
+
+def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
+    used, taken = uses(experiment), set(experiment.architectures)
+    for key in ("server_net", "shared_net"):
+        if key not in used:
+            place = "at the server" if key == "server_net" else "that all have in common"
+            alike = experiment.server_net in (experiment.architectures[0], "") and key == "server_net"
+            yield Unused(key, f"{name} trains no net {place} but the clients' own", harmless=alike)
+        else:
+            taken.add(getattr(experiment, key))
+    if experiment.shared_net and "shared_net" in (experiment.strategy.needs.uses or ()):
+        yield Unused("server_net", f"{name} has shared_net for it", harmless=True)
+    for value in vars(experiment.strategy).values():  # some name further nets
+        taken |= set(value) if isinstance(value, tuple) else {value} if isinstance(value, str) else set()
+    for net in [net for net in experiment.net_options if net not in taken]:
+        yield Unused(f"net_options.{net}", "nobody has this net", harmless=True)
+
+
+def _of_attack(experiment: Experiment) -> Iterator[Unused]:
+    attack, clients = experiment.attack, experiment.data.clients
+    if not attack.name:
+        yield Unused("attack.share", "no attack.name says how they attack", f"set it to one of {', '.join(ATTACKS)}")
+        yield Unused("attack.scale", "there is no attack.name")
+        return
+    if not attack.share:
+        control = "share" in attack.model_fields_set
+        yield Unused("attack.name", "attack.share is 0", "set the share of the clients that attack", harmless=control)
+    elif not attackers(experiment):
+        yield Unused("attack.share", f"that of {clients} clients is none", f"set it to {1 / clients:.2g} or more")
+    elif ATTACKS[attack.name].relabels and (why := _labels_idle(experiment)):
+        yield Unused("attack.name", f"{attack.name} changes labels, and {why}", "take another, or leave it out")
+    if attack.share and not ATTACKS[attack.name].scaled:
+        yield Unused("attack.scale", f"{attack.name} has none")
+
+
+def _labels_idle(experiment: Experiment) -> str:
+    """Why no client trains on its labels, where that is so."""
+    name = registry.name_of(type(experiment.strategy))
+    if _shipped(experiment) and not experiment.strategy.needs.labels:
+        return f"{name} trains without labels"
+    if name == "centralised" or bool(getattr(experiment.strategy, "teachers", None)):
+        return f"with {name} no client trains a net here"
+    return ""
+
+
+def _shipped(experiment: Experiment) -> bool:
+    """Whether the strategy is one of ours, of which all is known."""
+    return type(experiment.strategy).__module__.startswith("fedkd.strategies.")

@@ -1,0 +1,1 @@
+"""What travels, how it is coded and what protects it."""

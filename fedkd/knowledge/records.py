@@ -1,0 +1,229 @@
+"""Knowledge <-> Flower's records: the only place that knows how tensors lie on the wire.
+
+Each Flower array costs 128 bytes of header, so all tensors of one dtype travel as one flat array, with a manifest beside it.
+NumPy has no bfloat16: those bits travel as int16, and the manifest says what they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from io import BytesIO
+from itertools import accumulate, chain
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedkd.base.errors import InputError
+from fedkd.knowledge.knowledge import DTYPES, Knowledge
+
+TENSORS, MANIFEST, METRICS = "fedkd.tensors", "fedkd.manifest", "fedkd.metrics"
+#: No tensor has more axes.
+MAX_AXES = 64
+#: Bytes of a NumPy header, at most; the usual one has 128.
+MAX_HEADER = 256
+#: The dtype in which the bits of a torch dtype lie in the array; all others lie as themselves.
+_CARRIER = {torch.bfloat16: torch.int16}
+
+
+class RecordError(ValueError):
+    """Records that are no Knowledge: the message says why in one line."""
+
+
+def to_records(knowledge: Knowledge) -> RecordDict:
+    """Pack Knowledge into records. Values, shapes and dtypes come back exactly from ``from_records``."""
+    groups: dict[str, list[Tensor]] = {}
+    tensors = knowledge.tensors
+    for tensor in tensors.values():
+        groups.setdefault(_dtype_name(tensor), []).append(tensor)
+    arrays = ArrayRecord()
+    for dtype, alike in groups.items():
+        arrays[dtype] = _pack(alike)
+    manifest: dict[str, ConfigRecordValues] = {
+        # One text, a line a tensor: Flower would check each element of a list.
+        "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
+        "weight": float(knowledge.weight),
+        **{f"header.{key}": value for key, value in knowledge.header.items()},
+    }
+    metrics = MetricRecord({key: float(value) for key, value in knowledge.metrics.items()})
+    return RecordDict({TENSORS: arrays, MANIFEST: ConfigRecord(manifest), METRICS: metrics})
+
+
+def from_records(
+    records: RecordDict, *, max_bytes: int | None = None, max_facts: int | None = None, memo: Unpacked | None = None
+) -> Knowledge:
+    """Unpack records; the size is bounded before anything is read or allocated.
+
+    Args:
+        records: what ``to_records`` made, here or at the other end of a network.
+        max_bytes: refuse arrays that are larger in sum, and records that ``to_records`` does not make.
+        max_facts: the same of all that stands beside the arrays: manifest, header and metrics. Default: ``max_bytes``.
+        memo: share the unpacked tensors of equal array bytes among the calls of one process.
+
+    Raises:
+        RecordError: the records are not Knowledge, contradict themselves, or are too large. One line.
+    """
+    arrays, manifest = records.get(TENSORS), records.get(MANIFEST)
+    if not isinstance(arrays, ArrayRecord) or not isinstance(manifest, ConfigRecord):
+        raise RecordError(f"the message carries no knowledge: it lacks {TENSORS!r} or {MANIFEST!r}")
+    if max_bytes is not None:
+        _check_size(records, arrays, manifest, max_bytes, max_bytes if max_facts is None else max_facts)
+    try:
+        tensors = memo.unpack(arrays, manifest) if memo else _unpack(arrays, manifest)
+        spaces = {name: space for name, _, _, space in _lines(manifest)}
+        header = {key[7:]: value for key, value in manifest.items() if key.startswith("header.")}
+        metrics = records.get(METRICS, MetricRecord())
+        return Knowledge(tensors, spaces, header, _number(manifest["weight"]), dict(metrics))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, EOFError, RuntimeError) as error:
+        raise RecordError(f"the message is not valid knowledge: {error}") from None
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"its weight is {type(value).__name__}, not a number")
+    return float(value)
+
+
+def _check_size(records: RecordDict, arrays: ArrayRecord, manifest: ConfigRecord, max_bytes: int, max_facts: int) -> None:
+    """Raise RecordError for what is too large or of another kind, looking at nothing longer than a key."""
+    metrics = records.get(METRICS, MetricRecord())
+    if len(records) > 2 + (METRICS in records) or not isinstance(metrics, MetricRecord):
+        raise RecordError(f"the message holds other records than {TENSORS!r}, {MANIFEST!r} and {METRICS!r}")
+    size = sum(len(array.data) for array in arrays.values())
+    if size > max_bytes or len(arrays) > len(DTYPES):
+        raise RecordError(f"the message holds {size} bytes in {len(arrays)} arrays, more than the {max_bytes} allowed")
+    facts = 0
+    for key, value in chain(manifest.items(), metrics.items()):
+        if not isinstance(value, str | int | float):
+            raise RecordError(f"the message has {type(value).__name__} under {key[:100]!r}, where text or a number belongs")
+        facts += len(key) + (len(value) if isinstance(value, str) else 8)
+        if facts > max_facts:
+            raise RecordError(f"the message holds over {max_facts} bytes beside its arrays, more than are allowed")
+
+
+def wire_bytes(records: RecordDict) -> int:
+    """Bytes of these records as Flower counts them: arrays with their headers, configs and metrics with their keys."""
+    return sum(
+        config_bytes(record) if isinstance(record, ConfigRecord) else record.count_bytes() for record in records.values()
+    )
+
+
+def config_bytes(record: ConfigRecord) -> int:
+    """Bytes of keys and values, as Flower's ``count_bytes``, which refuses empty text and empty lists."""
+    values = [(key, v) for key, value in record.items() for v in (value if isinstance(value, list) else [value])]
+    sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for _, v in values)
+    return sum(map(len, record)) + sum(sizes)
+
+
+class Unpacked:
+    """Remembers the tensors of the last few messages by the identity of their bytes: decode once a process and exchange."""
+
+    def __init__(self, size: int = 4) -> None:
+        self._size = size
+        self._kept: dict[tuple[int, ...], tuple[list[bytes], dict[str, Tensor]]] = {}
+
+    def unpack(self, arrays: ArrayRecord, manifest: ConfigRecord) -> dict[str, Tensor]:
+        """The tensors of this message, shared with every earlier call on the same bytes."""
+        data = [array.data for array in arrays.values()]
+        key = (hash(manifest["tensors"]), *map(id, data))
+        if key not in self._kept:
+            tensors = _unpack(arrays, manifest)
+            while len(self._kept) >= self._size:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = (data, tensors)  # holding the bytes keeps their ids from being given again
+        return self._kept[key][1]
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{_dtype_name(tensor)}\t{','.join(map(str, tensor.shape))}"
+
+
+def _lines(manifest: ConfigRecord) -> list[tuple[str, str, tuple[int, ...], str]]:
+    """Name, dtype, shape and space of each tensor announced."""
+    parts = [line.split("\t") for line in str(manifest["tensors"]).split("\n") if line]
+    return [(n, dtype, tuple(map(int, filter(None, shape.split(",")))), space) for n, dtype, shape, space in parts]
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise TypeError(f"tensors of dtype {name} cannot travel: use one of {', '.join(DTYPES)}")
+    return name
+
+
+def _pack(tensors: list[Tensor]) -> Array:
+    parts = [tensor.detach().reshape(-1) for tensor in tensors]
+    flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu()  # (sum of elements,)
+    carrier = flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy()
+    data = _npy_header_of(kind := str(carrier.dtype), len(carrier)) + carrier.tobytes()
+    return Array(kind, carrier.shape, "numpy.ndarray", data)
+
+
+@lru_cache(maxsize=256)
+def _npy_header_of(kind: str, length: int) -> bytes:
+    """What NumPy's format 1.0 puts before the elements of a flat array. Cached: online methods send thousands alike."""
+    stream = BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(stream, description)
+    return stream.getvalue()
+
+
+def _unpack(arrays: Mapping[str, Array], manifest: ConfigRecord) -> dict[str, Tensor]:
+    lines = _lines(manifest)
+    sides = [side for _, _, size, _ in lines for side in size]
+    odd = not all(0 <= side < 2**40 for side in sides) or any(len(size) > MAX_AXES for _, _, size, _ in lines)
+    if odd or len({name for name, *_ in lines}) != len(lines):
+        raise ValueError("its manifest contradicts itself")
+    tensors: dict[str, Tensor] = {}
+    for dtype, array in arrays.items():
+        flat = _flat(array, DTYPES[dtype])
+        mine = [(name, size) for name, kind, size, _ in lines if kind == dtype]
+        ends = list(accumulate(math.prod(size) for _, size in mine))
+        if not ends or ends[-1] != flat.numel():
+            raise ValueError(f"its {dtype} array has {flat.numel()} elements, the manifest says {ends[-1:] or 0}")
+        for (name, size), start, end in zip(mine, [0, *ends], ends, strict=False):
+            tensors[name] = flat[start:end].view(size)
+    return {name: tensors[name] for name, *_ in lines}
+
+
+def _flat(array: Array, dtype: torch.dtype) -> Tensor:
+    """The array as a flat tensor of its own memory, so that writing to it reaches no other receiver."""
+    carrier = _CARRIER.get(dtype, dtype)
+    if array.stype != "numpy.ndarray" or len(array.data) < 10:
+        raise ValueError(f"an array of type {array.stype!r} and {len(array.data)} bytes is no NumPy array")
+    if (length := 10 + int.from_bytes(array.data[8:10], "little")) > MAX_HEADER:
+        raise ValueError(f"an array has a header of {length} bytes")
+    kind, shape, start = _npy_header(array.data[:length])
+    if kind != str(carrier).removeprefix("torch.") or len(shape) != 1:
+        raise ValueError(f"an array of dtype {kind} and shape {shape} stands where {dtype} was announced")
+    if len(array.data) - start != shape[0] * carrier.itemsize:
+        raise ValueError(f"an array of {shape[0]} {kind} holds {len(array.data) - start} bytes")
+    if not shape[0]:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(memoryview(array.data)[start:]), dtype=carrier).view(dtype)
+
+
+@lru_cache(maxsize=64)
+def _npy_header(head: bytes) -> tuple[str, tuple[int, ...], int]:
+    """Dtype, shape and where the elements start, of NumPy's format 1.0. Cached: uploads of a round have the same."""
+    stream = BytesIO(head)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array is in another version of NumPy's format than 1.0")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return str(dtype), shape, stream.tell()
+
+
+def with_arrays(knowledge: Knowledge, arrays: ArrayRecord) -> Knowledge:
+    """The knowledge with the values of these arrays, as a user of Flower gives them: one a tensor, by its name.
+
+    Raises:
+        InputError: a name is missing or unexpected.
+    """
+    if odd := sorted(arrays.keys() ^ knowledge.tensors.keys())[:3]:
+        raise InputError(f"initial_arrays: {', '.join(odd)} missing or unexpected: give the state_dict of the broadcast net")
+    given = {name: torch.from_numpy(array.numpy().copy()) for name, array in arrays.items()}
+    return replace(knowledge, tensors={name: given[name].to(tensor.dtype) for name, tensor in knowledge.tensors.items()})

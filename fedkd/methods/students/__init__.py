@@ -1,0 +1,1 @@
+"""Students of finished runs and of clients' nets."""

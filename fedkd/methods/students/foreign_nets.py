@@ -1,0 +1,139 @@
+"""Nets of another run, heard as this run hears its own: inputs as they knew them, classes in this run's order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.nets import Encoder, Net
+from fedkd.results.data import RecordedData
+
+if TYPE_CHECKING:
+    from fedkd.data import Source
+
+#: The logit of a class that a net does not know: of no weight in any softmax, and finite.
+NO_LOGIT = -1e4
+
+
+def columns_of(theirs: Sequence[str], ours: Sequence[str], *, some: bool = False) -> list[int]:
+    """For each of our classes its number in the other run; -1 where that run does not know it, which only ``some`` allows.
+
+    With ``some`` the other run may know classes that we have not, too, as long as it knows one of ours.
+
+    Raises:
+        InputError: the classes of the two runs do not go together; it says which, and begins as the rest of a sentence.
+
+    >>> columns_of(["cat", "ant"], ["ant", "cat"]), columns_of(["cat", "owl"], ["ant", "cat"], some=True)
+    ([1, 0], [-1, 0])
+    """
+    if list(theirs) == list(ours):
+        return list(range(len(ours)))
+    for names in (theirs, ours):
+        if twice := [name for name in names if list(names).count(name) > 1]:
+            raise InputError(
+                f"its classes are not this run's, and {twice[0]!r} is the name of two: give each a name of its own"
+            )
+    lacks, beyond = ([name for name in a if name not in b] for a, b in ((ours, theirs), (theirs, ours)))
+    if len(lacks) == len(ours):
+        raise InputError(f"it knows none of this run's classes, it has {_named(theirs)}: take another run")
+    if (lacks or beyond) and not some:
+        what = f"does not know {_named(lacks)}" if lacks else f"knows {_named(beyond)} too"
+        raise InputError(f"its classes are not this run's, it {what}: take another run, or multi_teacher's target = \"unify\"")
+    return [list(theirs).index(name) if name in theirs else -1 for name in ours]
+
+
+def origin(run: str, source: Source) -> RecordedData | None:
+    """What a finished run recorded of its data; None, with a Notice, where an earlier fedkd recorded nothing.
+
+    Raises InputError where its images are not of the height, width and channels of ours.
+    """
+    data = RecordedData.read(Path(run))
+    if data is None and Path(run).is_dir():
+        text = f"{run} does not say which data it saw: classes and normalisation are taken to be this run's"
+        warnings.warn(text, Notice, stacklevel=2)
+    if data is not None and data.shape != source.shape:
+        raise InputError(f"{run} saw images {data.shape}, this run's are {source.shape}: take another run")
+    return data
+
+
+def with_our_classes(net: Net, columns: Sequence[int]) -> Net:
+    """The net, giving logits in the order of our classes, whose numbers at the net's own run are given."""
+    net.heads["classifier"] = nn.Sequential(net.heads["classifier"], Columns(columns))
+    return net
+
+
+def with_our_inputs(net: Net, theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor]) -> Net:
+    """The net, taking images that were normalised by our mean and std, (C,) each, where it learned on those of its own run."""
+    (their_mean, their_std), (our_mean, our_std) = theirs, ours
+    scale, shift = our_std / their_std, (our_mean - their_mean) / their_std
+    scale, shift, encoder = scale[:, None, None], shift[:, None, None], net.encoder
+    shifted = ShiftedEncoder(encoder, scale, shift) if isinstance(encoder, Encoder) else ShiftedModule(encoder, scale, shift)
+    net.encoder = shifted
+    return net
+
+
+@final
+class Columns(nn.Module):
+    """Logits (B, C') in another run's order -> logits (B, C) in ours; ``NO_LOGIT`` for what it does not know."""
+
+    def __init__(self, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.columns = list(columns)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """See the class."""
+        padded = torch.cat([logits, logits.new_full((len(logits), 1), NO_LOGIT)], dim=1)  # which -1 points at
+        return padded[:, self.columns]
+
+
+@final
+class ShiftedEncoder(Encoder):
+    """An encoder that sees ``scale * images + shift``."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, encoder: Encoder, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.encoder, self.out_features = encoder, encoder.out_features
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of images (B, C, H, W)."""
+        features: Tensor = self.encoder(self.scale * images + self.shift)
+        return features
+
+    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See ``Encoder.stages``."""
+        return self.encoder.stages(self.scale * images + self.shift)
+
+
+@final
+class ShiftedModule(nn.Module):
+    """A module that sees ``scale * images + shift``."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, module: nn.Module, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Whatever the module gives, of images (B, C, H, W)."""
+        output: Tensor = self.module(self.scale * images + self.shift)
+        return output
+
+
+def _named(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(repr(name[:40]) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,0 +1,108 @@
+"""The nets that a finished run left on disk, built again. Which architecture each one has is told by its weights."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import seeded
+from fedkd.experiment.algorithm.net_shares import read_nets
+from fedkd.experiment.run_config import FUNCTION
+from fedkd.nets import ZOO, Net, build_net
+
+NetFunctions = Mapping[str, Callable[..., nn.Module]]
+
+
+def saved_nets(
+    path: str | Path, *, shape: tuple[int, int, int], classes: int, functions: NetFunctions = MappingProxyType({})
+) -> dict[str, Net]:
+    """The nets of a finished run by name, in eval mode, frozen: its clients' own, else the global one, else the server's.
+
+    Args:
+        path: the directory that ``fedkd run --out`` wrote.
+        shape: (C, H, W) of the images that the nets are for.
+        classes: how many.
+        functions: nets of the user's own, by the names that the run's ``nets`` gave them.
+
+    Returns:
+        ``client-0-main``, ``client-1-main`` ... in order of client id; or ``global``; or ``server-...``, in order of name.
+
+    Raises:
+        InputError: no run, not a finished one, one whose nets are for other images or classes, have no classifier, or are of
+            unknown architectures.
+
+    >>> saved_nets("nowhere", shape=(1, 8, 8), classes=10)
+    Traceback (most recent call last):
+    fedkd.base.errors.InputError: nowhere holds no run (it has no experiment.toml): give the directory of a finished run
+    """
+    path = Path(path)
+    if not (path / "experiment.toml").is_file():
+        raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a finished run")
+    try:
+        tables = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path / 'experiment.toml'} cannot be read ({error}): take another run") from None
+    files = _teaching((path / "nets").glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{path} has no nets of its clients, and none of its server: finish that run, or take another")
+    options = {name: tables.get("net_options", {}).get(name, {}) for name in _architectures(tables)}
+    return {file.stem: _rebuilt(file, options, shape, classes, functions) for file in files}
+
+
+def _teaching(files: Iterable[Path]) -> list[Path]:
+    """The files of the nets that speak for the run: clients' own before a common one, and that before the server's."""
+    found = sorted(files)
+    own = [file for file in found if file.stem.startswith("client-") and file.stem.endswith("-main")]
+    by_id = sorted(own, key=lambda file: int(file.stem.split("-")[1]))
+    common = [file for file in found if file.stem == "global"]
+    return by_id or common or [file for file in found if file.stem.startswith("server-")]
+
+
+def _architectures(tables: Mapping[str, Any]) -> list[str]:
+    nets = read_nets(tables.get("nets", "cnn"))
+    named = [*(nets if isinstance(nets, Mapping) else [str(nets)]), tables.get("server_net", ""), tables.get("shared_net", "")]
+    return [name for name in dict.fromkeys(named) if name]
+
+
+def _rebuilt(
+    file: Path,
+    options: Mapping[str, Mapping[str, Any]],
+    shape: tuple[int, int, int],
+    classes: int,
+    functions: NetFunctions,
+) -> Net:
+    """The net of that one of the run's architectures whose tensors have these names and shapes."""
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read ({error}): take the nets of another run") from None
+    heads = tuple(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("heads.")))
+    if heads and "classifier" not in heads:
+        raise InputError(f"{file} is a net without a classifier (its heads are {', '.join(heads)}): take another run")
+    for name in options:
+        if (":" in name or name == FUNCTION) and name not in functions:
+            raise InputError(f"{file} may be a {name!r}: name that net in nets or server_net too, so that it can be built")
+        build = partial(build_net, functions.get(name, name), shape=shape, classes=classes, heads=heads, options=options[name])
+        with torch.device("meta") if name in ZOO and name not in functions else seeded(0):
+            fits = _shapes(build().state_dict()) == _shapes(weights)
+        if fits:
+            with seeded(0):  # what no file holds, such as a user's buffers that are not persistent, is built too
+                net = build()
+            net.load_state_dict(weights)
+            return net.eval().requires_grad_(False)
+    known = ", ".join(options)
+    raise InputError(f"{file} fits none of its run's nets ({known}) for images {shape} in {classes} classes: take another run")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -1,0 +1,187 @@
+"""Checkpoints: everything a run needs to go on, as safetensors and JSON.
+
+``checkpoint/round-00007/`` holds ``arrays.safetensors`` (every array of every record), ``records.json`` (the records
+around them, and the run's note) and ``manifest.json`` (hashes of both, written last). The directory appears by one
+rename, so it is whole or absent; should the disk damage it later, the hashes tell and the round before is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.results.files import sync, sync_directory, write_atomically
+
+KEPT = 2
+"""How many rounds' checkpoints stay on disk: the newest, and one to fall back to."""
+
+WRITING = ".writing"
+"""The directory of a checkpoint that is not yet whole."""
+
+_FILES = ("arrays.safetensors", "records.json")
+_TENSOR_TYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_TENSOR_TYPES |= {"bool", "float16", "float32", "float64"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run's state after a round: Flower records by part ("server", "client/3" ...) and a note of JSON values."""
+
+    round: int
+    parts: dict[str, RecordDict]
+    note: dict[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint into ``folder`` atomically, then delete all but the last ``KEPT`` rounds."""
+    place = folder / f"round-{checkpoint.round:05d}"
+    writing = folder / WRITING
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir(parents=True)
+    tensors: dict[str, NDArray[Any]] = {}
+    names: dict[int, str] = {}  # id of the bytes -> tensor name: arrays that share their bytes are stored once
+    parts = {
+        part: {key: _record_to_json(record, f"{part}/{key}", tensors, names) for key, record in records.items()}
+        for part, records in checkpoint.parts.items()
+    }
+    save_file(tensors, writing / "arrays.safetensors")
+    sync(writing / "arrays.safetensors")
+    write_atomically(writing / "records.json", json.dumps({"parts": parts, "note": checkpoint.note}, default=_encode))
+    hashes = {name: _sha256(writing / name) for name in _FILES}
+    write_atomically(writing / "manifest.json", json.dumps({"round": checkpoint.round, "sha256": hashes}, indent=1))
+    _remove(place)
+    writing.rename(place)
+    sync_directory(folder)
+    for old in _places(folder)[KEPT:]:
+        _remove(old)
+
+
+def newest(folder: Path) -> Path:
+    """The newest checkpoint whose files are whole, with a Notice where it is not the last. InputError when there is none."""
+    places = _places(folder)
+    for place in places:
+        if _is_whole(place):
+            if place != places[0]:
+                text = f"{places[0]} is damaged: the run goes on from round {round_of(place)}"
+                warnings.warn(text, Notice, stacklevel=2)
+            return place
+    raise InputError(f"{folder.parent} has no complete checkpoint to resume from: delete it and start the run again")
+
+
+def round_of(place: Path) -> int:
+    """The round after which the checkpoint at ``place`` was written."""
+    return int(place.name.removeprefix("round-"))
+
+
+def load(place: Path) -> Checkpoint:
+    """Read the checkpoint at ``place``: the records that were saved, in their order."""
+    content = json.loads((place / "records.json").read_text(), object_hook=_decode)
+    tensors = load_file(place / "arrays.safetensors")
+    arrays: dict[str, Array] = {}  # by tensor name: arrays that shared their bytes share them again
+    parts = {
+        part: RecordDict({key: _record_from_json(record, tensors, arrays) for key, record in records.items()})
+        for part, records in content["parts"].items()
+    }
+    return Checkpoint(round_of(place), parts, content["note"])
+
+
+def _record_to_json(
+    record: ArrayRecord | ConfigRecord | MetricRecord,
+    where: str,
+    tensors: dict[str, NDArray[Any]],
+    names: dict[int, str],
+) -> dict[str, Any]:
+    """Describe one record; its arrays go to ``tensors``, which is filled here."""
+    if not isinstance(record, ArrayRecord):
+        return {"type": type(record).__name__, "values": dict(record)}
+    values: dict[str, dict[str, Any]] = {}
+    for key, array in record.items():
+        name = names.setdefault(id(array.data), f"{len(names)}:{where}/{key}")
+        tensor = _tensor(array)
+        values[key] = {"tensor": name}
+        if tensor is None:  # kept as its raw bytes, with what Flower needs to know about them
+            values[key] |= {"dtype": array.dtype, "shape": list(array.shape), "stype": array.stype}
+            tensor = np.frombuffer(array.data, dtype=np.uint8)
+        tensors[name] = tensor
+    return {"type": "ArrayRecord", "values": values}
+
+
+def _record_from_json(
+    record: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], arrays: dict[str, Array]
+) -> ArrayRecord | ConfigRecord | MetricRecord:
+    if record["type"] == "ConfigRecord":
+        return ConfigRecord(record["values"])
+    if record["type"] == "MetricRecord":
+        return MetricRecord(record["values"])
+    restored = ArrayRecord()
+    for key, value in record["values"].items():
+        name = value["tensor"]
+        if name not in arrays:
+            tensor = tensors[name]
+            raw = "stype" in value
+            arrays[name] = (
+                Array(value["dtype"], tuple(value["shape"]), value["stype"], tensor.tobytes()) if raw else Array(tensor)
+            )
+        restored[key] = arrays[name]
+    return restored
+
+
+def _tensor(array: Array) -> NDArray[Any] | None:
+    """The array as safetensors can hold it without loss, or None for an unusual type or memory order."""
+    if array.stype != "numpy.ndarray" or array.dtype not in _TENSOR_TYPES:
+        return None
+    tensor = array.numpy()
+    return tensor if tensor.flags.c_contiguous and tensor.dtype.isnative else None
+
+
+def _encode(value: Any) -> Any:
+    """What JSON cannot hold: bytes as base64, numpy and torch numbers as Python's."""
+    if isinstance(value, bytes):
+        return {"__base64__": base64.b64encode(value).decode()}
+    return value.tolist()
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    return base64.b64decode(value["__base64__"]) if value.keys() == {"__base64__"} else value
+
+
+def _places(folder: Path) -> list[Path]:
+    """The checkpoint directories in ``folder``, newest first; whatever else lies there is none of ours."""
+    found = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
+    return sorted(found, key=round_of, reverse=True)
+
+
+def _remove(place: Path) -> None:
+    """Delete a checkpoint, or the link that stands for one."""
+    if place.is_symlink():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        manifest = json.loads((place / "manifest.json").read_bytes())
+        named = manifest["round"] == round_of(place) and manifest["sha256"].keys() == set(_FILES)
+        return named and all(_sha256(place / name) == expected for name, expected in manifest["sha256"].items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # a file is missing, or is no manifest
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""What a run's data were: content, class names, normalisation, sizes, and who held what. Written as data.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedkd.base.errors import InputError
+from fedkd.results.files import write_atomically
+
+if TYPE_CHECKING:
+    from fedkd.data.federation import Federation
+    from fedkd.data.source import Source
+
+#: The file of a run directory that holds it.
+FILE = "data.json"
+
+
+@dataclass(frozen=True)
+class RecordedData:
+    """The data of a run. Two runs with equal values had the same images, labels, names and partition."""
+
+    source: str
+    content_hash: str  # of images, labels, owners and class names, train and test
+    classes: tuple[str, ...]  # by number
+    shape: tuple[int, ...]  # (C, H, W) of an image
+    mean: tuple[float, ...]  # (C,) of pixels in 0..1: what inputs were normalised by
+    std: tuple[float, ...]  # (C,)
+    test: int  # images of the global test set
+    public: int  # images that everybody holds
+    public_hash: str
+    validation: int  # images that the server holds
+    client_train: tuple[int, ...]  # images that each client trains on
+    client_test: tuple[int, ...]  # and keeps for its own test
+    client_classes: tuple[tuple[int, ...], ...]  # (clients, classes): labelled training samples of each class
+    partition_hash: str  # of who holds which image
+    unlabelled: tuple[int, ...] = ()  # images without a label at each client
+    unheld: int = 0  # images that the partition leaves with nobody
+
+    @classmethod
+    def of(cls, federation: Federation) -> RecordedData:
+        """Describe a federation. Raises InputError where the partition cannot be drawn."""
+        source, digest = federation.source, hashlib.blake2b(digest_size=16)
+        splits = [(federation.client_train(client), federation.client_test(client)) for client in range(federation.clients)]
+        for samples in (samples for split in splits for samples in split):
+            digest.update(repr(len(samples)).encode() + samples.indices.contiguous().numpy().tobytes())
+        return cls(
+            source=source.name,
+            content_hash=source.content_hash,
+            classes=class_names(source),
+            shape=tuple(source.train_images.shape[1:]),
+            mean=tuple(source.mean.tolist()),
+            std=tuple(source.std.tolist()),
+            test=len(federation.test),
+            public=len(federation.public or ()),
+            public_hash=federation.public_hash,
+            validation=len(federation.validation or ()),
+            client_train=tuple(len(train) for train, _ in splits),
+            client_test=tuple(len(test) for _, test in splits),
+            client_classes=tuple(tuple(train.label_counts().tolist()) for train, _ in splits),
+            partition_hash=digest.hexdigest(),
+            unlabelled=tuple(federation.unlabelled.tolist()),
+            unheld=federation.unheld,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> RecordedData | None:
+        """What stands in a run's directory; None where an earlier fedkd wrote no data.json. InputError where it is damaged."""
+        file = path / FILE
+        if not file.exists():
+            return None
+        try:
+            return TypeAdapter(cls).validate_json(file.read_bytes())
+        except ValidationError as error:
+            finding = error.errors(include_url=False)[0]
+            what = " ".join([*map(str, finding["loc"]), finding["msg"]])
+            raise InputError(f"{file} is damaged ({what}): restore it, or take another run") from None
+
+    def to_json(self) -> str:
+        """The text of ``data.json``."""
+        return json.dumps(asdict(self)) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write it into a run's directory."""
+        write_atomically(path / FILE, self.to_json())
+
+
+def class_names(source: Source) -> tuple[str, ...]:
+    """A source's classes as text that any file can hold, whatever a folder's name was."""
+    return tuple(str(name).encode("utf-8", "backslashreplace").decode() for name in source.classes)

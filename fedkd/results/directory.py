@@ -1,0 +1,173 @@
+"""A run is one directory: description, environment, metrics, checkpoints, nets, figures, report. Zip it and mail it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.results import checkpoint
+from fedkd.results.changes import brought_up, differences, write_down
+from fedkd.results.checkpoint import Checkpoint
+from fedkd.results.data import FILE
+from fedkd.results.environment import environment, packages_since
+from fedkd.results.files import write_atomically, writing
+from fedkd.results.identity import CODE, EXPERIMENT, Identity, refuse_edited
+from fedkd.results.logs import CLIENTS, METRICS, Log, logs_until
+from fedkd.results.place import refuse_if_taken, refuse_without_run
+from fedkd.results.representations import FOLDER, representation_files
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+    from torch import Tensor
+
+
+@final
+class RunDirectory:
+    """The directory that a run writes: make one with ``create`` for a new run or ``find`` an unfinished one.
+
+    Write into it only inside ``only_writer``.
+    """
+
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], logs: Mapping[str, Log], last: Checkpoint | None = None
+    ) -> None:
+        self.path = path
+        self._identity, self._logs, self._last = dict(identity), logs, last
+
+    @classmethod
+    def create(cls, path: str | Path, identity: Identity, *, partition: Tensor) -> RunDirectory:
+        """Start a run's directory: what the run is, ``env.json`` and ``partition.png``, of counts (clients, classes).
+
+        Raises InputError, before anything is written, for a directory that is not empty or cannot be written.
+        """
+        path = Path(path)
+        refuse_if_taken(path)
+        from fedkd.results.plots import partition as draw_partition
+
+        directory = cls(path, identity.digests(), {name: Log(path / name) for name in (METRICS, CLIENTS)})
+        try:
+            with writing(path, InputError):
+                path.mkdir(parents=True, exist_ok=True)
+                write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
+                data, figure = identity.data, path / "partition.png"
+                draw_partition(partition, data.classes, figure, unlabelled=data.unlabelled, unheld=data.unheld)
+                identity.write(path)
+        except BaseException:
+            directory.discard_unstarted()
+            raise
+        return directory
+
+    @classmethod
+    def find(cls, path: str | Path) -> RunDirectory:
+        """An unfinished run, as its newest complete checkpoint left it; nothing is written before ``take_up``.
+
+        Raises InputError when the directory holds no run or no checkpoint, or is not as the run left it.
+        """
+        path = Path(path)
+        refuse_without_run(path)
+        last = checkpoint.load(checkpoint.newest(path / "checkpoint"))
+        if "experiment" not in last.note:
+            text = "was begun by a fedkd that kept no record of experiment, data and code: they are taken as they are now"
+            warnings.warn(f"{path} {text}", Notice, stacklevel=2)
+            return cls(path, {}, logs_until(path, last.round), last)
+        identity = {key: last.note[key] for key in ("experiment", "data", "code")}
+        identity["experiment"] = brought_up(identity["experiment"], path, last.round)
+        refuse_edited(path, identity)
+        return cls(path, identity, {name: Log.of(path / name, extent) for name, extent in last.note["logs"].items()}, last)
+
+    def changed(self, now: Identity) -> dict[str, tuple[Any, Any]]:
+        """The keys of the experiment that are no longer what they were, with both values; none where no record tells."""
+        return differences(self._identity["experiment"], now.experiment) if self._identity else {}
+
+    def take_up(self, now: Identity) -> None:
+        """Go on from the checkpoint: later rows are dropped from the logs, and what has changed is written down."""
+        last, changed = self.load_checkpoint(), self.changed(now)
+        with writing(self.path):
+            for log in self._logs.values():
+                log.cut()
+            for round, file in representation_files(self.path).items():
+                if round > last.round:
+                    file.unlink()
+            write_down(self.path, last.round, changed, packages_since(self.path))
+            if changed:
+                write_atomically(self.path / EXPERIMENT, now.experiment_toml)
+            if not self._identity:
+                now.write(self.path)
+        self._identity = now.digests()
+
+    def experiment_toml(self) -> str:
+        """The run's description, as it was given to ``create``."""
+        return (self.path / EXPERIMENT).read_text(encoding="utf-8")
+
+    def append(self, row: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
+        """Log one round: a line in ``metrics.jsonl``, a line a client in ``clients.jsonl``, on disk when this returns.
+
+        Values may be numpy or torch scalars; NaN becomes null. Call it before ``save_checkpoint`` for the same round.
+        """
+        with writing(self.path):
+            self._logs[CLIENTS].append([{"round": row["round"], **client} for client in clients])
+            self._logs[METRICS].append([row])
+
+    def save_representations(self, round: int, tensors: Mapping[str, Tensor], classes: Sequence[object]) -> None:
+        """Keep what a round's picture shows: features (N, D) and labels (N,). Call it before ``append`` for the same round."""
+        from safetensors.torch import save
+
+        file = self.path / FOLDER / f"round-{round:04d}.safetensors"
+        with writing(file):
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
+
+    def save_checkpoint(self, round: int, parts: Mapping[str, RecordDict]) -> None:
+        """Keep what the run needs to go on after this round. The last two rounds stay."""
+        note = {**self._identity, "logs": {name: log.extent for name, log in self._logs.items()}}
+        with writing(self.path / "checkpoint"):
+            checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), note))
+
+    def load_checkpoint(self) -> Checkpoint:
+        """The checkpoint that this directory was found with. Raises InputError for a new run, which has none."""
+        if self._last is None:
+            raise InputError(f"{self.path} has no checkpoint yet: give the directory of an unfinished run")
+        return self._last
+
+    def finish(self, nets: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write the final nets (state dicts by name), the figures (of peers, of representations) and, last, the report."""
+        from safetensors.torch import save
+
+        from fedkd.results.peers_plot import has_peers, peers
+        from fedkd.results.plots import convergence
+        from fedkd.results.recorded import RecordedRun
+        from fedkd.results.report import write_report
+        from fedkd.results.representation_plot import has_representations, representation
+
+        with writing(self.path):
+            for name, state in nets.items():
+                target = self.path / "nets" / f"{name}.safetensors"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
+                write_atomically(target, save(tensors))
+            run = RecordedRun.read(self.path)
+            convergence([run], self.path / "convergence.png")
+            if has_peers(run):
+                peers(run, self.path / "peers.png")
+            if has_representations(run):
+                representation(run, self.path / "representation.png")
+            write_report(run, self.path / "report.html")
+
+    def discard_unstarted(self) -> None:
+        """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
+        if any((self.path / "checkpoint").glob("round-*")):
+            return
+        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS)
+        code = [self.path / CODE / name for name in self._identity["code"]]
+        for file in [*(self.path / name for name in names), *code, *representation_files(self.path).values()]:
+            if file.exists():
+                file.unlink()
+        shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)
+        for folder in ("checkpoint", FOLDER, CODE):
+            if (self.path / folder).is_dir() and not any((self.path / folder).iterdir()):
+                (self.path / folder).rmdir()

@@ -1,0 +1,61 @@
+"""History: what a run returns. One dict a round, one dict a client and round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedkd.base.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "fedkd.results.history"
+#: Keys that differ between two runs of the same experiment: all others are equal to the last bit.
+TIMES = ("seconds",)
+
+
+@dataclass(frozen=True)
+class History:
+    """The rows of ``metrics.jsonl`` and ``clients.jsonl``."""
+
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    clients: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, rows in vars(self).items():
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise InputError(f"History: {name} is a list of one dict a row, got {type(rows).__name__}")
+
+    def write(self, state: RecordDict) -> None:
+        """Put the rows into a Context's state, as JSON text: Flower drops what a ServerApp's main returns."""
+        state[RECORD] = ConfigRecord({"metrics": json.dumps(self.metrics), "clients": json.dumps(self.clients)})
+
+    @classmethod
+    def read(cls, state: RecordDict) -> History:
+        """The rows that ``write`` put into a Context's state."""
+        record = state[RECORD]
+        return cls(json.loads(str(record["metrics"])), json.loads(str(record["clients"])))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a round, one column a metric."""
+        import pandas as pd
+
+        return pd.DataFrame(self.metrics)
+
+    def summary(self, metric: str = "accuracy") -> dict[str, float]:
+        """The last, the best and the mean of the last five values of a metric, and their rounds; empty if it has none.
+
+        A metric that was measured in fewer rounds than five is averaged over these: ``averaged`` says how many.
+
+        "Best" is chosen on the test set: optimistic.
+        """
+        from fedkd.results.statistics import summary
+
+        if not isinstance(metric, str):
+            raise InputError(f"summary: name one metric, as 'accuracy'; got {metric!r}")
+        found = summary(self.metrics, metric)
+        return dict(vars(found)) if found else {}

@@ -1,0 +1,152 @@
+"""Reading run directories back, and telling which runs are seeds of one experiment."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedkd.base.errors import InputError, Notice
+from fedkd.results.data import RecordedData
+from fedkd.results.identity import EXPERIMENT, digest, flat_experiment, read_code
+from fedkd.results.logs import read_clients, read_metrics
+from fedkd.results.lost_rounds import failure_of
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run directory says: the experiment's keys, flat and dotted, and one row a round."""
+
+    path: Path
+    experiment: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> RecordedRun:
+        """Read a run directory. Raises InputError when it is none, or is damaged."""
+        path = Path(path)
+        if not (path / EXPERIMENT).is_file():
+            raise InputError(f"{path} holds no run (it has no experiment.toml)")
+        experiment = flat_experiment(path)
+        for key, kind in (("strategy.name", str), ("rounds", int)):
+            if not isinstance(experiment.get(key), kind):
+                raise InputError(f"{path / EXPERIMENT} has no {key}: bring the file back from a copy, or leave this run out")
+        return cls(path, experiment, read_metrics(path))
+
+    @cached_property
+    def clients(self) -> list[dict[str, Any]]:
+        """The rows of ``clients.jsonl``: client x round."""
+        return read_clients(self.path)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What all seeds of one experiment have in common: its keys but the seed, digests of the data and of the user's code.
+
+        A digest is left out where an earlier fedkd recorded nothing, or where there is no such code.
+        """
+        code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
+        data = self.data and f"{self.data.content_hash} {self.data.classes} {self.data.public_hash}"
+        digests = {f"{name} version": digest(text)[:6] for name, text in (("data", data), ("code", code)) if text}
+        return {key: value for key, value in self.experiment.items() if key != "seed"} | digests
+
+    @cached_property
+    def data(self) -> RecordedData | None:
+        """What the run's data were; None where an earlier fedkd did not say."""
+        return RecordedData.read(self.path)
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return str(self.experiment["strategy.name"])
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.experiment.get("seed", 0))
+
+    @property
+    def rounds_done(self) -> int:
+        """How many rounds are logged, row 0 (before training) not counted; -1 when even that is missing."""
+        return int(self.rows[-1]["round"]) if self.rows else -1
+
+    @property
+    def failure(self) -> str:
+        """Why the rounds so far have nothing to show, in one line; empty where they have."""
+        return failure_of(self.rows)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are logged and the report, which is written last, is there. A failed run never gets one."""
+        return self.has(int(self.experiment["rounds"]))
+
+    def has(self, rounds: int) -> bool:
+        """Whether so many rounds are logged and reported."""
+        return self.rounds_done >= rounds and (self.path / "report.html").exists()
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Runs of one experiment that differ in nothing but the seed, and the name they share in a figure."""
+
+    label: str
+    runs: tuple[RecordedRun, ...]
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
+    """The runs at the given paths: each is a run's directory, or a directory of run directories (seeds, say)."""
+    if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
+        raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
+    runs = []
+    for path in map(Path, paths):
+        if (path / "experiment.toml").is_file():
+            runs.append(RecordedRun.read(path))
+        elif inside := sorted(file.parent for file in path.glob("*/experiment.toml")):
+            runs += [RecordedRun.read(folder) for folder in inside]
+        else:
+            raise InputError(f"{path} is no run and holds none: give directories that `fedkd run` wrote")
+    return runs
+
+
+def check_runs(runs: object) -> None:
+    """Raise InputError for anything but a list of runs that were read."""
+    if not isinstance(runs, Sequence) or not runs or not all(isinstance(run, RecordedRun) for run in runs):
+        raise InputError(f"give a list of runs, as find_runs(['runs/mine']) reads them; got {runs!r:.80}")
+
+
+def without_failed(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
+    """The runs that have something to show; a Notice names each of the others. Raises InputError where none has."""
+    good = [run for run in runs if not run.failure]
+    if not good:
+        raise InputError(f"{runs[0].path} failed, there is nothing to draw: {runs[0].failure}")
+    for run in runs:
+        if run.failure:
+            warnings.warn(f"{run.path} failed and is left out: {run.failure}", Notice, stacklevel=2)
+    return good
+
+
+def group_seeds(runs: Sequence[RecordedRun]) -> list[Seeds]:
+    """Put seeds of one experiment, data and code together, in the order given; labels name strategy and keys that differ."""
+    groups: dict[tuple[tuple[str, str], ...], list[RecordedRun]] = {}
+    for run in runs:
+        identity = tuple(sorted((key, repr(value)) for key, value in run.identity.items()))
+        members = groups.setdefault(identity, [])
+        if all(run.path.resolve() != other.path.resolve() for other in members):
+            members.append(run)
+    firsts = [members[0] for members in groups.values()]
+    return [Seeds(_label(members[0], firsts), tuple(members)) for members in groups.values()]
+
+
+def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
+    """The strategy's name, and in brackets the keys that tell it from the other runs of the same strategy."""
+    rivals = [other for other in others if other.strategy == run.strategy]
+    keys = dict.fromkeys(key for other in rivals for key in other.identity)
+    differing = [key for key in keys if len({repr(other.identity.get(key)) for other in rivals}) > 1]
+    named = [
+        f"{key.rpartition('.')[2]} {str(run.identity[key]).removesuffix(',') or 'none'}"
+        for key in differing
+        if key in run.identity
+    ]
+    return f"{run.strategy} ({', '.join(named)})" if named else run.strategy

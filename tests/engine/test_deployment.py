@@ -1,0 +1,104 @@
+"""A real SuperLink and two real SuperNodes give the rows that the in-process run of the same experiment gives."""
+
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.common.config import flatten_dict
+from programs import Programs, free_ports, listens
+
+from fedkd import Experiment, simulate
+from fedkd.results.history import TIMES
+
+APP = Path(__file__).parents[2] / "deployment"
+BIN = Path(sys.executable).parent
+OVERRIDES = {"rounds": "2", "evaluate_every": "2"}  # each exchange takes Flower ten seconds
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in TIMES} for line in file.read_text().splitlines()
+    ]
+
+
+def test_the_app_lists_every_key_of_its_experiment() -> None:
+    listed = tomllib.loads((APP / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    experiment = Experiment.from_toml(APP / "fedx.toml")
+    assert flatten_dict(listed) == {"out": "", "resume": False, **experiment.to_flat()}
+
+
+#: Two exchanges a round, and codecs on both links that remember what the other end acknowledged.
+LOGITS = {
+    "strategy": "dsfl",
+    "rounds": 2,
+    "evaluate_every": 2,
+    "uplink": ("top4", "delta", "deflate"),
+    "downlink": ("delta", "deflate"),
+    "timeout": 600.0,
+    "nets": {"cnn": 0.5, "mlp": 0.5},
+    "net_options": {"cnn": {"channels": (8, 16), "hidden": 32}},
+    "data": {"clients": 2, "partition": "iid", "public": 100},
+}
+
+
+def app_of(experiment: Experiment, folder: Path) -> Path:
+    """A Flower app whose run-config is this experiment's."""
+    head, _, _ = (APP / "pyproject.toml").read_text().partition("resume = false\n")
+    flat = "\n".join(f"{key} = {json.dumps(value)}" for key, value in experiment.to_flat().items())
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(f"{head}resume = false\n{flat}\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedx", "logits"])
+def test_a_deployment_gives_the_rows_of_the_in_process_run(name: str, tmp_path: Path) -> None:
+    experiment = Experiment.from_toml(APP / "fedx.toml", OVERRIDES) if name == "fedx" else Experiment(**LOGITS)  # type: ignore[arg-type]
+    app, overrides = (APP, OVERRIDES) if name == "fedx" else (app_of(experiment, tmp_path / "app"), {})
+    deployed, here = tmp_path / "deployed", tmp_path / "here"
+    link, *nodes = free_ports(3)
+    home = tmp_path / "flwr"
+    home.mkdir()
+    connection = f'[superlink.loopback]\naddress = "127.0.0.1:{link}"\ninsecure = true\n'
+    (home / "config.toml").write_text(connection)
+    config = " ".join([f"out='{deployed}'", *(f"{key}={value}" for key, value in overrides.items())])
+
+    with Programs(tmp_path, flower_environment(home)) as programs:
+        programs.start(
+            *("superlink", f"{BIN}/flower-superlink", "--insecure", "--disable-runtime-dependency-installation"),
+            *("--host", "127.0.0.1", "--port", str(link)),
+        )
+        for client, port in enumerate(nodes):
+            programs.start(
+                *(f"supernode-{client}", f"{BIN}/flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}"),
+                *("--host", "127.0.0.1", "--port", str(port), "--node-config", f"partition-id={client}"),
+            )
+        programs.wait_until("the SuperLink listens", lambda: listens(link), 120)
+        flwr = programs.start("flwr", f"{BIN}/flwr", "run", str(app), "loopback", "--stream", "--run-config", config)
+        programs.wait_until("flwr run has ended", lambda: flwr.process.poll() is not None, 600, ends=flwr)
+        assert flwr.process.returncode == 0, programs.report("flwr run failed")
+        assert (deployed / "report.html").exists(), programs.report("the run left no report")
+
+    simulate(experiment, out=here)
+    for name in ("metrics.jsonl", "clients.jsonl"):
+        assert rows(deployed / name) == rows(here / name)
+    assert [row["clients_ok"] for row in rows(deployed / "metrics.jsonl")] == [0, 2, 2]
+    assert (deployed / "experiment.toml").read_text() == (here / "experiment.toml").read_text()
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """Nothing of the user's own Flower, nothing over the network, and no second lost between a task and its process."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }

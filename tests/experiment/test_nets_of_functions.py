@@ -1,0 +1,214 @@
+"""A user's function of nets in whole runs: every call gives a net of its own, on every grid and in every run of a process."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fedkd import Experiment, InputError, simulate
+from fedkd.base.errors import Notice
+from fedkd.grids import JobGrid
+from fedkd.results.history import TIMES
+
+
+def run(nets: Any, grid: JobGrid | None = None, **changes: Any) -> list[dict[str, Any]]:
+    data = {"clients": 3, "partition": "iid", "train_limit": 90, "test_limit": 50}
+    given = {"strategy": "local", "rounds": 1, "nets": nets, "data": data, "train": {"lr": 0.1}, **changes}
+    history = simulate(Experiment(**given), grid)
+    assert not any(row["clients_failed"] for row in history.metrics), history.clients
+    rows = [*history.metrics, *history.clients]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def layers(width: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def named_alike(width: int) -> Callable[..., nn.Module]:
+    def net(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return layers(width, classes)
+
+    return net
+
+
+def bytes_up(rows: list[dict[str, Any]]) -> int:
+    return int(rows[1]["bytes_up"])
+
+
+def test_functions_of_one_name_make_two_nets() -> None:
+    """As a cell of a notebook that is run again."""
+    small, large = (bytes_up(run(named_alike(width), strategy="fedavg")) for width in (4, 8))
+    assert small < large
+    assert bytes_up(run(named_alike(4), strategy="fedavg")) == small
+
+
+def test_what_a_function_reads_may_change_between_two_runs() -> None:
+    width = 4
+
+    def net(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return layers(width, classes)
+
+    small = bytes_up(run(net, strategy="fedavg"))
+    width = 8
+    assert bytes_up(run(net, strategy="fedavg")) > small
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "local", "dml"])
+def test_layers_that_a_function_shares_between_its_nets_are_nobody_elses(strategy: str) -> None:
+    """Each net trains copies; the layers themselves stay as they were."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8))
+    before = deepcopy(backbone.state_dict())
+    data = {"clients": 3, "partition": "shared" if strategy == "dml" else "iid", "train_limit": 90, "test_limit": 50}
+
+    def sharing(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(backbone, nn.Linear(8, classes))
+
+    def copying(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(deepcopy(backbone), nn.Linear(8, classes))
+
+    assert run(sharing, strategy=strategy, data=data) == run(copying, strategy=strategy, data=data)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_the_same_module_each_time_is_copied_and_said() -> None:
+    torch.manual_seed(0)
+    net = layers(4, 10)
+    with pytest.warns(Notice, match="is made of the same module at each call: every client and seed starts from its weights"):
+        found = run(lambda shape, classes: net)
+    assert found == run(lambda shape, classes: deepcopy(net))
+
+
+def test_hooks_that_reach_their_own_net_still_do() -> None:
+    """A copy of such a net would look into the first one's features."""
+
+    class Hooked(nn.Module):
+        def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+            super().__init__()
+            self.body, self.last, self.seen = layers(4, 4), nn.Linear(4, classes), dict[str, Tensor]()
+            self.body.register_forward_hook(lambda module, inputs, output: self.seen.update(features=output))
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.body(images)
+            logits: Tensor = self.last(self.seen["features"])
+            return logits
+
+    assert run(Hooked)[1]["clients_ok"] == 3
+
+
+class OfNumPy(nn.Module):
+    """Weights from NumPy and Python, and a dropout of NumPy's."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, classes)
+        with torch.no_grad():
+            self.last.weight.copy_(torch.from_numpy(np.random.randn(classes, 64) * random.uniform(0.01, 0.1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        kept = torch.from_numpy(np.random.rand(len(images), 64) > 0.3) if self.training else torch.tensor(True)
+        logits: Tensor = self.last(images.flatten(1) * kept)
+        return logits
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "local"])
+def test_numpy_draws_the_same_on_every_grid(strategy: str, make_grid: Callable[[], JobGrid]) -> None:
+    np.random.seed(1)
+    expected = run(OfNumPy, strategy=strategy)
+    np.random.seed(2)
+    assert run(OfNumPy, make_grid(), strategy=strategy) == expected
+    assert run(OfNumPy, strategy=strategy, seed=1) != expected
+
+
+def test_weights_that_no_seed_repeats_are_refused() -> None:
+    def net(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        made = layers(4, classes)
+        with torch.no_grad():
+            made[1].weight.copy_(torch.from_numpy(np.random.default_rng().normal(size=(4, 64))))
+        return made
+
+    with pytest.raises(InputError, match=r"encoder\.1\.weight starts from other numbers each time, under the same seed"):
+        run(net)
+
+
+def test_a_net_in_place_of_a_function_is_one_line_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = layers(4, 10)
+    (tmp_path / "a_net.py").write_text("from torch import nn\n\nnet = nn.Linear(64, 10)\n")
+    monkeypatch.chdir(tmp_path)
+    for given, said in (
+        (net, "one net, and every client and seed needs one of its own: give a function"),
+        ("a_net:net", "nets: net 'a_net:net' is a Linear, one net, and every client"),
+        ({"a": net}, "nets: shares are numbers by name"),
+        ({net: 1.0}, "nets: shares are numbers by name"),
+        ({"mlp": 0.5, "a_net:net": 0.5}, "nets: net 'a_net:net' is a Linear"),
+    ):
+        with pytest.raises(InputError, match=f"^nets: .*{said.removeprefix('nets: ')}") as error:
+            run(given)
+        assert len(str(error.value).splitlines()) == 1
+
+
+class Counting(nn.Module):
+    """Counts its passes where no state dict looks."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.body, self.passes = layers(4, classes), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        logits: Tensor = self.body(images)
+        return logits
+
+
+def test_what_works_and_was_not_meant_so_is_said() -> None:
+    with pytest.warns(Notice, match=r"changes encoder\.passes in a forward pass, which its state dict does not hold"):
+        run(Counting)
+    with pytest.warns(Notice, match="gives probabilities, it seems, where logits are expected"):
+        run(lambda shape, classes: nn.Sequential(layers(4, classes), nn.Softmax(1)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_of_usual_nets() -> None:
+    run(named_alike(4))
+    run(lambda shape, classes: nn.Sequential(layers(4, classes), nn.LogSoftmax(1)))
+    for normalise in (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm):
+        run(lambda shape, classes, of=normalise: nn.Sequential(nn.Flatten(), nn.Dropout(0.1), of(nn.Linear(64, classes))))
+
+
+def test_tied_weights_are_saved_and_read_again(tmp_path: Path) -> None:
+    def tied(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, classes))
+        net[2].weight = net[1].weight
+        return net
+
+    data = {"clients": 2, "partition": "iid", "train_limit": 60, "test_limit": 50}
+    simulate(Experiment(strategy="fedavg", rounds=1, nets=tied, data=data), out=tmp_path / "run")
+    saved = load_file(tmp_path / "run" / "nets" / "global.safetensors")
+    assert torch.equal(saved["encoder.1.weight"], saved["encoder.2.weight"])
+
+
+def test_a_file_that_changed_or_another_of_its_name_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "from torch.nn import *\n\ndef net(shape, classes): return Sequential(Flatten(), Linear(64, {w}), Linear({w}, classes))"
+    )
+    found = []
+    for place, width in (("here", 4), ("here", 8), ("there", 6)):
+        (tmp_path / place).mkdir(exist_ok=True)
+        file = tmp_path / place / "my_changing_net.py"
+        file.write_text(text.format(w=width))
+        os.utime(file, ns=(width * 1000, width * 1000))  # within one second, and of one size
+        monkeypatch.chdir(tmp_path / place)
+        found.append(bytes_up(run("my_changing_net:net", strategy="fedavg")))
+    sys.modules.pop("my_changing_net")
+    assert [found[1] - found[0], found[2] - found[0]] == [3 * 4 * 4 * 75, 3 * 4 * 2 * 75]  # 64 + 1 + 10 numbers a unit

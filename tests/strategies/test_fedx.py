@@ -1,0 +1,129 @@
+"""FedX's client half against its definition, term by term, in plain loops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fedkd.strategies.fedx import FedX
+from torch import Tensor
+
+import fedkd.methods.self_supervised as training_module
+from fedkd import Experiment, Knowledge, load, simulate
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.experiment import Functions
+from fedkd.knowledge.memory import Memory
+
+HEADS = ("projection", "prediction")
+
+
+def client_of(strategy: FedX) -> Client:
+    data = {"clients": 2, "partition": "iid", "train_limit": 40}
+    experiment = Experiment(strategy=strategy, data=data, train={"batch_size": 8}, nets="cnn")
+    return Client(0, experiment, Functions(), experiment.federation(), Memory(), torch.device("cpu"))
+
+
+def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The parts of the loss on the first batch, and what they are made of: z of the net, g of another net as the teacher."""
+    client = client_of(strategy)
+    teacher = client.net("other", heads=HEADS, init="own")
+    broadcast = Knowledge.of("weights", {name: tensor.clone() for name, tensor in teacher.state_dict().items()})
+    seen: dict[str, Any] = {}
+
+    def look(net: Any, data: Any, loss: Callable[..., dict[str, Tensor]], **rest: Any) -> dict[str, float]:
+        student = client.net("student", heads=HEADS, init="own")  # else student and teacher are equal before the first step
+        batch = next(data.batches(epochs=1, batch_size=8, rng=torch.Generator().manual_seed(0)))
+        seen["parts"] = {name: part.item() for name, part in loss(student.eval(), batch).items()}
+        with torch.no_grad():
+            views = batch.view(1), batch.view(2), next(client.train.stream("anchors")).view(1)
+            seen["z"] = [student.head("projection", student.features(view)).double() for view in views]
+            seen["p"] = [student.head("prediction", z.float()).double() for z in seen["z"]]
+            seen["g"] = [teacher.head("projection", teacher.eval().features(view)).double() for view in views]
+        return {}
+
+    monkeypatch.setattr(training_module, "fit", look)
+    strategy.client_update(client, broadcast)
+    return seen
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def nt_xent(a: Tensor, b: Tensor, temperature: float) -> float:
+    rows, n = [*a, *b], len(a)
+    total = 0.0
+    for i, anchor in enumerate(rows):
+        scores = {j: cosine(anchor, other) / temperature for j, other in enumerate(rows) if j != i}
+        total += math.log(sum(map(math.exp, scores.values()))) - scores[(i + n) % (2 * n)]
+    return total / (2 * n)
+
+
+def relations(a: Tensor, anchors: Tensor, temperature: float) -> list[list[float]]:
+    scores = [[math.exp(cosine(row, anchor) / temperature) for anchor in anchors] for row in a]
+    return [[value / sum(row) for value in row] for row in scores]
+
+
+def reverse_kl(a: Tensor, b: Tensor, anchors: Tensor, temperature: float, target: float) -> float:
+    ra, rb = relations(a, anchors, temperature), relations(b, anchors, temperature)
+    ta, tb = relations(a, anchors, target), relations(b, anchors, target)
+    total = 0.0
+    for i in range(len(a)):
+        m = [(x + y) / 2 for x, y in zip(ta[i], tb[i], strict=True)]
+        total += sum(q * (math.log(q / x) + math.log(q / y)) / 2 for q, x, y in zip(m, ra[i], rb[i], strict=True))
+    return total / len(a)
+
+
+def test_the_four_terms_are_those_of_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = FedX(temperature=0.5, local_target_temperature=0.4, global_target_temperature=0.3)
+    seen = first_batch(strategy, monkeypatch)
+    (z1, z2, zr), (p1, p2, _), (_, g2, gr) = seen["z"], seen["p"], seen["g"]
+    expected = {
+        "local_contrastive": nt_xent(z1, z2, 0.5),
+        "global_contrastive": nt_xent(p1, g2, 0.5),
+        "local_relational": reverse_kl(z1, z2, zr, 0.5, 0.4),
+        "global_relational": reverse_kl(p1, p2, gr, 0.5, 0.3),
+    }
+    assert seen["parts"] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_divergence_and_target_temperatures_are_options_that_do_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = first_batch(FedX(), monkeypatch)["parts"]
+    jsd = first_batch(FedX(divergence="jsd"), monkeypatch)["parts"]
+    sharp = first_batch(FedX(local_target_temperature=0.05), monkeypatch)["parts"]
+    assert jsd["local_relational"] != default["local_relational"]
+    assert (jsd["local_contrastive"], sharp["local_contrastive"]) == (default["local_contrastive"],) * 2
+    assert sharp["local_relational"] != default["local_relational"]
+    assert sharp["global_relational"] == default["global_relational"]
+
+
+def test_the_teacher_is_the_broadcast_and_stays_as_it_was() -> None:
+    strategy = FedX()
+    client = client_of(strategy)
+    before = {name: tensor.clone() for name, tensor in client.net("start", heads=HEADS).state_dict().items()}
+    upload = strategy.client_update(client, Knowledge.of("weights", before))
+    after = client.net("broadcast", heads=HEADS).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert any(not torch.equal(upload.tensors[name], tensor) for name, tensor in before.items())
+    assert upload.weight == len(client.train)
+
+
+def test_fedprox_without_its_term_is_fedavg_and_with_it_stays_nearer() -> None:
+    data = {"clients": 2, "partition": "iid", "train_limit": 80}
+    runs = {}
+    for name, strategy in {"avg": "fedavg", "0": {"name": "fedprox", "mu": 0.0}, "10": {"name": "fedprox", "mu": 10.0}}.items():
+        experiment = Experiment(strategy=strategy, rounds=1, data=data, train={"batch_size": 8, "lr": 0.05})
+        runs[name] = simulate(experiment).metrics[1]
+    assert runs["0"]["loss"] == runs["avg"]["loss"]
+    assert runs["0"]["accuracy"] == runs["avg"]["accuracy"]
+    assert runs["10"]["proximal"] > 0
+    assert runs["10"]["cross_entropy"] > runs["avg"]["cross_entropy"]  # held near the start, it learns less
+
+
+def test_a_load_of_other_weights_names_what_is_wrong() -> None:
+    net = client_of(FedX()).net(heads=("classifier",))
+    with pytest.raises(ValueError, match="missing or unexpected"):
+        load(net, {})
