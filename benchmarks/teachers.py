@@ -7,8 +7,8 @@
 10,000 training images drawn by the seed (9,500 to train on, at one place; 500 set aside and not used), all 10,000 test images.
 Teachers: an MLP, two CNNs of different size and a ResNet-18 of width 8, 12 epochs each by cross-entropy. Student: a CNN of 4
 and 8 channels (13,242 parameters), 20 epochs of Adam with a cosine rate, cross-entropy plus the loss at its usual weight
-(fedkd.losses.distillers), T = 4; no augmentation; the accuracy is the last epoch's. The student's rate is the one of 0.002, 0.005 and
-0.01 at which it does best without a teacher (seed 0). Target and loss are the only things that differ
+(fedkd.losses.distillers), T = 4; no augmentation; the accuracy is the last epoch's. The student's rate is the one of 0.002,
+0.005 and 0.01 at which it does best without a teacher (seed 0). Target and loss are the only things that differ
 between cells of a seed: the same images, the same initial weights, the same order of batches. Two more rows leave the labels
 out, on the same images and on as many that the teachers have not seen.
 A cell is one run in a one-thread process; two run side by side. Teachers are kept in runs/teachers, which is not committed.

@@ -20,7 +20,8 @@ class FedBYOL(Strategy):
     Han et al., "FedX", ECCV 2022, arXiv 2207.09158, and in EasyFL's code.
     What travels: encoder, projection head, predictor and buffers, down and up; |θ| elements each. At a client stays its target
     net, encoder and projection.
-    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.BYOL``. EasyFL sends the target nets too, and does not use them.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.BYOL``. EasyFL sends the target nets too, and does not
+    use them.
     """
 
     momentum: Share = 0.99  # of the target net

@@ -21,8 +21,8 @@ class FedEMA(Strategy):
     net, |θ| elements, its target net, encoder and projection, and its first and last divergence.
     The divergence is by default EasyFL's, how far the client's last training moved the kernels of its encoder; the paper's is
     the distance between the client's and the global encoder.
-    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.DivergenceAwareAverage``, ``DivergenceAware`` and ``TargetNet``.
-    EasyFL sends the target nets too, and does not use them.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.DivergenceAwareAverage``, ``DivergenceAware`` and
+    ``TargetNet``. EasyFL sends the target nets too, and does not use them.
     """
 
     momentum: Share = 0.99  # of the target net

@@ -22,8 +22,8 @@ class FedMoCo(Strategy):
     federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.
     What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q D bytes,
     and its key encoder, |θ| elements.
-    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.MoCo``. EasyFL's code starts the key encoder of each round as the
-    received net: ``resync`` does so.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.MoCo``. EasyFL's code starts the key encoder of each
+    round as the received net: ``resync`` does so.
     """
 
     temperature: Positive = 0.1  # of InfoNCE; 0.07 in the paper

@@ -20,8 +20,8 @@ class FedU(Strategy):
     2108.06492; what the paper leaves open is as in EasyFL's code.
     What travels: encoder, projection head, predictor and buffers, down and up; |θ| elements each. At a client stay its online
     net, |θ| elements, its target net, encoder and projection, and the divergence of its last training.
-    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.TargetNet`` and ``DivergenceAware``. EasyFL sends the target nets
-    too, and does not use them.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.TargetNet`` and ``DivergenceAware``. EasyFL sends the
+    target nets too, and does not use them.
     """
 
     momentum: Share = 0.99  # of the target net

@@ -1,8 +1,9 @@
-"""What all tests share. Tests may import each other's examples: tests/ stands on the path."""
+"""What all tests share. Tests may import each other's examples: every folder of tests stands on the path."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))
+FOLDERS = sorted({str(path.parent) for path in Path(__file__).parent.rglob("*.py")})
+sys.path[:0] = FOLDERS
 settings.register_profile("fedkd", derandomize=True, deadline=None, max_examples=25)  # the same examples in every run
 settings.load_profile("fedkd")
 torch.set_num_threads(1)  # the nets are small and the cores shared
@@ -34,7 +36,7 @@ def ray_session() -> Iterator[None]:
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", FutureWarning)
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where its workers find the tests' examples
+        patch.setenv("PYTHONPATH", os.pathsep.join(FOLDERS))  # where its workers find the tests' examples
         ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()

@@ -1,1 +1,5 @@
 """The command."""
+
+from fedkd.cli.commands import main
+
+__all__ = ["main"]

@@ -60,7 +60,11 @@ def simulate(
 
 
 def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
-    """Tell of what does nothing, as far as only data, nets and engine show it. Raises InputError; see ``fedkd.experiment.unused``."""
+    """Tell of what does nothing, as far as only data, nets and engine show it; see ``fedkd.experiment.unused``.
+
+    Raises:
+        InputError: for the first one that the user set.
+    """
     if engine is None:
         tell(experiment, given_keys(experiment, None), idle_engine(experiment))
     tell_idle_messages(experiment)

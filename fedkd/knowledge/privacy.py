@@ -2,8 +2,8 @@
 
 Every guarantee holds against whoever sees the uploads, the server included, and only if the noise is secret: a simulation
 draws it from the experiment's seed, so whoever knows that seed can take it off again. What of an upload is noised, and what an
-experiment's ``epsilon`` covers, stands in ``fedkd.experiment.protection``: all uploads of one client, against neighbours in which all
-that this client holds was replaced.
+experiment's ``epsilon`` covers, stands in ``fedkd.experiment.protection``: all uploads of one client, against neighbours in
+which all that this client holds was replaced.
 """
 
 from __future__ import annotations

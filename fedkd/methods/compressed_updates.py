@@ -1,8 +1,9 @@
 """A net that server and clients all hold, brought up to date by low-rank parts of its updates instead of its weights.
 
-Parts are what ``fedkd.knowledge.codecs.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is known to hold the
-net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits to equal bits. Lossy
-codecs may take something of an update: the server moves by what clients read of it. All weights they leave alone.
+Parts are what ``fedkd.knowledge.codecs.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is
+known to hold the net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits
+to equal bits. Lossy codecs may take something of an update: the server moves by what clients read of it. All weights they
+leave alone.
 """
 
 from __future__ import annotations

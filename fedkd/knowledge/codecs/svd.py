@@ -22,8 +22,8 @@ class Svd(Codec):
     """Floating tensors, flattened to (first axis, rest), travel as U, s and V of the smallest rank over so much of the energy.
 
     Weights, embeddings and logits only: probabilities and counts would come back below zero. The paper's schedule of the
-    energy, and its coding of updates instead of weights, are the strategy's business: see ``fedkd.knowledge.codecs.lowrank``, which also says
-    what travels whole.
+    energy, and its coding of updates instead of weights, are the strategy's business: see ``fedkd.knowledge.codecs.lowrank``,
+    which also says what travels whole.
     """
 
     percent: int = 95
