@@ -74,7 +74,7 @@ class Cell:
     def experiment(self) -> Experiment:
         """What is run."""
         from fedkd import Experiment
-        from fedkd.methods.teaching import Lesson
+        from fedkd.methods.students.teaching import Lesson
 
         net, options = TEACHERS[self.name] if self.kind == "teacher" else STUDENT
         taught = [self.teacher] if self.teacher else list(TEACHERS)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
     from fedkd.experiment.experiment import Experiment
     from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo, schema_of
+    from fedkd.knowledge.memory import Memory
     from fedkd.knowledge.table import Table
     from fedkd.nets import load
     from fedkd.results.history import History
@@ -32,6 +33,7 @@ _HOME = {
     "InputError": "base.errors",
     "Knowledge": "knowledge.knowledge",
     "Listed": "engine.strategy",
+    "Memory": "knowledge.memory",
     "Needs": "engine.strategy",
     "Node": "experiment.algorithm.node",
     "NonNegative": "engine.strategy",
@@ -65,6 +67,7 @@ __all__ = [
     "InputError",
     "Knowledge",
     "Listed",
+    "Memory",
     "Needs",
     "Node",
     "NonNegative",

@@ -8,15 +8,28 @@ from functools import partial
 from typing import Annotated, ClassVar, final
 
 import torch
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Batch, Client, Experiment, Knowledge, Needs, Node, NonNegative, Peers, Positive, Predictor, Server, Strategy
 from fedkd.aggregate import weighted_mean
 from fedkd.base.errors import under
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.nets import NetWithExits, check_exits
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Peers,
+    Positive,
+    Predictor,
+    Server,
+    Strategy,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,21 +37,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 @final
 @dataclass(frozen=True)
 class BYOT(Strategy):
-    """Self-distillation: L exits, after each size of the net's maps; the last one is the net, and teaches the shallow ones.
+    """Self-distillation: L exits, after each size of the net's maps; the last is the net, and teaches the shallow ones.
 
     Paper: Zhang et al., "Be Your Own Teacher", ICCV 2019, arXiv 1905.08094; the default is the later, journal form
     ("Self-Distillation: Towards Efficient and Compact Neural Networks", TPAMI 2022) as in its official code.
-    What travels: weights and buffers of the net and its exits, down and up; 4 bytes a number. With ``data.clients = 1`` the run
-    is the paper's; with more it is FedAvg of such nets.
+    What travels: weights and buffers of the net and its exits, down and up; 4 bytes a number. With ``data.clients = 1``
+    the run is the paper's; with more it is FedAvg of such nets.
         CE(z_L, y) + sum_{i < L} [ (1 - alpha) CE(z_i, y) - alpha s mean_b sum_c softmax(z_L / T) log softmax(z_i / T) ]
         + lambda sum_{1 < i < L} || A_i(f_i) - f_L ||_2,   z_L and f_L constant but in the first term
-    The norm is that of the whole batch's differences, not squared: it grows with the batch. The shallowest exit has no hint, so
-    a net of two exits has none at all.
+    The norm is that of the whole batch's differences, not squared: it grows with the batch. The shallowest exit has no
+    hint, so a net of two exits has none at all.
     Defaults: alpha = 0.3, T = 3, s = 1, lambda = 0.03. ``accuracy`` is the deepest exit's, ``peer_accuracies`` has all.
-    Near the ICCV form: alpha = 0.1, ``distillation_scale`` = T^2 = 9, ``hint_weight`` = 1e-6; its norm is squared, here not.
-    Deviations: the exits' convolutions are separable, as in the official code, their last width is that of the net's last map,
-    and A_i is linear; the code's comment leaves the hint out at the shallowest exit, its index at the deepest of the shallow
-    ones: here it is the shallowest. No AutoAugment, no Cutout, no attention. The optimiser's state stays at each client.
+    Near the ICCV form: alpha = 0.1, ``distillation_scale`` = T^2 = 9, ``hint_weight`` = 1e-6; its norm is squared, here
+    not.
+    Deviations: the exits' convolutions are separable, as in the official code, their last width is that of the net's
+    last map, and A_i is linear; the code's comment leaves the hint out at the shallowest exit, its index at the deepest
+    of the shallow ones: here it is the shallowest. No AutoAugment, no Cutout, no attention. The optimiser's state stays
+    at each client.
     """
 
     alpha: Share = 0.3  # weight of the deepest exit against the labels
@@ -64,11 +79,12 @@ class BYOT(Strategy):
         """Local epochs of the net and its exits together."""
 
         def loss(net: NetWithExits, batch: Batch) -> dict[str, Tensor]:
-            found = net.outputs(batch.images)
-            shallow, deepest = found.logits[:-1], found.logits[-1]  # (L - 1, B, C) and (B, C)
+            outputs = net.outputs(batch.images)
+            shallow, deepest = outputs.logits[:-1], outputs.logits[-1]  # (L - 1, B, C) and (B, C)
             labels = (1 - self.alpha) * branches.summed_cross_entropy(shallow, batch.labels)
             soft = branches.summed_soft_cross_entropy(shallow, deepest, temperature=self.temperature)
-            hints = [torch.linalg.vector_norm(own.float() - found.features.detach().float()) for own in found.adapted]
+            deep = outputs.features.detach().float()
+            hints = [torch.linalg.vector_norm(own.float() - deep) for own in outputs.adapted]
             return {
                 "cross_entropy": cross_entropy_loss(deepest, batch.labels) + labels,
                 "distillation": self.alpha * self.distillation_scale * soft,

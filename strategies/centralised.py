@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net
+
+from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
 
 
 @final
@@ -18,11 +19,11 @@ class Centralised(Strategy):
     """The server trains one net on the training samples of all clients, ``train.epochs`` a round. No federation at all.
 
     Paper: none; the upper bound of them all.
-    What travels: nothing up (0 bytes): the server is given the samples, which is the point of the baseline. Down go the net's
-    weights and buffers, |θ| elements a client and round, for clients to score it on their own samples; nothing rests on them.
-    The optimiser is new each round, as at clients of FedAvg. Clients train nothing; the loss of a round is that of the net as
-    they got it, on their own training samples. Public and validation samples stay out of training, so that it sees exactly what
-    the clients of other strategies see together.
+    What travels: nothing up (0 bytes): the server is given the samples, which is the point of the baseline. Down go the
+    net's weights and buffers, |θ| elements a client and round, for clients to score it on their own samples; nothing
+    rests on them. The optimiser is new each round, as at clients of FedAvg. Clients train nothing; the loss of a round
+    is that of the net as they got it, on their own training samples. Public and validation samples stay out of
+    training, so that it sees exactly what the clients of other strategies see together.
     """
 
     paper: ClassVar[str] = "none (upper bound)"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, final
 
+from fedkd.aggregate import weighted_mean
+from fedkd.methods import branches
+from fedkd.nets import Branched
 from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Client, Experiment, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Strategy
-from fedkd.aggregate import weighted_mean
-from fedkd.methods import branches
-from fedkd.nets import Branched
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,19 +21,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 @final
 @dataclass(frozen=True)
 class CLILR(Strategy):
-    """m classifier heads share a trunk; each learns from the labels and from the others' mean logits, which are constants.
+    """m classifier heads share a trunk; each learns from labels and from the others' mean logits, which are constants.
 
     Paper: Song and Chai, "Collaborative Learning for Deep Neural Networks", NeurIPS 2018, arXiv 1805.11761.
-    What travels: weights and buffers of trunk and heads, down and up; 4 bytes a number. With ``data.clients = 1`` the run is
-    the paper's; with more it is FedAvg of such nets.
-        q_h = softmax(mean_{j != h} z_j / T);   sum_h [ beta CE(z_h, y) - (1 - beta) mean_b sum_c q_h log softmax(z_h / T) ]
-    Backpropagation rescaling: where the heads meet, the sum of their m gradients is multiplied by 1/m, so that the trunk
+    What travels: weights and buffers of trunk and heads, down and up; 4 bytes a number. With ``data.clients = 1`` the
+    run is the paper's; with more it is FedAvg of such nets.
+        q_h = softmax(mean_{j != h} z_j / T)
+        sum_h [ beta CE(z_h, y) - (1 - beta) mean_b sum_c q_h log softmax(z_h / T) ]
+    Backpropagation rescaling: where the heads meet, the sum of their m gradients is multiplied by 1/m, so that the
+    trunk
     learns at the rate of a net with one head, and the heads at their full one.
-    Defaults: beta = 0.5, T = 2, 4 heads. ``accuracy`` is the mean of the heads' (the paper keeps one: ``peer_accuracies``).
+    Defaults: beta = 0.5, T = 2, 4 heads. ``accuracy`` is the mean of the heads' (the paper keeps one:
+    ``peer_accuracies``).
     The optimiser's state stays at each client.
     Deviations: one split; the paper's trees split several times, and split in two. It is before the last stage of this
-    library's nets. Published ports differ: one multiplies the soft term by T^2, another takes T^2 times the KL divergence with
-    T = 3, a ramp, CE at weight 1, and lets gradients into the targets. Training images are not augmented.
+    library's nets. Published ports differ: one multiplies the soft term by T^2, another takes T^2 times the KL
+    divergence with T = 3, a ramp, CE at weight 1, and lets gradients into the targets. Training images are not
+    augmented.
     """
 
     branches: Annotated[int, Field(ge=2)] = 4  # m, the heads

@@ -8,29 +8,44 @@ from typing import Annotated, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Split, Strategy, Table, TensorSpec, classifier, fit
 from fedkd.aggregate import REDUCTIONS, renormalise
 from fedkd.experiment.algorithm.train import Draw, batch_sizes
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
 from fedkd.nets import Net
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    Server,
+    Split,
+    Strategy,
+    Table,
+    TensorSpec,
+    classifier,
+    fit,
+)
 
 
 @final
 @dataclass(frozen=True)
 class Cronus(Strategy):
-    """Rounds of local training, then rounds on own and public samples mixed, these labelled by a robust mean of all clients.
+    """Rounds of local training, then on own and public samples mixed, these labelled by a robust mean of all clients.
 
-    Paper: Chang et al., "Cronus: Robust and Heterogeneous Collaborative Learning with Black-Box Knowledge Transfer", arXiv
-    1912.11279.
-    What travels: 4 P C bytes up and as many down for each client and round, P public samples and C classes; from the last
+    Paper: Chang et al., "Cronus: Robust and Heterogeneous Collaborative Learning with Black-Box Knowledge Transfer",
+    arXiv 1912.11279.
+    What travels: 4 P C bytes up and as many down for each client and round, P public samples and C classes; from the
+    last
     local round on.
-    Deviations: there is no official code, and the equations are as usually stated. A client's n own samples and the P public
-    ones are not shuffled into one pool but dealt evenly, n : P, over as many batches as the pool would fill: each sample comes
-    once an epoch, and weighs the same. The optimiser is new each round. What the filter does, and when it can do little (it
-    wants many more clients than classes), stands in fedkd/aggregate/spectral.py.
+    Deviations: there is no official code, and the equations are as usually stated. A client's n own samples and the P
+    public ones are not shuffled into one pool but dealt evenly, n : P, over as many batches as the pool would fill:
+    each sample comes once an epoch, and weighs the same. The optimiser is new each round. What the filter does, and
+    when it can do little (it wants many more clients than classes), stands in fedkd/aggregate/spectral.py.
     """
 
     local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1; the last of them ends with the first upload
@@ -45,24 +60,25 @@ class Cronus(Strategy):
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A row for each of the fixed public samples; nothing before the last local round."""
         shape = (len(server.public_subset(self.public_size, round=0)), server.classes)
-        said = {"probabilities": TensorSpec(shape, torch.float32, "probabilities")}
-        return {} if 0 < server.round < self.local_rounds else said
+        probabilities = TensorSpec(shape, torch.float32, "probabilities")
+        return {} if 0 < server.round < self.local_rounds else {"probabilities": probabilities}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs, with the public samples once these are labelled; then predict them."""
         net, data = client.net(init="own", keep=True), client.train.labelled()
         public, labels = client.public_subset(self.public_size, round=0), broadcast.tensors.get("probabilities")
         losses = train_on_labels(net, data) if labels is None else train_on_both(net, data, public, labels)
-        said = {"probabilities": predict_public(net, public).softmax(1)} if client.round >= self.local_rounds else {}
-        return Knowledge.of("probabilities", said, weight=len(data), metrics=losses)
+        upload = {"probabilities": predict_public(net, public).softmax(1)} if client.round >= self.local_rounds else {}
+        return Knowledge.of("probabilities", upload, weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The robust mean of each public sample's predictions, back on the simplex."""
-        heard = {client: upload for client, upload in uploads.items() if upload.tensors}  # one of a local round may come late
-        if not heard:
+        # An upload of a local round, which is empty, may come late.
+        full = {client: upload for client, upload in uploads.items() if upload.tensors}
+        if not full:
             return Knowledge()
         bounded = {"share": self.corrupt} if self.aggregate in ("trimmed_mean", "spectral_filter") else {}
-        reduced = REDUCTIONS[self.aggregate](stacked_probabilities(heard), **bounded)  # (P, C)
+        reduced = REDUCTIONS[self.aggregate](stacked_probabilities(full), **bounded)  # (P, C)
         return Knowledge.of("probabilities", {"probabilities": renormalise(reduced.clamp_min(0))})
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
@@ -71,7 +87,7 @@ class Cronus(Strategy):
 
 
 def train_on_both(net: Net, data: Split, public: Split, labels: Tensor) -> dict[str, float]:
-    """Epochs over own samples and public ones with soft labels (P, C), some of each in a forward pass, all once an epoch."""
+    """Epochs over own samples and public ones with soft labels (P, C), some of each in every forward pass."""
     settings, table = data.work.settings, Table(public.samples.indices, labels)
     steps = len(batch_sizes(len(data) + len(public), settings.batch_size))  # an epoch, as of one pool
     draws, others = (

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
+from fedkd.base.errors import under
+from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.methods.branches import example_image
+from fedkd.methods.peers.family import LockstepStrategy
+from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.turns import UpdateName
+from fedkd.nets import ZOO, Net
+from fedkd.nets.options import net_options
 from torch import Tensor, nn
 
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
-from fedkd.experiment.algorithm.train import Batch
-from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
-from fedkd.methods.peer_heads import all_logits, auxiliary_classifiers, check_maps, crossed_distillation, summed_cross_entropy
-from fedkd.methods.turns import exchanges
+from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
+
+#: So many maps that auxiliary classifiers stand on, and so many heads with the net's own.
+MAPS, HEADS = 2, 3
 
 
 @final
 @dataclass(frozen=True)
-class DCM(Strategy):
-    """K peers take the same batches; a net has two classifiers on its feature maps beside its own, and all three teach all.
+class DCM(LockstepStrategy):
+    """K peers take the same batches; a net has two classifiers on its feature maps beside its own: all three teach all.
 
     Paper: Yao and Sun, "Knowledge Transfer via Dense Cross-Layer Mutual-Distillation", ECCV 2020, arXiv 2008.07816.
-    What travels: logits of three heads, 12 B C bytes up and K times that down for each batch and peer, and a hash of the batch.
+    What travels: logits of three heads, 12 B C bytes up and K times that down for each batch and peer, and a hash of
+    the batch.
         loss_i = sum over heads a of CE(z_ia, y)
                + weight / (K - 1) sum over j != i, heads a and b of T^2 KL(softmax(z_jb / T) || softmax(z_ia / T))
-    Nine pairs of heads for each pair of nets and direction. What is heard is a constant. Defaults: T = 1, weight 1; the paper
-    trains by SGD, 0.1, momentum 0.9, x 0.2 after 60, 120 and 160 of 200 epochs of 128 images.
-    The auxiliary classifiers stand on the two maps before the last (resnet18: after the second and third stage), on both of a
-    net with two. Nets need two maps: an mlp has none. Only the net's own classifier is evaluated. Nets and classifiers start
-    different; these and the optimisers stay. Who fails leaves until the next round. A peer alone learns three cross-entropies.
-    Deviations: the mean over the other nets where there are more than two; the official code has two. Its auxiliary classifiers
-    are copies of the stages to come, ours one convolution, pooling and a linear layer. It smooths probabilities by 1e-8, here
-    all is computed in logarithms.
+    Nine pairs of heads for each pair of nets and direction. The others' logits are constants. Defaults: T = 1, weight
+    1; the paper trains by SGD, 0.1, momentum 0.9, x 0.2 after 60, 120 and 160 of 200 epochs of 128 images.
+    The auxiliary classifiers stand on the two maps before the last (resnet18: after the second and third stage), on
+    both of a net with two. Nets need two maps: an mlp has none. Only the net's own classifier is evaluated. Nets and
+    classifiers start different; these and the optimisers stay. Who fails leaves until the next round. A peer alone
+    learns three cross-entropies.
+    Deviations: the mean over the other nets where there are more than two; the official code has two. Its auxiliary
+    classifiers are copies of the stages to come, ours one convolution, pooling and a linear layer. It smooths
+    probabilities by 1e-8, here all is computed in logarithms.
     """
 
     temperature: Positive = 1.0  # T
@@ -40,46 +50,143 @@ class DCM(Strategy):
     paper: ClassVar[str] = "Yao and Sun, ECCV 2020, arXiv 2008.07816"
     sends: ClassVar[str] = "logits of three classifiers of every mini-batch, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
-    outlives_its_round: ClassVar[bool] = False
-    compares_clients: ClassVar[bool] = True
+    update: ClassVar[UpdateName] = "simultaneous"
 
     def check(self, experiment: Experiment) -> None:
         """Nets with two feature maps."""
         self.needs.check(type(self).__name__, experiment)
         check_maps(experiment)
 
-    def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One a batch, and one."""
-        return exchanges(experiment)
-
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Logits of this exchange's batch, of three heads."""
-        return said_schema(server, client, {"logits": (3, server.classes)})
+        return outputs_schema(server, client, {"logits": (HEADS, server.classes)}, self.update)
 
-    def check_upload(self, server: Server, upload: Knowledge) -> None:
-        """The batch must be everybody's."""
-        check_said(server, upload)
-
-    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Learn from one batch, speak of the next."""
+    def peer(self, client: Client) -> Peer:
+        """A net with its auxiliary classifiers."""
         net = client.net(init="own", keep=True)
         auxiliary = auxiliary_classifiers(client, net)
 
-        def loss(said: Said, heard: Heard, batch: Batch) -> dict[str, Tensor]:
-            mine, others = said["logits"], heard.others("logits")  # (B, 3, C), (K - 1, B, 3, C)
+        def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
+            mine, others = own["logits"], peers.others("logits")  # (B, 3, C), (K - 1, B, 3, C)
             return {
                 "cross_entropy": summed_cross_entropy(mine, batch.labels),
                 "distillation": self.weight * crossed_distillation(mine, others, temperature=self.temperature),
             }
 
         trained = nn.ModuleDict({"net": net, "auxiliary": auxiliary})
-        peer = Peer(trained, lambda batch: {"logits": all_logits(net, auxiliary, batch.images)}, loss, self.weight)
-        return take_turn(client, broadcast, peer)
+        return Peer(trained, lambda batch: {"logits": all_logits(net, auxiliary, batch.images)}, loss, self.weight)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
         """Stack the logits by peer."""
-        return gather(server, uploads)
+        return gather(server, uploads, self.update)
 
-    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
-        """A peer's own net without its auxiliary classifiers; the server has none."""
-        return {"main": Classifier(node.net(init="own", keep=True).eval())} if isinstance(node, Client) else {}
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sum over heads of their mean cross-entropies with labels (B,): logits (B, heads, C) -> ().
+
+    >>> round(summed_cross_entropy(torch.zeros(2, 3, 10), torch.tensor([3, 7])).item(), 4)  # 3 log 10
+    6.9078
+    """
+    heads = logits.shape[1]
+    return heads * cross_entropy_loss(logits.flatten(0, 1), labels.repeat_interleave(heads))
+
+
+def crossed_distillation(mine: Tensor, others: Tensor, *, temperature: float) -> Tensor:
+    """What each of my heads learns from each head of another net, summed over pairs of heads, a mean over other nets::
+
+        1/(K - 1) sum_j sum_ab T^2 mean_n KL(softmax(z_jb / T) || softmax(z_a / T))
+
+    Args:
+        mine: (B, heads, C), z.
+        others: (K - 1, B, heads, C), z_j; constants.
+        temperature: T > 0.
+
+    Returns:
+        () float32 or better, at least 0; 0 where there is no other.
+
+    >>> mine = torch.zeros(1, 3, 2)  # (1/2, 1/2) at three heads
+    >>> other = torch.tensor([0.0, 3.0]).log1p().expand(1, 1, 3, 2)  # (1/5, 4/5) at three heads
+    >>> round(crossed_distillation(mine, other, temperature=1.0).item(), 4)  # 9 (1/5 log(2/5) + 4/5 log(8/5))
+    1.7347
+    """
+    if not len(others):
+        return mine.sum() * 0
+    B, heads, C = mine.shape
+    pairs = (len(others), B, heads, heads, C)
+    students = mine[None, :, :, None].expand(pairs)
+    teachers = others[:, :, None].expand(pairs)
+    return heads**2 * kd_loss(students.reshape(-1, C), teachers.reshape(-1, C), temperature=temperature)
+
+
+# ---- the classifiers on feature maps
+
+
+@final
+class AuxiliaryClassifiers(nn.Module):
+    """A small classifier on each of two feature maps: ReLU, 3x3 convolution, ReLU, average pooling, linear layer.
+
+    Args:
+        channels: c of each map; the convolutions have twice as many.
+        classes: C.
+
+    >>> AuxiliaryClassifiers((8, 16), 10)((torch.zeros(5, 8, 4, 4), torch.zeros(5, 16, 2, 2))).shape
+    torch.Size([5, 2, 10])
+    """
+
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(
+            nn.Sequential(
+                *(nn.ReLU(), nn.Conv2d(c, 2 * c, 3, padding=1), nn.ReLU()),
+                *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * c, classes)),
+            )
+            for c in channels
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Logits (B, 2, C) of maps (B, c, h, w) as they are before their ReLU."""
+        return torch.stack([classify(each) for classify, each in zip(self.classifiers, maps, strict=True)], 1)
+
+
+def intermediate(maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The two maps that classifiers stand on: those before the last, or the last two where there are no more.
+
+    >>> [each.item() for each in intermediate(torch.arange(5.0).unbind())]
+    [2.0, 3.0]
+    """
+    return maps[-MAPS - 1 : -1] if len(maps) > MAPS else maps[-MAPS:]
+
+
+def all_logits(net: Net, auxiliary: AuxiliaryClassifiers, images: Tensor) -> Tensor:
+    """Logits of the two classifiers on maps, then the net's own, in one pass: (B, C, H, W) -> (B, 3, classes)."""
+    outputs = net.outputs(images)
+    return torch.cat([auxiliary(intermediate(outputs.maps)), outputs.logits[:, None]], 1)
+
+
+def auxiliary_classifiers(client: Client, net: Net) -> AuxiliaryClassifiers:
+    """A client's own, with fresh weights or as kept in its memory. InputError for a net with fewer than two maps."""
+
+    def build() -> AuxiliaryClassifiers:
+        net.eval()  # one image has no batch statistics, and none are to be kept
+        with torch.no_grad():
+            maps = net.outputs(example_image(client)).maps
+        check_number(net.architecture, maps)
+        return AuxiliaryClassifiers([each.shape[1] for each in intermediate(maps)], client.classes)
+
+    return client.module("auxiliary", build, init="own", keep=True)
+
+
+def check_maps(experiment: Experiment, *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
+    """InputError where a net of the zoo has fewer than two feature maps; of a user's it shows when that is built."""
+    for name in set(experiment.architectures) & ZOO.keys():
+        with under("nets"), torch.device("meta"):
+            encoder = ZOO[name](shape, **net_options(name, ZOO[name], experiment.net_options.get(name, {}), given=1))
+            check_number(name, encoder.stages(torch.zeros(1, *shape))[0])
+
+
+def check_number(name: str, maps: Sequence[Tensor]) -> None:
+    """InputError where a net gives fewer than two feature maps."""
+    if len(maps) < MAPS:
+        raise InputError(
+            f"net {name!r} has {len(maps)} feature maps for {MAPS} classifiers: take a cnn of two or a resnet18"
+        )

@@ -1,4 +1,4 @@
-"""DGKD: a chain of teaching assistants, each taught by everybody above it, leads from large teachers to a small student."""
+"""DGKD: a chain of teaching assistants, each taught by all above it, leads from large teachers to a small student."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
 import torch
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Classifier, Client, Experiment, InputError, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import kd_loss
 from fedkd.losses.distillers import Shown
-from fedkd.methods import student as learner
-from fedkd.methods import teachers as taught
-from fedkd.methods.teaching import RunNames, label_loss, weight_of_labels
+from fedkd.methods.students import student as learner
+from fedkd.methods.students import teachers as taught
+from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net
 from fedkd.targets import mean_probs
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import (
+    Classifier,
+    Client,
+    Experiment,
+    InputError,
+    Knowledge,
+    Needs,
+    Node,
+    Positive,
+    Server,
+    Strategy,
+    TensorSpec,
+)
 
 
 @final
@@ -26,14 +38,17 @@ from fedkd.targets import mean_probs
 class DGKD(Strategy):
     """Assistants, then the student, learn one after the other from the teachers and all assistants before them.
 
-    Paper: Son et al., "Densely Guided Knowledge Distillation using Multiple Teacher Assistants", ICCV 2021, arXiv 2009.08825.
-    What travels: as in ``multi_teacher``: each client's weights and buffers up, |θ_k| elements, or nothing where finished runs'
-    nets teach; the student's down, |θ| elements, before its turn too.
-    Teachers and samples are those of ``multi_teacher``; several teachers count as one, their mean probabilities. The rounds are
-    shared out evenly: with A assistants the first trains in the first of A + 1 parts, the student in the last; who has had its
-    turn is frozen. Loss: (1 - ``balance``) times the cross-entropy plus ``balance`` times the sum of the divergences from its
-    guides, at every step without one of them, drawn at random, where it has several (the paper's stochastic DGKD).
-    Deviations: a divergence is a mean over the batch; the code's, over elements, is C times smaller. A new optimiser a round.
+    Paper: Son et al., "Densely Guided Knowledge Distillation using Multiple Teacher Assistants", ICCV 2021, arXiv
+    2009.08825.
+    What travels: as in ``multi_teacher``: each client's weights and buffers up, |θ_k| elements, or nothing where
+    finished runs' nets teach; the student's down, |θ| elements, before its turn too.
+    Teachers and samples are those of ``multi_teacher``; several teachers count as one, their mean probabilities. The
+    rounds are shared out evenly: with A assistants the first trains in the first of A + 1 parts, the student in the
+    last; who has had its turn is frozen. Loss: (1 - ``balance``) times the cross-entropy plus ``balance`` times the sum
+    of the divergences from its guides, at every step without one of them, drawn at random, where it has several (the
+    paper's stochastic DGKD).
+    Deviations: a divergence is a mean over the batch; the code's, over elements, is C times smaller. A new optimiser a
+    round.
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
@@ -50,7 +65,9 @@ class DGKD(Strategy):
         """Public samples are for clients' nets only; assistants are known nets."""
         learner.check(self, experiment, self.teachers)
         if len(self.assistants) >= experiment.rounds:
-            raise InputError(f"rounds: DGKD needs one for each assistant and one for the student: {len(self.assistants) + 1}")
+            raise InputError(
+                f"rounds: DGKD needs one for each assistant and one for the student: {len(self.assistants) + 1}"
+            )
         learner.check_nets("strategy.assistants", self.assistants, experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:

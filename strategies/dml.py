@@ -7,69 +7,61 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+from fedkd.losses import cross_entropy_loss
+from fedkd.losses.distillers import LogitLossName, logit_loss
+from fedkd.methods.peers.family import LockstepStrategy
+from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.turns import UpdateName
+from fedkd.methods.ramp import ramped
+from fedkd.targets import mean_probs
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
-from fedkd.losses import cross_entropy_loss
-from fedkd.losses.distillers import LogitLossName, logit_loss
-from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
-from fedkd.methods.ramp import ramped
-from fedkd.methods.turns import UpdateName, exchanges
-from fedkd.targets import mean_probs
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 
 
 @final
 @dataclass(frozen=True)
-class DML(Strategy):
-    """K peers, of any architectures, take the same batches; each adds to its labels what the others think of the batch.
+class DML(LockstepStrategy):
+    """K peers, of any architectures, take the same batches; each learns from labels and from the others' predictions.
 
     Paper: Zhang et al., "Deep Mutual Learning", CVPR 2018, arXiv 1706.00384.
     What travels: logits, 4 B C bytes up and 4 K B C bytes down for each batch and peer, and a hash of the batch.
         loss_i = CE(z_i, y) + weight / (K - 1) sum over j != i of KL(z_j || z_i)      at T = 1
-    ``target = "ensemble"`` is the paper's DML_e: one KL, to the mean of the others' probabilities. What is heard is a constant.
-    ``update``: "simultaneous", all learn from a batch at once; "sequential", the paper's algorithm 1, one after the other, each
-    from logits that those before it have renewed (K - 1 more forward passes a batch, in train mode, not moving BatchNorm's
-    statistics; drawn order instead of 1 .. K; K times the exchanges); "alternating", as the official code takes a new batch for
-    each net's step: a batch teaches one peer, so that a peer takes one step in K.
-    Peers start from different weights; nets and optimisers stay over rounds. Who fails leaves until the next round. With one
-    peer, or weight 0, this is cross-entropy.
-    Deviations: simultaneous by default, as in most ports. The official code (TensorFlow, two nets) adds the KLs up without
-    1 / (K - 1) and 1e-8 inside the logarithm. ``ramp`` and ``loss`` are ours.
+    ``target = "ensemble"`` is the paper's DML_e: one KL, to the mean of the others' probabilities. The others' logits
+    are constants.
+    ``update``: "simultaneous", all learn from a batch at once; "sequential", the paper's algorithm 1, one after the
+    other, each from logits that those before it have renewed (K - 1 more forward passes a batch, in train mode, not
+    moving BatchNorm's statistics; drawn order instead of 1 .. K; K times the exchanges); "alternating", as the official
+    code takes a new batch for each net's step: a batch teaches one peer, so that a peer takes one step in K.
+    Peers start from different weights; nets and optimisers stay over rounds. Who fails leaves until the next round.
+    With one peer, or weight 0, this is cross-entropy.
+    Deviations: simultaneous by default, as in most ports. The official code (TensorFlow, two nets) adds the KLs up
+    without 1 / (K - 1) and 1e-8 inside the logarithm. ``ramp`` and ``loss`` are ours.
     """
 
     target: Literal["pairwise", "ensemble"] = "pairwise"
     update: UpdateName = "simultaneous"
     loss: LogitLossName = "kd"  # of fedkd.losses.distillers
     temperature: Positive = 1.0  # of that loss, if it has one; the KL is multiplied by T^2
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: NonNegative = 1.0
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.0  # the weight grows over this share of the rounds
 
     paper: ClassVar[str] = "Zhang et al., CVPR 2018, arXiv 1706.00384"
     sends: ClassVar[str] = "logits of every mini-batch, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
-    outlives_its_round: ClassVar[bool] = False
-    compares_clients: ClassVar[bool] = True
-
-    def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One a turn, and one."""
-        return exchanges(experiment, self.update)
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Logits of this exchange's batch."""
-        return said_schema(server, client, {"logits": (server.classes,)}, self.update)
+        return outputs_schema(server, client, {"logits": (server.classes,)}, self.update)
 
-    def check_upload(self, server: Server, upload: Knowledge) -> None:
-        """The batch must be everybody's."""
-        check_said(server, upload, self.update)
-
-    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Learn from one batch, speak of the next."""
+    def peer(self, client: Client) -> Peer:
+        """A net that learns from labels and from the others' logits."""
         net, weight = client.net(init="own", keep=True), self.weight * ramped(client, self.ramp)
         distil = logit_loss(self.loss, temperature=self.temperature)
 
-        def loss(said: Said, heard: Heard, batch: Batch) -> dict[str, Tensor]:
-            mine, others = said["logits"], heard.others("logits")  # (B, C), (K - 1, B, C)
+        def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
+            mine, others = own["logits"], peers.others("logits")  # (B, C), (K - 1, B, C)
             if self.target == "ensemble" and len(others):
                 others = mean_probs(others, temperature=self.temperature).logits(self.temperature)[None]  # (1, B, C)
             distances = [distil(mine, other) for other in others] or [torch.zeros((), device=mine.device)]
@@ -78,13 +70,8 @@ class DML(Strategy):
                 "distillation": weight * torch.stack(distances).mean(),
             }
 
-        peer = Peer(net, lambda batch: {"logits": net(batch.images)}, loss, weight)
-        return take_turn(client, broadcast, peer, self.update)
+        return Peer(net, lambda batch: {"logits": net(batch.images)}, loss, weight)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
         """Stack the logits by peer."""
         return gather(server, uploads, self.update)
-
-    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
-        """A peer's own net; the server has none."""
-        return {"main": Classifier(node.net(init="own", keep=True).eval())} if isinstance(node, Client) else {}

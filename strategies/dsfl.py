@@ -8,27 +8,40 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from pydantic import Field
-
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import entropy_reduction, mean, power
 from fedkd.losses import soft_cross_entropy
 from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
+from pydantic import Field
+
+from fedkd import (
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    Positive,
+    Server,
+    Strategy,
+    TensorSpec,
+    classifier,
+)
 
 
 @final
 @dataclass(frozen=True)
 class DSFL(Strategy):
-    """Train on own samples, predict public ones; the sharpened mean labels them for all clients and for a net at the server.
+    """Train on own samples, predict public ones; the sharpened mean labels them for all clients and the server's net.
 
-    Paper: Itahara et al., "Distillation-Based Semi-Supervised Federated Learning for Communication-Efficient Collaborative
-    Training With Non-IID Private Data", IEEE TMC 2021, arXiv 2008.06180.
-    What travels: 4 P C bytes up and as many down for each client and round, P public samples of the round and C classes. No
-    sample ids: everybody draws the same ones.
+    Paper: Itahara et al., "Distillation-Based Semi-Supervised Federated Learning for Communication-Efficient
+    Collaborative Training With Non-IID Private Data", IEEE TMC 2021, arXiv 2008.06180.
+    What travels: 4 P C bytes up and as many down for each client and round, P public samples of the round and C
+    classes. No sample ids: everybody draws the same ones.
     ``entropy_reduction`` is the paper's: softmax of the mean probabilities over 0.1. It sharpens what is neither nearly
-    one-hot nor uniform; ``power``, of SCARLET by the same group, sharpens p to p^2 / sum p^2 and leaves both of these alone.
-    Deviations: there is no official code; the number of public samples is SCARLET's. Batch size and optimiser are those of
-    [train] in both phases; the two optimisers are kept over the rounds.
+    one-hot nor uniform; ``power``, of SCARLET by the same group, sharpens p to p^2 / sum p^2 and leaves both of these
+    alone.
+    Deviations: there is no official code; the number of public samples is SCARLET's. Batch size and optimiser are those
+    of [train] in both phases; the two optimisers are kept over the rounds.
     """
 
     public_per_round: Annotated[int, Field(ge=0)] = 1000  # 0 = all; fewer where there are fewer
@@ -43,7 +56,7 @@ class DSFL(Strategy):
     outlives_its_round: ClassVar[bool] = False
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One to say, one to learn."""
+        """One to upload predictions, one to learn."""
         return 2
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
@@ -52,12 +65,12 @@ class DSFL(Strategy):
         return {} if server.exchange else {"probabilities": TensorSpec(shape, torch.float32, "probabilities")}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Local epochs of cross-entropy, then predictions; in the second exchange, epochs towards what all predicted."""
+        """Local epochs of cross-entropy, then predictions; in the second exchange, epochs towards their mean."""
         net, data = client.net(init="own", keep=True), client.train.labelled()
         if client.exchange == 0:
             losses = train_on_labels(net, data, optimizer=client.optimizer("private", net))
-            said = predict_public(net, client.public_subset(self.public_per_round)).softmax(1)  # (P, C)
-            return Knowledge.of("probabilities", {"probabilities": said}, weight=len(data), metrics=losses)
+            probabilities = predict_public(net, client.public_subset(self.public_per_round)).softmax(1)  # (P, C)
+            return Knowledge.of("probabilities", {"probabilities": probabilities}, weight=len(data), metrics=losses)
         return Knowledge(weight=len(data), metrics={"distillation": self._distil(client, broadcast)})
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

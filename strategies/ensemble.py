@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from fedkd.methods.architecture_groups import clients_nets, weights_schema
+from fedkd.methods.public_distillation import train_on_labels
 from torch import Tensor
 
 from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier
-from fedkd.methods.architecture_groups import clients_nets, weights_schema
-from fedkd.methods.public_distillation import train_on_labels
 
 
 @final
 @dataclass(frozen=True)
 class Ensemble(Strategy):
-    """Clients train on their own, as in ``local``, and upload their nets; the server predicts by the mean of all of them.
+    """Clients train on their own, as in ``local``, and upload their nets; the server predicts by the mean of all.
 
     Paper: none; an oracle. It is what methods that distil from all clients' predictions have for a teacher.
     What travels: the client's weights and buffers up, |θ_k| elements a client and round; nothing down. Nets may differ.
-    Client for client it trains as ``local`` does, to the bit. ``accuracy`` is that of the mean probabilities of every net that
-    has arrived so far, the newest of each client, all counting the same; in row 0, before any arrived, it is the mean
+    Client for client it trains as ``local`` does, to the bit. ``accuracy`` is that of the mean probabilities of every
+    net that has arrived so far, the newest of each client, all counting the same; in row 0, before any arrived, it is
+    the mean
     accuracy of the clients' own nets.
     """
 
@@ -49,7 +50,8 @@ class Ensemble(Strategy):
         members = {client: held for client in node.clients if (held := node.memory.under(f"member/{client}/"))}
 
         def mean_probabilities(images: Tensor) -> Tensor:
-            return torch.stack([net(images).float().softmax(1) for _, net in clients_nets(node, members)]).mean(0)  # (B, C)
+            nets = (net for _, net in clients_nets(node, members))
+            return torch.stack([net(images).float().softmax(1) for net in nets]).mean(0)  # (B, C)
 
         return {"ensemble": Classifier(mean_probabilities)} if members else {}
 

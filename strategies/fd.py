@@ -7,13 +7,26 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, TensorSpec, classifier, fit
 from fedkd.aggregate import leave_one_out, masked_mean, stack
 from fedkd.losses import cross_entropy_loss, soft_cross_entropy
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Strategy,
+    TensorSpec,
+    classifier,
+    fit,
+)
 
 
 @final
@@ -21,15 +34,17 @@ from fedkd.nets import Net
 class FD(Strategy):
     """Each sample is taught its label and what the other clients' nets gave, on average, for samples of that label.
 
-    Paper: Jeong et al., "Communication-Efficient On-Device Machine Learning: Federated Distillation and Augmentation under
-    Non-IID Private Data", arXiv 1811.11479; formulas as usually stated, without FAug, the generator of missing samples.
+    Paper: Jeong et al., "Communication-Efficient On-Device Machine Learning: Federated Distillation and Augmentation
+    under Non-IID Private Data", arXiv 1811.11479; formulas as usually stated, without FAug, the generator of missing
+    samples.
     What travels: 4 C² + 4 C bytes up (mean softmax outputs by label, and of how many) and 4 C² down for each client and
-    round, C classes. Nets may differ. A row of zeros says nothing. Under [privacy] of how many is not told: all counts are 1.
-    The outputs are those of the round's training steps, of all epochs, so no pass over the samples is added. A class that no
-    other client holds has no teacher: its samples are taught their label only, as are all in the first round.
+    round, C classes. Nets may differ. A row of zeros says nothing. Under [privacy] of how many is not told: all counts
+    are 1. The outputs are those of the round's training steps, of all epochs, so no pass over the samples is added. A
+    class that no other client holds has no teacher: its samples are taught their label only, as are all in the first
+    round.
     The optimiser is new each round.
-    Deviations: a client that did not take part in a round is taught the mean over all who did, and owners of a class are those
-    among the round's participants. gamma's value in the paper could not be verified.
+    Deviations: a client that did not take part in a round is taught the mean over all who did, and owners of a class
+    are those among the round's participants. gamma's value in the paper could not be verified.
     """
 
     gamma: NonNegative = 1.0  # weight of the distillation term
@@ -39,7 +54,7 @@ class FD(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True)
 
     def first_broadcast(self, server: Server) -> Knowledge:
-        """Nobody has said anything yet."""
+        """No averages yet."""
         return Knowledge.of("probabilities", {"averages": torch.zeros(server.classes, server.classes)})
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
@@ -63,8 +78,8 @@ class FD(Strategy):
             }
 
         losses = fit(net, data, loss)
-        said = Knowledge.of("probabilities", {"averages": own.values()}, weight=len(data), metrics=losses)
-        return said.with_tensors("counts", {"counts": own.counts()})
+        upload = Knowledge.of("probabilities", {"averages": own.values()}, weight=len(data), metrics=losses)
+        return upload.with_tensors("counts", {"counts": own.counts()})
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Mapping[int, Knowledge]:
         """For every client the mean over the other owners of each label, all counting the same."""

@@ -6,9 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
+from fedkd.nets import Net
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    Server,
+    Strategy,
+    broadcast_net,
+    classifier,
+    fit,
+    load,
+)
 
 
 @final
@@ -19,8 +35,8 @@ class FedAvg(Strategy):
     Paper: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
     arXiv 1602.05629, Algorithm 1.
     What travels: all weights and buffers, down and up; |θ| elements each.
-    Deviations: the paper's nets have no BatchNorm; here its running statistics are averaged like weights and its integer
-    counters are not (the largest is taken).
+    Deviations: the paper's nets have no BatchNorm; here its running statistics are averaged like weights and its
+    integer counters are not (the largest is taken).
     """
 
     paper: ClassVar[str] = "McMahan et al., AISTATS 2017, arXiv 1602.05629"
@@ -36,7 +52,11 @@ class FedAvg(Strategy):
         net = client.net()
         load(net, broadcast.tensors)
         data = client.train.labelled()
-        losses = fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)})
+
+        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+            return {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)}
+
+        losses = fit(net, data, loss)
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

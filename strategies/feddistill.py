@@ -7,14 +7,26 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, broadcast_net, classifier
 from fedkd.aggregate import masked_mean, stack, weighted_mean
 from fedkd.experiment.algorithm.train import fit
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Strategy,
+    broadcast_net,
+    classifier,
+)
 
 
 @final
@@ -22,14 +34,16 @@ from fedkd.nets import Net
 class FedDistill(Strategy):
     """Weights are averaged as in FedAvg; each sample is also taught the clients' mean logits for its label.
 
-    Paper: Zhu et al., "Data-Free Knowledge Distillation for Heterogeneous Federated Learning", ICML 2021, arXiv 2105.10056,
-    whose repository calls it FedDistill-FL: the FD of Jeong et al. 2018, arXiv 1811.11479, with weights shared.
-    What travels: |θ| elements and 4 C² + 4 C bytes, down and up, C classes: weights and buffers, mean logits by label, and of
-    how many outputs (up) or clients (down) they are the mean.
-    A class that no participant holds has no teacher: its samples are taught their label only, as are all in the first round.
-    Deviations, each a defect of that repository: the means are of this round's training steps, there of the whole history;
-    counts start at 0, there at 1; a class that a client lacks is left out of the mean, there it enters as zeros; buffers are
-    averaged too. Its optional pretraining is left out. Its "local epochs" are mini-batches; here epochs are epochs.
+    Paper: Zhu et al., "Data-Free Knowledge Distillation for Heterogeneous Federated Learning", ICML 2021, arXiv
+    2105.10056, whose repository calls it FedDistill-FL: the FD of Jeong et al. 2018, arXiv 1811.11479, with weights
+    shared.
+    What travels: |θ| elements and 4 C² + 4 C bytes, down and up, C classes: weights and buffers, mean logits by label,
+    and of how many outputs (up) or clients (down) they are the mean.
+    A class that no participant holds has no teacher: its samples are taught their label only, as are all in the first
+    round. Deviations, each a defect of that repository: the means are of this round's training steps, there of the
+    whole history; counts start at 0, there at 1; a class that a client lacks is left out of the mean, there it enters
+    as zeros; buffers are averaged too. Its optional pretraining is left out. Its "local epochs" are mini-batches; here
+    epochs are epochs.
     """
 
     alpha: NonNegative = 1.0  # weight of the distillation term; the repository's reg_alpha
@@ -39,7 +53,7 @@ class FedDistill(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
 
     def first_broadcast(self, server: Server) -> Knowledge:
-        """The shared initial weights; nobody has said anything of the labels yet."""
+        """The shared initial weights; no mean logits yet."""
         nothing = torch.zeros(server.classes, server.classes)
         return _both(Knowledge.of("weights", server.net().state_dict()), nothing, torch.zeros(server.classes))
 

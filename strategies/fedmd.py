@@ -7,12 +7,24 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
 import torch
-from pydantic import Field
-
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import mean, stack
 from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
+from pydantic import Field
+
+from fedkd import (
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    Positive,
+    Server,
+    Strategy,
+    TensorSpec,
+    classifier,
+)
 
 
 @final
@@ -21,15 +33,15 @@ class FedMD(Strategy):
     """Clients send logits of this round's public samples, digest their plain mean, then revisit their own samples.
 
     Paper: Li and Wang, "FedMD: Heterogenous Federated Learning via Model Distillation", arXiv 1910.03581, Algorithm 1.
-    What travels: 4 P C bytes up and as many down for each client and round, P public samples of the round and C classes. No
-    sample ids: everybody draws the same ones.
-    A client that takes part for the first time warms up: on the public samples, if ``data.public_labels`` gives their labels
-    (without them this half is left out), then on its own. Digest and revisit each have an optimiser, kept over the rounds; as
-    in the official code the second half of the warm-up is the revisit's first training.
-    Deviations: the official code ends the warm-up by early stopping, of its second half on the private test set, a leak; here
-    it takes a fixed number of epochs, the code's limits. Batch sizes and optimiser are those of [train], for every phase (the
-    code has Adam, batches of 256 to digest and of 5 to revisit, and weight decay on the last layer only); revisit takes
-    ``train.epochs``. The code draws the round's public samples by class; here the draw is uniform.
+    What travels: 4 P C bytes up and as many down for each client and round, P public samples of the round and C
+    classes. No sample ids: everybody draws the same ones.
+    A client that takes part for the first time warms up: on the public samples, if ``data.public_labels`` gives their
+    labels (without them this half is left out), then on its own. Digest and revisit each have an optimiser, kept over
+    the rounds; as in the official code the second half of the warm-up is the revisit's first training.
+    Deviations: the official code ends the warm-up by early stopping, of its second half on the private test set, a
+    leak; here it takes a fixed number of epochs, the code's limits. Batch sizes and optimiser are those of [train], for
+    every phase (the code has Adam, batches of 256 to digest and of 5 to revisit, and weight decay on the last layer
+    only); revisit takes ``train.epochs``. The code draws the round's public samples by class; here the draw is uniform.
     """
 
     public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, 0 = all; fewer where there are fewer
@@ -45,7 +57,7 @@ class FedMD(Strategy):
     outlives_its_round: ClassVar[bool] = False
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One to say, one to learn."""
+        """One to upload logits, one to learn."""
         return 2
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:

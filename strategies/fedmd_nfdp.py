@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
+import torch
+import torch.nn.functional as F
+from fedkd.aggregate import mean, stack
+from fedkd.knowledge.privacy import largest_subsample, subsample_guarantee, subsample_once
+from fedkd.losses import logit_mae, soft_cross_entropy
+from fedkd.methods.public_distillation import (
+    DistillationLoss,
+    distil,
+    predict_public,
+    stacked_probabilities,
+    train_on_labels,
+    warm_up,
+)
 from pydantic import Field
+from torch import Tensor
 
 from fedkd import (
     Classifier,
@@ -22,8 +36,6 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
-from fedkd.knowledge.privacy import largest_subsample, subsample_guarantee, subsample_once
-from fedkd.methods.public_distillation import SAYINGS, distil, predict_public, train_on_labels, warm_up
 
 
 @final
@@ -31,14 +43,16 @@ from fedkd.methods.public_distillation import SAYINGS, distil, predict_public, t
 class FedMDNFDP(Strategy):
     """FedMD on k of a client's n samples: what it uploads is (epsilon, delta)-differentially private.
 
-    Paper: Sun and Lyu, "Federated Model Distillation with Noise-Free Differential Privacy", IJCAI 2021, arXiv 2009.05537.
-    What travels: 4 P C bytes up for each client and round, of ``labels`` P bytes (4 P above 256 classes); 4 P C bytes down.
+    Paper: Sun and Lyu, "Federated Model Distillation with Noise-Free Differential Privacy", IJCAI 2021, arXiv
+    2009.05537.
+    What travels: 4 P C bytes up for each client and round, of ``labels`` P bytes (4 P above 256 classes); 4 P C bytes
+    down.
     P public samples of the round, C classes. No sample ids: everybody draws the same ones.
-    The unit is one sample of one client. The metrics ``epsilon`` and ``delta`` are each client's own in clients.jsonl; a row
-    has the largest of its clients'. Delta, the share of samples that are drawn, is not small. What the guarantee does not
-    cover: n itself, and a round or hyperparameter chosen by accuracy on samples outside the subset.
-    Deviations: those of FedMD here (no early stopping, which would spend privacy too; [train]'s batches and optimiser in all
-    phases). Of labels the server sends vote shares; these and probabilities are digested by soft cross-entropy.
+    The unit is one sample of one client. The metrics ``epsilon`` and ``delta`` are each client's own in clients.jsonl;
+    a row has the largest of its clients'. Delta, the share of samples that are drawn, is not small. What the guarantee
+    does not cover: n itself, and a round or hyperparameter chosen by accuracy on samples outside the subset.
+    Deviations: those of FedMD here (no early stopping, which would spend privacy too; [train]'s batches and optimiser
+    in all phases). Of labels the server sends vote shares; these and probabilities are digested by soft cross-entropy.
     """
 
     subsample: Annotated[float, Field(gt=0, le=1)] = 0.5  # k / n
@@ -56,24 +70,24 @@ class FedMDNFDP(Strategy):
     outlives_its_round: ClassVar[bool] = False
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One to say, one to learn."""
+        """One to upload predictions, one to learn."""
         return 2
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A row for each public sample of the round in the first exchange, nothing in the second."""
-        saying, samples = SAYINGS[self.knowledge], len(server.public_subset(self.public_per_round))
-        return {} if server.exchange else {saying.space: saying.spec(samples, server.classes)}
+        form, samples = FORMS[self.knowledge], len(server.public_subset(self.public_per_round))
+        return {} if server.exchange else {form.space: form.spec(samples, server.classes)}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """FedMD's two exchanges, on the drawn samples alone."""
-        net, saying, data = client.net(init="own", keep=True), SAYINGS[self.knowledge], self._drawn(client)
+        net, form, data = client.net(init="own", keep=True), FORMS[self.knowledge], self._drawn(client)
         subset = client.public_subset(self.public_per_round)
         if client.exchange == 0:
             warm_up(client, net, data, public_epochs=self.public_epochs, private_epochs=self.private_epochs)
-            said = saying.of_logits(predict_public(net, subset))
-            return Knowledge.of(saying.space, {saying.space: said}, weight=len(data))
+            predictions = form.of_logits(predict_public(net, subset))
+            return Knowledge.of(form.space, {form.space: predictions}, weight=len(data))
         targets, optimizer = broadcast.tensors["consensus"], client.optimizer("digest", net)
-        digest = distil(net, subset, targets, saying.loss, part="digest", optimizer=optimizer, epochs=self.digest_epochs)
+        digest = distil(net, subset, targets, form.loss, part="digest", optimizer=optimizer, epochs=self.digest_epochs)
         revisit = train_on_labels(net, data, optimizer=client.optimizer("revisit", net))
         spent = subsample_guarantee(len(client.train.labelled()), len(data), replacement=self.replacement)
         private = {"epsilon": spent.epsilon, "delta": spent.delta}
@@ -88,14 +102,65 @@ class FedMDNFDP(Strategy):
         return client.split(data.samples.subset(drawn))
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """The mean of what clients said, every client counting the same."""
+        """The mean of the clients' predictions, every client counting the same."""
         if server.exchange:
-            spent = [upload.metrics for upload in uploads.values() if "epsilon" in upload.metrics]  # none under [privacy]
-            server.report({name: max(each[name] for each in spent) for name in ("epsilon", "delta") if spent}, prefix="")
+            # Under [privacy] an upload has none.
+            spent = [upload.metrics for upload in uploads.values() if "epsilon" in upload.metrics]
+            largest = {name: max(each[name] for each in spent) for name in ("epsilon", "delta") if spent}
+            server.report(largest, prefix="")
             return Knowledge()
-        saying = SAYINGS[self.knowledge]
-        return Knowledge.of(saying.consensus_space, {"consensus": saying.consensus(uploads, server.classes)})
+        form = FORMS[self.knowledge]
+        return Knowledge.of(form.consensus_space, {"consensus": form.consensus(uploads, server.classes)})
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """A client's own net; the server has none."""
         return {"main": classifier(node.net(init="own", keep=True))} if isinstance(node, Client) else {}
+
+
+# ---- in which form predictions travel
+
+
+@final
+@dataclass(frozen=True)
+class Form:
+    """A form of predictions: what a client uploads, what the server makes of it, how others learn from that."""
+
+    space: str  # of what clients upload; also the tensor's name
+    consensus_space: str
+    of_logits: Callable[[Tensor], Tensor]  # (P, C) -> what travels, a row a sample
+    consensus: Callable[[Mapping[int, Knowledge], int], Tensor]  # uploads, C -> (P, C), every client counting the same
+    loss: DistillationLoss
+
+    def spec(self, samples: int, classes: int) -> TensorSpec:
+        """What an upload about so many samples holds."""
+        example = self.of_logits(torch.zeros(samples, classes))
+        return TensorSpec(tuple(example.shape), example.dtype, self.space)
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """The class ids (P,), in one byte each up to 256 classes."""
+    return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
+
+
+def vote_shares(uploads: Mapping[int, Knowledge], classes: int) -> Tensor:
+    """The share of the clients that named each class. (P, C) float32"""
+    return mean(F.one_hot(stack(uploads, "labels").long(), classes).float())  # of (K, P, C)
+
+
+FORMS = {
+    "logits": Form(
+        "logits",
+        "logits",
+        lambda logits: logits,
+        lambda uploads, _: mean(stack(uploads, "logits")),
+        logit_mae,
+    ),
+    "probabilities": Form(
+        "probabilities",
+        "probabilities",
+        lambda logits: logits.softmax(1),
+        lambda uploads, _: mean(stacked_probabilities(uploads)),
+        soft_cross_entropy,
+    ),
+    "labels": Form("labels", "probabilities", most_likely, vote_shares, soft_cross_entropy),
+}

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
+from fedkd.methods.contrastive import MoCo
+from fedkd.methods.encoders.family import GlobalEncoderStrategy
 from pydantic import Field
 
-from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Share, Strategy
-from fedkd.methods.contrastive import MoCo
-from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
+from fedkd import Positive, Share
 
 
 @final
 @dataclass(frozen=True)
-class FedMoCo(Strategy):
+class FedMoCo(GlobalEncoderStrategy):
     """Clients train an encoder and a projection head by InfoNCE against the keys of a queue; weights are averaged.
 
     Paper: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, arXiv 1911.05722,
     federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.
-    What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q D bytes,
-    and its key encoder, |θ| elements.
-    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.MoCo``. EasyFL's code starts the key encoder of each
-    round as the received net: ``resync`` does so.
+    What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q
+    D bytes, and its key encoder, |θ| elements.
+    Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.MoCo``. EasyFL's code starts the key encoder of
+    each round as the received net: ``resync`` does so.
     """
 
     temperature: Positive = 0.1  # of InfoNCE; 0.07 in the paper
@@ -33,30 +32,7 @@ class FedMoCo(Strategy):
 
     paper: ClassVar[str] = "He et al., CVPR 2020, arXiv 1911.05722, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
-    @property
-    def base(self) -> MoCo:
+    def build_base(self) -> MoCo:
         """What clients descend."""
         return MoCo(self.temperature, self.queue, self.momentum, self.resync)
-
-    def check(self, experiment: Experiment) -> None:
-        """Also what the base asks for."""
-        super().check(experiment)
-        self.base.check(experiment)
-
-    def first_broadcast(self, server: Server) -> Knowledge:
-        """The shared initial weights."""
-        return first_weights(server, self.base)
-
-    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Local epochs of MoCo, from the global weights."""
-        return train_by(client, broadcast, self.base)
-
-    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """The mean, weighted by sample counts."""
-        return average(server, uploads)
-
-    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
-        """The global encoder's features h, before the projection head."""
-        return global_encoder(node, broadcast, self.base)

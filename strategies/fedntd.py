@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss, not_true_loss
+from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -25,21 +28,18 @@ from fedkd import (
     fit,
     load,
 )
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, not_true_loss
-from fedkd.nets import Net
 
 
 @final
 @dataclass(frozen=True)
 class FedNTD(Strategy):
-    """Cross-entropy plus distillation from the received net over the C - 1 wrong classes: what is not local is not forgotten.
+    """Cross-entropy plus distillation from the received net over the C - 1 wrong classes: they are not forgotten.
 
-    Paper: Lee et al., "Preservation of the Global Knowledge by Not-True Distillation in Federated Learning", NeurIPS 2022,
-    arXiv 2106.03097.
+    Paper: Lee et al., "Preservation of the Global Knowledge by Not-True Distillation in Federated Learning", NeurIPS
+    2022, arXiv 2106.03097.
     What travels: all weights and buffers, down and up; |θ| elements each, as in FedAvg.
-    Deviations: the teacher is the received net in eval mode; the official code leaves it in the mode that its copy was in. It
-    also ships the server optimiser's state, of which only the learning rate acts: ``train.schedule`` here.
+    Deviations: the teacher is the received net in eval mode; the official code leaves it in the mode that its copy was
+    in. It also ships the server optimiser's state, of which only the learning rate acts: ``train.schedule`` here.
     """
 
     beta: NonNegative = 1.0  # weight of the distillation term

@@ -1,21 +1,34 @@
-"""FedProto: clients exchange the mean feature of each class, so that nets of any architecture share one feature space."""
+"""FedProto: clients exchange the mean feature of each class, so that nets of any kind share one feature space."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
-from torch import Tensor
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Strategy, TensorSpec, classifier
 from fedkd.aggregate import masked_mean
-from fedkd.experiment.algorithm.train import fit
 from fedkd.losses import cross_entropy_loss, prototype_loss
 from fedkd.methods.class_means import ClassMeans
-from fedkd.methods.prototypes import Prototypes, check_prototypes, common_width, prototype_schema
 from fedkd.nets import Net
+from torch import Tensor
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    InputError,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Strategy,
+    TensorSpec,
+    UpTo,
+    classifier,
+    fit,
+)
 
 #: From a client's sample counts by class to how much it counts in the mean of that class.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"counts": lambda counts: counts, "uniform": lambda counts: counts > 0}
@@ -26,20 +39,23 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"counts": lambda counts: count
 class FedProto(Strategy):
     """Cross-entropy plus the distance of each feature from its class's mean feature, itself a mean over clients.
 
-    Paper: Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022, arXiv 2105.00243.
-    What travels: C_k (4 D + 8) bytes up for each client and round, for the C_k classes that it holds; C' (4 D + 8) down, for
-    the C' classes that anyone held: prototypes, class ids, and of how many each is the mean. Nets may differ, but not D, the
-    width of their features.
-    The headline is the nearest prototype of all, as in the paper's equation. The official code's numbers are of the nearest
-    among the classes that the client has samples of, on test samples of these: ``client_own_classes_accuracy`` is that. The
-    net's own classifier, "main", stands beside both, and in their place before there are prototypes. As in the official code
-    the distance is the mean squared difference of elements: a lambda for the squared distance is D times smaller.
-    Prototypes are means over the training steps of the last local epoch, as in the official code: no pass over the samples is
-    added, but their features are of train mode, and of weights on the move.
-    Deviations: the official code averages uniformly over owners where the paper counts samples: ``weighting`` chooses. Samples
-    whose class has no prototype are left out of the term's mean; there they enter it as zeros. A class that no participant of
-    a round holds has no prototype in the next. There the last, smaller batch of an epoch is dropped, and right answers are
-    counted on from client to client; here a client's are its own.
+    Paper: Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022, arXiv
+    2105.00243.
+    What travels: C_k (4 D + 8) bytes up for each client and round, for the C_k classes that it holds; C' (4 D + 8)
+    down, for the C' classes that anyone held: prototypes, class ids, and of how many each is the mean. Nets may differ,
+    but not D, the width of their features.
+    The headline is the nearest prototype of all, as in the paper's equation. The official code's numbers are of the
+    nearest among the classes that the client has samples of, on test samples of these: ``client_own_classes_accuracy``
+    is that. The net's own classifier, "main", stands beside both, and in their place before there are prototypes. As in
+    the official code the distance is the mean squared difference of elements: a lambda for the squared distance is D
+    times smaller.
+    Prototypes are means over the training steps of the last local epoch, as in the official code: no pass over the
+    samples is added, but their features are of train mode, and of weights on the move.
+    Deviations: the official code averages uniformly over owners where the paper counts samples: ``weighting`` chooses.
+    Samples whose class has no prototype are left out of the term's mean; there they enter it as zeros. A class that no
+    participant of
+    a round holds has no prototype in the next. There the last, smaller batch of an epoch is dropped, and right answers
+    are counted on from client to client; here a client's are its own.
     """
 
     prototype_weight: NonNegative = 1.0  # the paper's lambda; its README has 0.1 for CIFAR-10
@@ -87,10 +103,11 @@ class FedProto(Strategy):
         """The mean of each class over the participants that hold it."""
         held = [Prototypes.of(upload, classes=server.classes) for _, upload in sorted(uploads.items())]
         values, counts = torch.stack([each.values for each in held]), torch.stack([each.counts for each in held])
-        return Prototypes(*masked_mean(values, WEIGHTS[self.weighting](counts))).to_knowledge()  # of (K, C, D) and (K, C)
+        means, owners = masked_mean(values, WEIGHTS[self.weighting](counts))  # of (K, C, D) and (K, C)
+        return Prototypes(means, owners).to_knowledge()
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
-        """At a client, the nearest prototype, of all and of its own classes, and its net's classifier; none at the server."""
+        """At a client the nearest prototype, of all and of its own classes, and its net's classifier."""
         if not isinstance(node, Client):
             return {}
         net = node.net(init="own", keep=True)
@@ -100,3 +117,80 @@ class FedProto(Strategy):
         nearest = {"prototype": Classifier(lambda images: held.nearest(net.features(images)))} | main
         among_own = {"own_classes": Classifier(lambda images: own.nearest(net.features(images)))}
         return (nearest | (among_own if bool(own.known.any()) else {})) if bool(held.known.any()) else main
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Points of all classes, and of how many samples or owners each is the mean; 0 where the class is unknown.
+
+    >>> held = Prototypes(torch.tensor([[1.0, 4.0], [0.0, 0.0], [5.0, 4.0]]), torch.tensor([10, 0, 3]))
+    >>> said = held.to_knowledge()
+    >>> {name: tensor.tolist() for name, tensor in said.tensors.items()}
+    {'prototypes': [[1.0, 4.0], [5.0, 4.0]], 'class_ids': [0, 2], 'counts': [10, 3]}
+    >>> Prototypes.of(said, classes=3).nearest(torch.tensor([[1.0, 1.0]])).tolist()
+    [[-3.0, -inf, -5.0]]
+    """
+
+    values: Tensor  # (C, D) float32; rows of unknown classes may hold anything
+    counts: Tensor  # (C,) any integer type
+
+    @classmethod
+    def of(cls, knowledge: Knowledge, *, classes: int, device: torch.device | None = None) -> Self:
+        """What ``to_knowledge`` packed, a row for each of so many classes again."""
+        rows, ids = (
+            knowledge.tensors["prototypes"].to(device),
+            knowledge.tensors["class_ids"].long().to(device),
+        )  # (M, D), (M,)
+        values = rows.new_zeros(classes, rows.shape[1]).index_copy(0, ids, rows)  # (C, D)
+        counts = knowledge.tensors["counts"].to(device)
+        return cls(values, counts.new_zeros(classes).index_copy(0, ids, counts))
+
+    @property
+    def known(self) -> Tensor:
+        """Whether a class has a prototype. (C,) bool"""
+        return self.counts > 0
+
+    def to_knowledge(self, **rest: Any) -> Knowledge:
+        """The known classes only, M (4 D + 8) bytes for M of them; ``rest``: weight and metrics."""
+        ids = self.known.nonzero().squeeze(1)  # (M,)
+        tensors = {"prototypes": self.values[ids], "class_ids": ids.int(), "counts": self.counts[ids].int()}
+        return Knowledge(tensors, {"prototypes": "embedding", "class_ids": "labels", "counts": "counts"}, **rest)
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Scores (B, C) of features (B, D): the negative Euclidean distance, minus infinity for an unknown class."""
+        distances = torch.cdist(features.float(), self.values)  # (B, C)
+        return (-distances).masked_fill(~self.known, -torch.inf)
+
+
+def prototype_schema(*, classes: int, width: int) -> Mapping[str, TensorSpec]:
+    """What an upload of prototypes of this width holds: as many classes as the client chooses."""
+    held = UpTo("classes", classes)
+    return {
+        "prototypes": TensorSpec((held, width), torch.float32, "embedding"),
+        "class_ids": TensorSpec((held,), torch.int32, "labels"),
+        "counts": TensorSpec((held,), torch.int32, "counts"),
+    }
+
+
+def check_prototypes(upload: Knowledge) -> None:
+    """Raise ValueError unless each class stands once, with samples, and these are as many as the upload weighs."""
+    ids, counts = upload.tensors["class_ids"], upload.tensors["counts"]
+    if len(ids.unique()) < len(ids):
+        raise ValueError("it names a class twice")
+    if bool((counts < 1).any()):
+        raise ValueError("it names a class of which it has no sample")
+    if (samples := int(counts.sum())) != upload.weight:
+        raise ValueError(f"its classes have {samples} samples, its weight is {upload.weight:g}")
+
+
+def common_width(node: Node) -> int:
+    """D, the width of the features of all clients' nets. InputError where they differ or a net has no features."""
+    names = node.experiment.architectures
+    widths = {name: node.net(name, architecture=name).feature_width for name in names}
+    if len(set(widths.values())) > 1:
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise InputError(
+            f"nets: prototypes need features of one width, these have {listed}: make them equal in net_options"
+        )
+    return next(iter(widths.values()))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
+from fedkd.methods.contrastive import ProtoCL
+from fedkd.methods.encoders.family import GlobalEncoderStrategy
 from pydantic import Field
 
-from fedkd import Client, Embedder, Experiment, Knowledge, Listed, Needs, Node, NonNegative, Positive, Server, Share, Strategy
-from fedkd.methods.contrastive import ProtoCL
-from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
+from fedkd import Listed, NonNegative, Positive, Share
 
 
 @final
 @dataclass(frozen=True)
-class FedProtoCL(Strategy):
-    """Clients train by InfoNCE against a queue, and by telling a view's own prototype from the others; weights are averaged.
+class FedProtoCL(GlobalEncoderStrategy):
+    """Clients train by InfoNCE with a queue and by telling a view's own prototype from others; weights are averaged.
 
     Paper: Li et al., "Prototypical Contrastive Learning of Unsupervised Representations", ICLR 2021, arXiv 2005.04966,
     federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.
-    What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q D bytes,
-    its key encoder, |θ| elements, and its prototypes, made anew in each epoch.
+    What travels: encoder, projection head and buffers, down and up; |θ| elements each. At a client stay its queue, 4 Q
+    D bytes, its key encoder, |θ| elements, and its prototypes, made anew in each epoch.
     Known to be unstable: on SVHN FedX's paper has it at 49.9 % where FedSimCLR reaches 75.2 %; with FedX on top 69.3 %.
     Deviations: FedSimCLR's, and those of ``fedkd.methods.contrastive.ProtoCL``.
     """
@@ -31,34 +30,11 @@ class FedProtoCL(Strategy):
     momentum: Share = 0.99  # of the key encoder; 0.999 in the official code
     alpha: NonNegative = 10.0  # the larger, the less a small cluster counts as widely spread
     warm_up: Annotated[int, Field(ge=0)] = 1  # first rounds without prototypes
-    queue: Annotated[int, Field(ge=1)] = 256  # keys of the past; a multiple of 2 train.batch_size, no more than an epoch's
+    queue: Annotated[int, Field(ge=1)] = 256  # past keys; a multiple of 2 train.batch_size, no more than an epoch's
 
     paper: ClassVar[str] = "Li et al., ICLR 2021, arXiv 2005.04966, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
-    needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
-    @property
-    def base(self) -> ProtoCL:
+    def build_base(self) -> ProtoCL:
         """What clients descend."""
         return ProtoCL(self.temperature, self.prototypes, self.momentum, self.alpha, self.warm_up, self.queue)
-
-    def check(self, experiment: Experiment) -> None:
-        """Also what the base asks for."""
-        self.needs.check(type(self).__name__, experiment)
-        self.base.check(experiment)
-
-    def first_broadcast(self, server: Server) -> Knowledge:
-        """The shared initial weights. A client with fewer samples than prototypes is named here."""
-        return first_weights(server, self.base)
-
-    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Local epochs of ProtoCL, from the global weights."""
-        return train_by(client, broadcast, self.base)
-
-    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """The mean, weighted by sample counts."""
-        return average(server, uploads)
-
-    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
-        """The global encoder's features h, before the projection head."""
-        return global_encoder(node, broadcast, self.base)

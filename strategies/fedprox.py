@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss, proximal_term
+from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -23,9 +26,6 @@ from fedkd import (
     fit,
     load,
 )
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, proximal_term
-from fedkd.nets import Net
 
 
 @final
@@ -35,8 +35,9 @@ class FedProx(Strategy):
 
     Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, arXiv 1812.06127, Algorithm 2.
     What travels: all weights and buffers, down and up; |θ| elements each, as in FedAvg.
-    Deviations: the paper samples clients in proportion to n_k and averages them plainly; here the draw is uniform and the mean
-    weighted by n_k, as in FedAvg. The term runs over trainable parameters; BatchNorm's statistics are averaged as in FedAvg.
+    Deviations: the paper samples clients in proportion to n_k and averages them plainly; here the draw is uniform and
+    the mean weighted by n_k, as in FedAvg. The term runs over trainable parameters; BatchNorm's statistics are averaged
+    as in FedAvg.
     """
 
     mu: NonNegative = 0.01  # weight of the proximal term; the paper tries 0.001, 0.01, 0.1 and 1

@@ -8,14 +8,27 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
+from fedkd.losses import nt_xent_loss, relational_loss
+from fedkd.methods.contrastive import Base, Views, make_base
+from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
+from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Listed, Needs, Node, Positive, Server, Strategy, broadcast_net
-from fedkd.losses import nt_xent_loss, relational_loss
-from fedkd.methods.contrastive import Base, Views, make_base
-from fedkd.methods.self_supervised import average, first_weights, global_encoder, train_by
-from fedkd.nets import Net
+from fedkd import (
+    Batch,
+    Client,
+    Embedder,
+    Experiment,
+    Knowledge,
+    Listed,
+    Needs,
+    Node,
+    Positive,
+    Server,
+    Strategy,
+    broadcast_net,
+)
 
 PREDICTION = "prediction"
 Term = Literal["local_contrastive", "global_contrastive", "local_relational", "global_relational"]
@@ -26,16 +39,18 @@ Term = Literal["local_contrastive", "global_contrastive", "local_relational", "g
 class FedX(Strategy):
     """A local contrastive and a local relational term, and the same two against the frozen global net: all weigh 1.
 
-    Paper: Han et al., "FedX: Unsupervised Federated Learning with Cross Knowledge Distillation", ECCV 2022, arXiv 2207.09158.
+    Paper: Han et al., "FedX: Unsupervised Federated Learning with Cross Knowledge Distillation", ECCV 2022, arXiv
+    2207.09158.
     What travels: encoder, heads and buffers, down and up; |θ| elements each. The teacher is the global net as received.
     The defaults are what the official repository computes. It calls its relational loss JSD, but computes the reverse,
-    ½KL(m‖a) + ½KL(m‖b), with gradients into the target m: ``divergence`` and ``detach_target`` choose. Its global contrastive
-    term is one-sided (first view against the teacher's second), kept here.
+    ½KL(m‖a) + ½KL(m‖b), with gradients into the target m: ``divergence`` and ``detach_target`` choose. Its global
+    contrastive term is one-sided (first view against the teacher's second), kept here.
     ``base`` gives the local contrastive term, with what it keeps and receives beside it; the three other terms see its
-    projections z (MoCo's queries, BYOL's online net). Only the SimCLR row has public code; the others are our reading of the
-    paper's "add-on": a base's own predictor is kept apart from FedX's prediction head.
-    Deviations, each a defect of that repository: any batch may be the last; weights are those of the round's participants;
-    ``train.batch_size`` counts images (64 there, printed as 128), 3 forwards each; integer counters are not averaged.
+    projections z (MoCo's queries, BYOL's online net). Only the SimCLR row has public code; the others are our reading
+    of the paper's "add-on": a base's own predictor is kept apart from FedX's prediction head.
+    Deviations, each a defect of that repository: any batch may be the last; weights are those of the round's
+    participants; ``train.batch_size`` counts images (64 there, printed as 128), 3 forwards each; integer counters are
+    not averaged.
     """
 
     temperature: Positive = 0.1  # of NT-Xent, and of the student's relations
@@ -54,19 +69,19 @@ class FedX(Strategy):
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""
         super().check(experiment)
-        self.made_base().check(experiment)
+        self.build_base().check(experiment)
 
-    def made_base(self) -> Base[Any]:
+    def build_base(self) -> Base[Any]:
         """What gives the local contrastive term."""
         return make_base(self.base, self.base_options, temperature=self.temperature)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""
-        return first_weights(server, self.made_base(), PREDICTION)
+        return first_weights(server, self.build_base(), PREDICTION)
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Local epochs against the frozen global net. Anchors come from a second, independent stream over the same data."""
-        base, anchors = self.made_base(), client.train.stream("anchors")
+        """Local epochs against the frozen global net. Anchors come from a second stream over the same samples."""
+        base, anchors = self.build_base(), client.train.stream("anchors")
         teacher = broadcast_net(client, broadcast, heads=(*base.heads, PREDICTION)).requires_grad_(False)
         how: Any = {"temperature": self.temperature, "divergence": self.divergence, "detach_target": self.detach_target}
         relate: Any = partial(relational_loss, **how)
@@ -97,4 +112,4 @@ class FedX(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """The global encoder's features h, before the heads."""
-        return global_encoder(node, broadcast, self.made_base(), PREDICTION)
+        return global_encoder(node, broadcast, self.build_base(), PREDICTION)

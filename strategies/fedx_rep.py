@@ -1,4 +1,4 @@
-"""FedX-Rep: FedX's cross knowledge distillation by representations of public images, between encoders that may differ."""
+"""FedX-Rep: FedX's cross knowledge distillation by representations of public images, between encoders of any kind."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
+from fedkd.losses import nt_xent_loss, relational_loss
+from fedkd.methods.contrastive import Base, Views, make_base
+from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, check_unit_rows, mean_rows, pack
+from fedkd.methods.encoders.anchors import Anchors, embed_public, project
+from fedkd.methods.encoders.own_encoders import own_encoder, own_net, train_own
+from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy
-from fedkd.losses import nt_xent_loss, relational_loss
-from fedkd.methods.anchor_messages import PublicSize, Schema, anchor_schema, check_unit_rows, mean_rows, said
-from fedkd.methods.anchors import Anchors, embed_public, project
-from fedkd.methods.contrastive import Base, Views, make_base
-from fedkd.methods.own_encoders import own_encoder, own_net, train_own
-from fedkd.nets import Net
 
 
 @final
@@ -24,13 +24,14 @@ from fedkd.nets import Net
 class FedXRep(Strategy):
     """Clients keep encoders of their own, any mix of nets, and meet in what they make of public images.
 
-    Paper: none. Ours, after Han et al., "FedX", ECCV 2022, arXiv 2207.09158, which sends weights: do not report it as FedX.
+    Paper: none. Ours, after Han et al., "FedX", ECCV 2022, arXiv 2207.09158, which sends weights: do not report it as
+    FedX.
     What travels: 4 * 256 P bytes for each client and round, up and (from round 2 on) down: of P public samples unit
     projections up, the anchors down, their mean over clients as unit rows again. No sample ids, no weights.
     On own images a client descends FedX's two local terms, on views of public ones NT-Xent(p1, own anchor) and
-    Rel(p1, p2; other anchors), anchors frozen. Found on digits (mean probe of 5 cnns, 3 seeds): alone 0.79, so 0.81, 0.80 if
-    the prediction head's output is exchanged; at a weight of 0.3, not FedX's 1, 0.82. Rotating or centring rows before their
-    mean did no better (2 seeds). Public images trained on like own ones, with no exchange, gave 0.84.
+    Rel(p1, p2; other anchors), anchors frozen. Found on digits (mean probe of 5 cnns, 3 seeds): alone 0.79, so 0.81,
+    0.80 if the prediction head's output is exchanged; at a weight of 0.3, not FedX's 1, 0.82. Rotating or centring rows
+    before their mean did no better (2 seeds). Public images trained on like own ones, with no exchange, gave 0.84.
     """
 
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer
@@ -47,21 +48,21 @@ class FedXRep(Strategy):
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
-        self.made_base().check(experiment)
+        self.build_base().check(experiment)
 
-    def made_base(self) -> Base[Any]:
+    def build_base(self) -> Base[Any]:
         """What gives the local contrastive term."""
         return make_base(self.base, self.base_options, temperature=self.temperature)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """No anchors yet. Nets that do not fit together, and clients that cannot take part, are named here."""
-        self.made_base().check_clients(server)
+        self.build_base().check_clients(server)
         self.upload_schema(server, 0)
         return Knowledge()
 
     def upload_schema(self, server: Server, client: int) -> Schema:
         """A row for each public sample."""
-        return anchor_schema(server, self.public_samples, heads=self.made_base().heads)
+        return anchor_schema(server, self.public_samples, heads=self.build_base().heads)
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:
         """Rows of length 1."""
@@ -69,32 +70,44 @@ class FedXRep(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs on the client's own net, then its embeddings of the public samples."""
-        base, subset = self.made_base(), client.public_subset(self.public_samples, round=0)
-        net, weights = own_net(client, base, "prediction"), (self.global_contrastive_weight, self.global_relational_weight)
-        heard = Anchors.heard(broadcast, subset, net) if any(weights) else None
-        others, public, compared = client.train.stream("anchors"), subset.stream("public"), subset.stream("public anchors")
+        base, subset = self.build_base(), client.public_subset(self.public_samples, round=0)
+        net, weights = (
+            own_net(client, base, "prediction"),
+            (self.global_contrastive_weight, self.global_relational_weight),
+        )
+        anchors = Anchors.received(broadcast, subset, net) if any(weights) else None
+        others, public, compared = (
+            client.train.stream("anchors"),
+            subset.stream("public"),
+            subset.stream("public anchors"),
+        )
         related = partial(relational_loss, temperature=self.temperature, target_temperature=self.temperature)
 
         def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:
-            shown = next(public) if heard else None
-            images = [batch.view(1), batch.view(2), next(others).view(1), *(shown.view(number) for number in (1, 2) if shown)]
-            z1, z2, zr, *seen = project(net, images)  # (B, 256) each
+            shown = next(public) if anchors else None
+            images = [
+                batch.view(1),
+                batch.view(2),
+                next(others).view(1),
+                *(shown.view(number) for number in (1, 2) if shown),
+            ]
+            z1, z2, zr, *projected = project(net, images)  # (B, 256) each
             views = Views(torch.cat(images[:2]), torch.cat([z1, z2]), batch.ids)
             terms = {**base.loss(state, net, views), "local_relational": related(z1, z2, zr)}
-            if heard and shown:
-                p1, p2 = (net.head("prediction", z) for z in seen)
-                contrast = nt_xent_loss(p1, heard.rows(shown.ids), temperature=self.temperature)
-                relation = related(p1, p2, heard.rows(next(compared).ids))
+            if anchors and shown:
+                p1, p2 = (net.head("prediction", z) for z in projected)
+                contrast = nt_xent_loss(p1, anchors.rows(shown.ids), temperature=self.temperature)
+                relation = related(p1, p2, anchors.rows(next(compared).ids))
                 terms |= {"global_contrastive": weights[0] * contrast, "global_relational": weights[1] * relation}
             return terms
 
         losses = train_own(client, base, "prediction", objective=objective)
-        return said(embed_public(net, subset), weight=client.samples, metrics=losses)
+        return pack(embed_public(net, subset), weight=client.samples, metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean of the clients' unit rows, as unit rows again. How alike these were is reported."""
-        return said(mean_rows(server, uploads))
+        return pack(mean_rows(server, uploads))
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """A client's own encoder, its features h before all heads; the server has none."""
-        return own_encoder(node, self.made_base(), "prediction")
+        return own_encoder(node, self.build_base(), "prediction")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
 from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.mutual import fit_together, shared_net
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,24 +21,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 @final
 @dataclass(frozen=True)
 class FML(Strategy):
-    """Each client forks the global "meme" and trains it beside a local net of any architecture, each the other's teacher.
+    """Each client forks the global "meme" and trains it beside a local net of any kind, each the other's teacher.
 
     Paper: Shen et al., "Federated Mutual Learning", arXiv 2006.16765, equations 4 and 5 as usually stated.
-    What travels: weights and buffers of the meme, ``shared_net`` (default: the server's net), down and up; |θ_m| elements each.
+    What travels: weights and buffers of the meme, ``shared_net`` (default: the server's net), down and up; |θ_m|
+    elements each.
         local = alpha CE(local, y) + (1 - alpha) KL(meme || local)
         meme  = beta  CE(meme, y)  + (1 - beta)  KL(local || meme)
-    Teachers are constants, T = 1. One step trains both. The local net and its optimiser's state persist, the meme's start anew
-    at each fork. Memes count the same, however many samples their clients have. ``accuracy`` is the meme's, ``client_accuracy``
-    that of the local nets. With alpha = beta = 1 nothing is distilled: independent training beside FedAvg of the memes.
-    Deviations: in the official main script the calls of fork and merge are commented out, and its merge adds to BatchNorm's
-    statistics instead of replacing them and fails on their counters; here they are averaged, of counters the largest is taken.
+    Teachers are constants, T = 1. One step trains both. The local net and its optimiser's state persist, the meme's
+    start anew at each fork. Memes count the same, however many samples their clients have. ``accuracy`` is the meme's,
+    ``client_accuracy`` that of the local nets. With alpha = beta = 1 nothing is distilled: independent training beside
+    FedAvg of the memes.
+    Deviations: in the official main script the calls of fork and merge are commented out, and its merge adds to
+    BatchNorm's statistics instead of replacing them and fails on their counters; here they are averaged, of counters
+    the largest is taken.
     ``train.clip``, if set, bounds the gradient of both nets together.
     """
 
     alpha: Share = 0.5  # weight of the labels in the local net's loss
     beta: Share = 0.5  # weight of the labels in the meme's loss
     loss: LogitLossName = "kd"  # between the two, of fedkd.losses.distillers
-    temperature: Positive = 1.0  # of that loss, if it has one; "kd" is multiplied by its square, which the paper has not
+    temperature: Positive = 1.0  # of that loss, if it has one; "kd" is multiplied by its square, not so in the paper
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"
     sends: ClassVar[str] = "weights and buffers of a shared net, both ways"

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, fit
 from fedkd.losses import cross_entropy_loss
+from fedkd.nets import Net
+from torch import Tensor
+
+from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, fit
 
 
 @final
@@ -17,8 +20,8 @@ class Local(Strategy):
 
     Paper: none; the baseline of them all.
     What travels: nothing (0 bytes); nets may differ.
-    ``accuracy`` is the mean over clients on the global test set, as no net is global. The optimiser is new each round, as at
-    clients of FedAvg.
+    ``accuracy`` is the mean over clients on the global test set, as no net is global. The optimiser is new each round,
+    as at clients of FedAvg.
     """
 
     paper: ClassVar[str] = "none (baseline)"
@@ -29,7 +32,11 @@ class Local(Strategy):
         """One round of cross-entropy on the client's own net, kept in its memory."""
         net = client.net(init="own", keep=True)
         data = client.train.labelled()
-        losses = fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)})
+
+        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+            return {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)}
+
+        losses = fit(net, data, loss)
         return Knowledge(weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

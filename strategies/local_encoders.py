@@ -1,4 +1,4 @@
-"""Local encoders: self-supervised training without exchange. The baseline that any federation without labels must beat."""
+"""Local encoders: self-supervised training without exchange. The baseline of any federation without labels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
 from fedkd.methods.contrastive import Base, make_base
-from fedkd.methods.own_encoders import own_encoder, train_own
+from fedkd.methods.encoders.own_encoders import own_encoder, train_own
+
+from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
 
 
 @final
@@ -18,8 +19,8 @@ class LocalEncoders(Strategy):
 
     Paper: none; the baseline of federated self-supervised learning.
     What travels: nothing (0 bytes); nets may differ. No labels.
-    ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set, as no net is global. The
-    optimiser is new each round, as in the other strategies.
+    ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set, as no net is
+    global. The optimiser is new each round, as in the other strategies.
     """
 
     temperature: Positive = 0.1  # of the base, if it has one
@@ -33,15 +34,15 @@ class LocalEncoders(Strategy):
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
-        self.made_base().check(experiment)
+        self.build_base().check(experiment)
 
-    def made_base(self) -> Base[Any]:
+    def build_base(self) -> Base[Any]:
         """What clients descend."""
         return make_base(self.base, self.base_options, temperature=self.temperature)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """Nothing. Clients that cannot take part are named here."""
-        self.made_base().check_clients(server)
+        self.build_base().check_clients(server)
         return Knowledge()
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
@@ -50,7 +51,7 @@ class LocalEncoders(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """One round of the base on the client's own net, kept in its memory."""
-        return Knowledge(weight=client.samples, metrics=train_own(client, self.made_base()))
+        return Knowledge(weight=client.samples, metrics=train_own(client, self.build_base()))
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """Nothing came, nothing goes."""
@@ -58,4 +59,4 @@ class LocalEncoders(Strategy):
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """A client's own encoder, its features h before all heads; the server has none."""
-        return own_encoder(node, self.made_base())
+        return own_encoder(node, self.build_base())

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, final
 
+from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
+from fedkd.losses.rows import unit_rows
+from fedkd.methods.peers.family import LockstepStrategy
+from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.turns import UpdateName
+from fedkd.targets import mean_logits
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
-from fedkd.experiment.algorithm.train import Batch
-from fedkd.losses import cross_entropy_loss, kd_loss, supcon_loss
-from fedkd.methods.lockstep import Heard, Peer, Said, check_said, gather, said_schema, take_turn
-from fedkd.methods.peer_contrast import pair_losses
-from fedkd.methods.peer_heads import EmbeddingHead, feature_width
-from fedkd.methods.turns import exchanges
-from fedkd.targets import mean_logits
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 
 
 @final
 @dataclass(frozen=True)
-class MCL(Strategy):
-    """K peers, of any architectures, take the same batches; each has an embedding head, whose output all tell each other.
+class MCL(LockstepStrategy):
+    """K peers, of any architectures, take the same batches; each has an embedding head, whose output all receive.
 
     Paper: Yang et al., "Mutual Contrastive Learning for Visual Representation Learning", AAAI 2022, arXiv 2104.12565.
-    What travels: embeddings, 4 B E bytes up and K times that down for each batch and peer (with logits E + C); a hash of it.
-        loss_k = CE(z_k, y) + a VCL(v_k) + sum over j != k of [ b ICL(v_k, v_j) + g SoftVCL(v_k, v_j) + l SoftICL(v_k, v_j) ]
-    VCL: samples of one label attract each other (SupCon). ICL: the same between two nets' embeddings, in both directions. Soft:
-    similarities within one net's batch imitate those within another's; those of one direction between nets, the other's.
-    v_j is constant, and the gradient of each net is still exactly that of all in one process: whatever of the sum over pairs
-    depends on v_k is computed at k. So ICL and SoftICL of a pair are in the losses of both. All losses are of fedkd.losses.
-    Defaults, the official code's for CIFAR: E = 128, tau = 0.1 (0.07 for ImageNet), T = 3, a = b = 0.1, g = l = 1; ``weight``
-    multiplies all but CE and VCL.
-    ``logit_weight``: T^2 KL to the constant mean of all logits, own too; with two peers for both, with more for the last only,
-    as in that code, whose option has the weight 1. Alone a peer learns CE + a VCL. Heads are not evaluated. Nets start
-    different; nets, heads, optimisers stay. Who fails leaves until the next round.
-    Deviations: batches are shuffled, those of the code hold two images a class: here an anchor without a positive counts for
-    nothing, and batches must be large beside the number of classes. More than two of its nets share their first stage.
+    What travels: embeddings, 4 B E bytes up and K times that down for each batch and peer (with logits E + C); a hash
+    of it.
+        loss_k = CE(z_k, y) + a VCL(v_k)
+               + sum over j != k of [ b ICL(v_k, v_j) + g SoftVCL(v_k, v_j) + l SoftICL(v_k, v_j) ]
+    VCL: samples of one label attract each other (SupCon). ICL: the same between two nets' embeddings, in both
+    directions. Soft: similarities within one net's batch imitate those within another's; those of one direction between
+    nets, the other's. v_j is constant, and the gradient of each net is still exactly that of all in one process:
+    whatever of the sum over pairs depends on v_k is computed at k. So ICL and SoftICL of a pair are in the losses of
+    both.
+    Defaults, the official code's for CIFAR: E = 128, tau = 0.1 (0.07 for ImageNet), T = 3, a = b = 0.1, g = l = 1;
+    ``weight`` multiplies all but CE and VCL.
+    ``logit_weight``: T^2 KL to the constant mean of all logits, own too; with two peers for both, with more for the
+    last only, as in that code, whose option has the weight 1. Alone a peer learns CE + a VCL. Heads are not evaluated.
+    Nets start different; nets, heads, optimisers stay. Who fails leaves until the next round.
+    Deviations: batches are shuffled, those of the code hold two images a class: here an anchor without a positive
+    counts for nothing, and batches must be large beside the number of classes. More than two of its nets share their
+    first stage.
     """
 
     temperature: Positive = 0.1  # tau, of cosines
@@ -53,49 +57,94 @@ class MCL(Strategy):
     paper: ClassVar[str] = "Yang et al., AAAI 2022, arXiv 2104.12565"
     sends: ClassVar[str] = "embeddings of every mini-batch, both ways; logits, if asked for"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
-    outlives_its_round: ClassVar[bool] = False
-    compares_clients: ClassVar[bool] = True
-
-    def exchanges_per_round(self, experiment: Experiment) -> int:
-        """One a batch, and one."""
-        return exchanges(experiment)
+    update: ClassVar[UpdateName] = "simultaneous"
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Embeddings of this exchange's batch, and logits."""
         logits = {"logits": (server.classes,)} if self.logit_weight else {}
-        return said_schema(server, client, {"embedding": (self.embedding,), **logits})
+        return outputs_schema(server, client, {"embedding": (self.embedding,), **logits}, self.update)
 
-    def check_upload(self, server: Server, upload: Knowledge) -> None:
-        """The batch must be everybody's."""
-        check_said(server, upload)
-
-    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Learn from one batch, speak of the next."""
+    def peer(self, client: Client) -> Peer:
+        """A net with an embedding head."""
         net = client.net(init="own", keep=True)
-        head = client.module("head", lambda: EmbeddingHead(feature_width(net), self.embedding), init="own", keep=True)
-        hears_logits = self.logit_weight > 0 and (client.clients == 2 or client.id == client.clients - 1)
+        build = partial(EmbeddingHead, net.feature_width, self.embedding)
+        head = client.module("head", build, init="own", keep=True)
+        takes_logits = self.logit_weight > 0 and (client.clients == 2 or client.id == client.clients - 1)
 
-        def say(batch: Batch) -> Said:
+        def forward(batch: Batch) -> PeerOutputs:
             features = net.features(batch.images)  # (B, D)
             return {"embedding": head(features), "logits": net.head("classifier", features)}  # (B, E), (B, C)
 
-        def loss(said: Said, heard: Heard, batch: Batch) -> dict[str, Tensor]:
-            mine, logits, labels = said["embedding"], said["logits"], batch.labels  # (B, E), (B, C), (B,)
-            pairs = pair_losses(mine, heard.others("embedding"), labels, self.temperature, self.soft_temperature)
-            if hears_logits:
-                target = mean_logits(heard.with_mine("logits", logits)).logits()  # (B, C)
+        def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
+            mine, logits, labels = own["embedding"], own["logits"], batch.labels  # (B, E), (B, C), (B,)
+            pairs = pair_losses(mine, peers.others("embedding"), labels, self.temperature, self.soft_temperature)
+            if takes_logits:
+                target = mean_logits(peers.with_mine("logits", logits)).logits()  # (B, C)
                 pairs["logit"] = kd_loss(logits, target, temperature=self.soft_temperature)
             vcl = self.vcl_weight * supcon_loss(mine, labels, temperature=self.temperature)
-            taught = {name: self.weight * getattr(self, f"{name}_weight") * pair for name, pair in pairs.items()}
-            return {"cross_entropy": cross_entropy_loss(logits, labels), "vcl": vcl, **taught}
+            weighted = {name: self.weight * getattr(self, f"{name}_weight") * pair for name, pair in pairs.items()}
+            return {"cross_entropy": cross_entropy_loss(logits, labels), "vcl": vcl, **weighted}
 
-        trained, unsaid = nn.ModuleDict({"net": net, "head": head}), () if self.logit_weight else ("logits",)
-        return take_turn(client, broadcast, Peer(trained, say, loss, self.weight, unsaid))
+        trained, withheld = nn.ModuleDict({"net": net, "head": head}), () if self.logit_weight else ("logits",)
+        return Peer(trained, forward, loss, self.weight, withheld)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
-        """Stack what was said by peer."""
-        return gather(server, uploads)
+        """Stack embeddings and logits by peer."""
+        return gather(server, uploads, self.update)
 
-    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
-        """A peer's own net; the server has none."""
-        return {"main": Classifier(node.net(init="own", keep=True).eval())} if isinstance(node, Client) else {}
+
+def pair_losses(
+    mine: Tensor, others: Tensor, labels: Tensor, temperature: float, soft_temperature: float
+) -> dict[str, Tensor]:
+    """Sums over the other peers j of what depends on my embeddings v: ICL(v, v_j), SoftVCL(v, v_j), SoftICL(v, v_j).
+
+    Each is the part of MCL's sum over all pairs that v has a share in: with others as constants, its gradient in v is
+    that of the sum with all embeddings live. SoftVCL(v_j, v), where v teaches, has none.
+
+    Args:
+        mine: (B, E), v.
+        others: (K - 1, B, E), v_j of the same samples.
+        labels: (B,) class ids.
+        temperature: tau > 0, divides cosines.
+        soft_temperature: T > 0, divides similarities that imitate each other.
+
+    Returns:
+        "icl", "soft_vcl" and "soft_icl", () each, at least 0; 0 where there is no other.
+
+    >>> import torch
+    >>> same = torch.eye(2)[[0, 0, 1]]  # nothing left to imitate
+    >>> losses = pair_losses(same, same[None], torch.tensor([0, 0, 1]), temperature=1.0, soft_temperature=1.0)
+    >>> {name: round(loss.item(), 4) for name, loss in losses.items()}  # 2 (log(e + 1) - 1)
+    {'icl': 0.6265, 'soft_vcl': 0.0, 'soft_icl': 0.0}
+    """
+    none = mine.sum() * 0
+    soft_vcl = partial(soft_similarity_loss, mine, temperature=soft_temperature, similarity_temperature=temperature)
+    soft_icl = partial(soft_icl_loss, mine, temperature=soft_temperature, similarity_temperature=temperature)
+    return {
+        "icl": sum((icl_loss(mine, other, labels, temperature=temperature) for other in others), none),
+        "soft_vcl": sum(map(soft_vcl, others), none),
+        "soft_icl": sum(map(soft_icl, others), none),
+    }
+
+
+@final
+class EmbeddingHead(nn.Module):
+    """A point on the unit sphere for features: two linear layers with a ReLU between, then rows of length 1.
+
+    Args:
+        features: D.
+        width: E, of the embedding and of the hidden layer.
+
+    >>> import torch
+    >>> rows = EmbeddingHead(64, 128)(torch.ones(5, 64))
+    >>> rows.shape, round(rows[0].norm().item(), 4)
+    (torch.Size([5, 128]), 1.0)
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) -> (B, E), rows of length 1."""
+        return unit_rows(self.layers(features))

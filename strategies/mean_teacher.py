@@ -6,13 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from torch import Tensor, nn
-
-from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, NonNegative, Server, Share, Strategy, classifier, fit, load
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import kd_loss, labelled_cross_entropy
 from fedkd.methods.ramp import ramped
 from fedkd.nets import MovingAverage
+from torch import Tensor, nn
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Server,
+    Share,
+    Strategy,
+    classifier,
+    fit,
+    load,
+)
 
 
 @final
@@ -20,19 +34,23 @@ from fedkd.nets import MovingAverage
 class MeanTeacher(Strategy):
     """Few labels: the student learns them, and to say of one view of a sample what its teacher says of another.
 
-    Paper: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780; defaults are those of
-    the official PyTorch code on CIFAR-10. Set ``data.labelled`` below 1. With one client it is the paper.
-    What travels: weights and buffers of student and teacher, and the teacher's count of steps, down and up; 2 |θ| elements and
-    one each. Both are averaged, weighted by sample counts; of the counts the largest is taken.
-        loss = CE of the labelled samples, summed, / B + w(t) mean over B and C of (softmax(student) - softmax(teacher))^2
-        teacher <- a teacher + (1 - a) student after each step t = 1, 2 ..., over all rounds: a = min(1 - 1 / (t + 1), decay)
-    Student and teacher see independent views of ``data.views``. As in the official code the teacher is run in train mode and
-    has BatchNorm statistics of its own: of its passes over its views, not averages of the student's. No gradient reaches it.
-    The optimiser's state stays at the client, so that one client's rounds are one training. ``accuracy`` is the teacher's.
-    Deviations: there is one head of logits. The official CIFAR-10 experiment has two, one for the labels and one for the
-    consistency, tied by 0.01 times the mean squared difference of their logits; that code's main program has one by default. A
-    teacher starts as its student, not from weights of its own. Batches are drawn from all samples; the code fills a fixed
-    quarter with labelled ones. w grows once a round, there once an epoch. No noise but the views'; [train] has the rates.
+    Paper: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780; defaults are
+    those of the official PyTorch code on CIFAR-10. Set ``data.labelled`` below 1. With one client it is the paper.
+    What travels: weights and buffers of student and teacher, and the teacher's count of steps, down and up; 2 |θ|
+    elements and one each. Both are averaged, weighted by sample counts; of the counts the largest is taken.
+        loss = CE of the labelled samples, summed, / B
+               + w(t) mean over B and C of (softmax(student) - softmax(teacher))^2
+        teacher <- a teacher + (1 - a) student after each step t = 1, 2 ..., over all rounds;
+        a = min(1 - 1 / (t + 1), decay)
+    Student and teacher see independent views of ``data.views``. As in the official code the teacher is run in train
+    mode and has BatchNorm statistics of its own: of its passes over its views, not averages of the student's. No
+    gradient reaches it. The optimiser's state stays at the client, so that one client's rounds are one training.
+    ``accuracy`` is the teacher's.
+    Deviations: there is one head of logits. The official CIFAR-10 experiment has two, one for the labels and one for
+    the consistency, tied by 0.01 times the mean squared difference of their logits; that code's main program has one by
+    default. A teacher starts as its student, not from weights of its own. Batches are drawn from all samples; the code
+    fills a fixed quarter with labelled ones. w grows once a round, there once an epoch. No noise but the views';
+    [train] has the rates.
     """
 
     weight: NonNegative = 100.0  # w at full height; 100 goes with a mean over classes
@@ -59,7 +77,8 @@ class MeanTeacher(Strategy):
         def loss(nets: Any, batch: Batch) -> dict[str, Tensor]:
             target = nets["teacher"](batch.view(1))  # (B, C), a constant
             logits = nets["student"](batch.view(0))
-            consistency = kd_loss(logits, target, temperature=1.0, preset="kd_lib")  # mean squared difference of probabilities
+            # The mean squared difference of probabilities.
+            consistency = kd_loss(logits, target, temperature=1.0, preset="kd_lib")
             return {"cross_entropy": labelled_cross_entropy(logits, batch.labels), "consistency": weight * consistency}
 
         optimizer = client.optimizer("student", nets["student"])

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss, model_contrastive_loss
+from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -24,9 +27,6 @@ from fedkd import (
     fit,
     load,
 )
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, model_contrastive_loss
-from fedkd.nets import Net
 
 HEADS = ("projection", "projected_classifier")
 
@@ -34,17 +34,17 @@ HEADS = ("projection", "projected_classifier")
 @final
 @dataclass(frozen=True)
 class MOON(Strategy):
-    """Cross-entropy plus a contrast of projections: the received net's is the positive, the previous local net's the negative.
+    """Cross-entropy plus a contrast of projections: the received net's is positive, the previous one's negative.
 
     Paper: Li et al., "Model-Contrastive Federated Learning", CVPR 2021, arXiv 2103.16257, Algorithm 1.
-    What travels: encoder, both heads and buffers, down and up; |θ| elements each. The previous net, as large, stays in the
-    client's memory; at first it is the shared initial one, so in a client's first round, if that is the run's first, the term
-    is the constant mu log 2.
-    As in the paper the classifier sits on the projection. Deviations: the projection is this package's, of 256 units in both
-    layers. One previous net is kept, the official code's default.
+    What travels: encoder, both heads and buffers, down and up; |θ| elements each. The previous net, as large, stays in
+    the client's memory; at first it is the shared initial one, so in a client's first round, if that is the run's
+    first, the term is the constant mu log 2.
+    As in the paper the classifier sits on the projection. Deviations: the projection is this package's, of 256 units in
+    both layers. One previous net is kept, the official code's default.
     """
 
-    mu: NonNegative = 5.0  # weight of the contrastive term; the paper tries 0.1, 1, 5 and 10, the repository's README has 5
+    mu: NonNegative = 5.0  # weight of the contrastive term, 5 in the official README; the paper tries 0.1, 1, 5 and 10
     temperature: Positive = 0.5  # tau, divides cosine similarities
 
     paper: ClassVar[str] = "Li et al., CVPR 2021, arXiv 2103.16257"

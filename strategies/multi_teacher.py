@@ -1,4 +1,4 @@
-"""Multi-teacher distillation: a student at the server learns from frozen nets, those of finished runs or of the clients."""
+"""Multi-teacher distillation: a student at the server learns from frozen nets, of finished runs or of the clients."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
 from fedkd.losses.distillers import LossName
-from fedkd.methods import student as learner
-from fedkd.methods import teachers as taught
-from fedkd.methods.teaching import Lesson, Numbers, RunNames, TargetName, teach
+from fedkd.methods.students import student as learner
+from fedkd.methods.students import teachers as taught
+from fedkd.methods.students.teaching import Lesson, Numbers, RunNames, TargetName, teach
+
+from fedkd import (
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Positive,
+    Server,
+    Strategy,
+    TensorSpec,
+)
 
 
 @final
@@ -18,20 +31,24 @@ from fedkd.methods.teaching import Lesson, Numbers, RunNames, TargetName, teach
 class MultiTeacher(Strategy):
     """The server's net learns what several teachers say together of its samples, beside the labels where it has them.
 
-    Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, and those that the docstrings
-    of ``target`` (fedkd.targets) and ``loss`` (fedkd.losses) name.
-    What travels: each client's weights and buffers up, |θ_k| elements, and for target "unify" which classes it has samples of;
-    the student's down, |θ| elements, for clients to have it. Where a finished run's nets teach, nothing goes up.
+    Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, and those that the
+    docstrings of ``target`` (fedkd.targets) and ``loss`` (fedkd.losses) name.
+    What travels: each client's weights and buffers up, |θ_k| elements, and for target "unify" which classes it has
+    samples of; the student's down, |θ| elements, for clients to have it. Where a finished run's nets teach, nothing
+    goes up.
     The teachers are the nets that clients train on their own samples and upload each round, or those a run left in its
-    directory: its clients', or its global one. They are frozen and in eval mode, and may differ from the student and from each
-    other. The student learns on the public samples; where a finished run teaches and there are none, on the training samples of
-    all clients at one place, as in ``centralised``. A loss on logits hears one target made of all teachers; a loss on features
-    or maps hears each teacher by itself, the mean counts, and the target does not matter. Views are not augmented unless told
-    to, so what teachers say of a sample is computed once and looked up by its id. The optimiser is new each round.
+    directory: its clients', or its global one. They are frozen and in eval mode, and may differ from the student and
+    from each other. The student learns on the public samples; where a finished run teaches and there are none, on the
+    training samples of all clients at one place, as in ``centralised``. A loss on logits hears one target made of all
+    teachers; a loss on features or maps hears each teacher by itself, the mean counts, and the target does not matter.
+    Views are not augmented unless told to, so what teachers say of a sample is computed once and looked up by its id.
+    The optimiser is new each round.
     Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's code, or
-    RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's margin is the mean
-    of the teacher's own negative responses; the paraphraser of factor transfer learns along with the student; SemCKD skips a
-    batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which needs pairs, are losses only.
+    RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's margin is the
+    mean
+    of the teacher's own negative responses; the paraphraser of factor transfer learns along with the student; SemCKD
+    skips a batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which needs pairs, are
+    losses only.
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
@@ -47,7 +64,9 @@ class MultiTeacher(Strategy):
 
     paper: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
-    needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels", "validation", "views"))
+    needs: ClassVar[Needs] = Needs(
+        labels=True, public=True, uses=("server_net", "public_labels", "validation", "views")
+    )
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""
@@ -75,7 +94,9 @@ class MultiTeacher(Strategy):
         """The student's epochs."""
         lesson, student = Lesson.of(self), learner.student_net(server)
         data = lesson.samples(learner.transfer_samples(server))
-        said, clients = taught.teachers_say(server, self.teachers, uploads, data, lesson.needs, augmented=self.augmented)
+        said, clients = taught.teachers_say(
+            server, self.teachers, uploads, data, lesson.needs, augmented=self.augmented
+        )
         if self.teachers or clients:
             heard = {client: uploads[client] for client in clients}
             known = taught.beside_logits(server, self.teachers, heard, lesson.needs)

@@ -7,15 +7,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import Field
-from torch import Tensor, nn
-
-from fedkd import Batch, Classifier, Client, Experiment, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Strategy
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Gate
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    Peers,
+    Positive,
+    Predictor,
+    Server,
+    Strategy,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,14 +39,15 @@ class ONE(Strategy):
     """m branches share a trunk; a gate on the trunk's map weighs their logits into an ensemble, the teacher of each.
 
     Paper: Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018, arXiv 1806.04606.
-    What travels: weights and buffers of trunk, branches and gate, down and up; 4 bytes a number. With ``data.clients = 1``
+    What travels: weights and buffers of trunk, branches and gate, down and up; 4 bytes a number. With ``data.clients =
+    1``
     the run is the paper's, its epochs the rounds; with more it is FedAvg of such nets.
         g = softmax(relu(BatchNorm(W pool(trunk map)))), z_e = sum_i g_i z_i
         sum_i CE(z_i, y) + CE(z_e, y) + w sum_i T^2 KL(softmax(z_e / T) || softmax(z_i / T)),   z_e constant in the last
-    Defaults: 3 branches, T = 3; w rises to 1 over the first 80 of 300 epochs, here by a ``ramp`` of 0.27 of the rounds. The
-    paper trains by SGD, lr 0.1, Nesterov momentum 0.9, over 300 epochs of 128 images, x 0.1 after 150 and 225.
-    ``accuracy`` is the mean of the branches' (the paper tests the first: ``peer_accuracies``); ``gated_ensemble_accuracy`` is
-    what it calls ONE-E. The optimiser's state stays at each client.
+    Defaults: 3 branches, T = 3; w rises to 1 over the first 80 of 300 epochs, here by a ``ramp`` of 0.27 of the rounds.
+    The paper trains by SGD, lr 0.1, Nesterov momentum 0.9, over 300 epochs of 128 images, x 0.1 after 150 and 225.
+    ``accuracy`` is the mean of the branches' (the paper tests the first: ``peer_accuracies``);
+    ``gated_ensemble_accuracy`` is what it calls ONE-E. The optimiser's state stays at each client.
     Deviations: the net is cut before its last stage, as there, but of this library's nets; training images are not
     augmented; weights of linear layers start as torch has it; the 1e-7 that the official code adds to the teacher's
     probabilities is left out, as all is computed in logarithms.

@@ -7,15 +7,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
-from pydantic import Field
-from torch import Tensor, nn
-
-from fedkd import Batch, Classifier, Client, Experiment, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Strategy
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Branches, MovingAverage
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd import (
+    Batch,
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    Peers,
+    Positive,
+    Predictor,
+    Server,
+    Strategy,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -23,22 +36,24 @@ Share = Annotated[float, Field(ge=0, le=1)]
 @final
 @dataclass(frozen=True)
 class PCL(Strategy):
-    """m branches share a trunk, each sees a view of its own; a head on all features, and averages of the peers, teach them.
+    """m branches share a trunk, each sees its own view; a head on all features, and averages of the peers, teach them.
 
     Paper: Wu and Gong, "Peer Collaborative Learning for Online Knowledge Distillation", AAAI 2021, arXiv 2006.04147.
-    What travels: weights and buffers of trunk, branches and ensemble head, and of the averaged trunk and branches with their
-    count of steps, down and up; their 4 bytes a number, of counters 8. With ``data.clients = 1`` the run is the paper's, its
-    epochs the rounds; with more it is FedAvg of such nets and of their averages.
-        z_e = V [features_1; ...; features_m];  CE(z_e, y) + sum_i [ CE(z_i, y) + w T^2 KL(softmax(z_e / T) || softmax(z_i / T))
+    What travels: weights and buffers of trunk, branches and ensemble head, and of the averaged trunk and branches with
+    their count of steps, down and up; their 4 bytes a number, of counters 8. With ``data.clients = 1`` the run is the
+    paper's, its epochs the rounds; with more it is FedAvg of such nets and of their averages.
+        z_e = V [features_1; ...; features_m]
+        CE(z_e, y) + sum_i [ CE(z_i, y) + w T^2 KL(softmax(z_e / T) || softmax(z_i / T))
         + w mean_{j != i} T^2 KL(softmax(mean_j / T) || softmax(z_i / T)) ],   z_e in the KL and every mean_j constant
-    mean_j: what the averaged trunk and branch j say of view j. Decay after step t = 0, 1, ...: min(1 - 1/(t + 1), 0.999).
+    mean_j: what the averaged trunk and branch j say of view j. Decay after step t = 0, 1, ...: min(1 - 1/(t + 1),
+    0.999).
     Defaults: 3 branches, T = 3; w rises to 1 over the first 80 of 300 epochs, here by a ``ramp`` of 0.27 of the rounds.
-    BatchNorm: the trunk runs once a view, so each view is normalised by itself and the trunk's running statistics move m times
-    a step, those of a branch once. The averaged net runs in train mode too, on statistics of its own.
+    BatchNorm: the trunk runs once a view, so each view is normalised by itself and the trunk's running statistics move
+    m times a step, those of a branch once. The averaged net runs in train mode too, on statistics of its own.
     ``accuracy`` is the averaged branches' mean (the paper tests one), ``branches_accuracy`` that of the live ones,
     ``ensemble_head_accuracy`` that of z_e. The optimiser's state stays at each client.
-    Deviations: there is no official code; BatchNorm and decay are as in an unofficial one. Views are ``data.views``, crop and
-    flip by default; the net is one of this library's, cut before its last stage.
+    Deviations: there is no official code; BatchNorm and decay are as in an unofficial one. Views are ``data.views``,
+    crop and flip by default; the net is one of this library's, cut before its last stage.
     """
 
     branches: Annotated[int, Field(ge=1)] = 3  # m

@@ -7,17 +7,29 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor
-
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy, TensorSpec
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import draw_triplets, relation_vote_loss, soft_cross_entropy
 from fedkd.losses.distillers import Shown
-from fedkd.methods import student as learner
-from fedkd.methods import teachers as taught
-from fedkd.methods.teaching import RunNames, label_loss, weight_of_labels
+from fedkd.methods.students import student as learner
+from fedkd.methods.students import teachers as taught
+from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net, features_of
 from fedkd.targets import mean_probs
+from torch import Tensor
+
+from fedkd import (
+    Classifier,
+    Client,
+    Experiment,
+    Knowledge,
+    Needs,
+    Node,
+    NonNegative,
+    Positive,
+    Server,
+    Strategy,
+    TensorSpec,
+)
 
 _NEEDS = frozenset({"logits", "features"})
 
@@ -25,18 +37,18 @@ _NEEDS = frozenset({"logits", "features"})
 @final
 @dataclass(frozen=True)
 class You2017(Strategy):
-    """The server's net learns the teachers' mean probabilities, and by their majority which of two samples is nearer a third.
+    """The server's net learns the teachers' mean probabilities, and by majority which of two samples is nearer a third.
 
     Paper: You et al., "Learning from Multiple Teacher Networks", KDD 2017.
-    What travels: as in ``multi_teacher``: each client's weights and buffers up, |θ_k| elements, or nothing where finished runs'
-    nets teach; the student's down, |θ| elements.
-    Teachers and samples are those of ``multi_teacher``. Loss: cross-entropy where there are labels, plus ``weight`` times the
-    cross-entropy with the mean probabilities at ``temperature`` (times its square), plus ``relation_weight`` times the hinge
-    over triplets, one a sample, drawn anew each step.
-    Deviations: the paper compares samples by distances between intermediate representations, layer by layer, and learns which
-    of the teacher's layers goes with the student's; here there is one distance, of the features that the classifier sees, made
-    unit vectors. The full text was not at hand: margin and weights are ours. Teachers whose number is even may tie: such a
-    triplet teaches nothing. The optimiser is new each round.
+    What travels: as in ``multi_teacher``: each client's weights and buffers up, |θ_k| elements, or nothing where
+    finished runs' nets teach; the student's down, |θ| elements.
+    Teachers and samples are those of ``multi_teacher``. Loss: cross-entropy where there are labels, plus ``weight``
+    times the cross-entropy with the mean probabilities at ``temperature`` (times its square), plus ``relation_weight``
+    times the hinge over triplets, one a sample, drawn anew each step.
+    Deviations: the paper compares samples by distances between intermediate representations, layer by layer, and learns
+    which of the teacher's layers goes with the student's; here there is one distance, of the features that the
+    classifier sees, made unit vectors. The full text was not at hand: margin and weights are ours. Teachers whose
+    number is even may tie: such a triplet teaches nothing. The optimiser is new each round.
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients

@@ -1,1 +1,1 @@
-"""Pieces of algorithms: what several strategies use, or what does not fit in one strategy's hundred lines."""
+"""What two or more algorithms share, and no engine needs. What one algorithm alone uses is in its own file in strategies/."""

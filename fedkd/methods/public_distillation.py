@@ -7,19 +7,16 @@ sample id, so no shuffling can take a row to another sample.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.aggregate import mean, renormalise, stack
+from fedkd.aggregate import renormalise, stack
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
-from fedkd.knowledge.knowledge import Knowledge, TensorSpec
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.table import Table
-from fedkd.losses import cross_entropy_loss, logit_mae, soft_cross_entropy
+from fedkd.losses import cross_entropy_loss
 
 #: A loss between a student's logits (B, C) and what its teachers said of the same samples (B, C).
 DistillationLoss = Callable[[Tensor, Tensor], Tensor]
@@ -84,43 +81,3 @@ def stacked_probabilities(uploads: Mapping[int, Knowledge], name: str = "probabi
     say nothing: here the rows sum to one, and the silent ones are uniform. So no upload that passed makes a reduction fail.
     """
     return renormalise(stack(uploads, name).clamp_min(0))
-
-
-@final
-@dataclass(frozen=True)
-class Saying:
-    """One way to speak of public samples: what a client says, what the server makes of it, how others learn from that."""
-
-    space: str  # of what clients say; also the tensor's name
-    consensus_space: str
-    of_logits: Callable[[Tensor], Tensor]  # (P, C) -> what travels, a row a sample
-    consensus: Callable[[Mapping[int, Knowledge], int], Tensor]  # uploads, C -> (P, C), every client counting the same
-    loss: DistillationLoss
-
-    def spec(self, samples: int, classes: int) -> TensorSpec:
-        """What an upload about so many samples holds."""
-        example = self.of_logits(torch.zeros(samples, classes))
-        return TensorSpec(tuple(example.shape), example.dtype, self.space)
-
-
-def _most_likely(logits: Tensor) -> Tensor:
-    """The class ids (P,), in one byte each up to 256 classes."""
-    return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else torch.int32)
-
-
-def _vote_shares(uploads: Mapping[int, Knowledge], classes: int) -> Tensor:
-    """The share of the clients that named each class. (P, C) float32"""
-    return mean(F.one_hot(stack(uploads, "labels").long(), classes).float())  # of (K, P, C)
-
-
-SAYINGS = {
-    "logits": Saying("logits", "logits", lambda logits: logits, lambda uploads, _: mean(stack(uploads, "logits")), logit_mae),
-    "probabilities": Saying(
-        "probabilities",
-        "probabilities",
-        lambda logits: logits.softmax(1),
-        lambda uploads, _: mean(stacked_probabilities(uploads)),
-        soft_cross_entropy,
-    ),
-    "labels": Saying("labels", "probabilities", _most_likely, _vote_shares, soft_cross_entropy),
-}

@@ -56,6 +56,11 @@ class Net(nn.Module):
             self.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._frozen = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
 
+    @property
+    def feature_width(self) -> int:
+        """D, the width of its features; an InputError for a user's module that gives logits only."""
+        return self._featured(self.encoder).out_features
+
     def features(self, images: Tensor) -> Tensor:
         """Features (B, D) of images (B, C, H, W); an InputError for a user's module that gives logits only."""
         self._featured(self.encoder)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import doctest
 
+import fedkd.methods.prototypes
 import torch
 
 import fedkd.methods.class_means
-import fedkd.methods.prototypes
 from fedkd.methods.class_means import ClassMeans
 
 

@@ -22,8 +22,8 @@ from fedkd.experiment.algorithm.train import Work
 from fedkd.experiment.registry import load, strategies
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid
 from fedkd.knowledge.memory import Memory
-from fedkd.methods.lockstep import gather
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import gather
+from fedkd.methods.peers.turns import plan
 from fedkd.nets import Encoder
 
 #: Every strategy whose clients need the same samples, shipped or added.

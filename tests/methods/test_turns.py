@@ -12,7 +12,7 @@ from test_lockstep import memories, node_of, peers, tracked
 from torch import nn
 
 from fedkd import Experiment, simulate
-from fedkd.methods.turns import UPDATES, Plan, UpdateName, exchanges, plan
+from fedkd.methods.peers.turns import UPDATES, Plan, UpdateName, exchanges, plan
 
 MODES: list[UpdateName] = ["simultaneous", "sequential", "alternating"]
 

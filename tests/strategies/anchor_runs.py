@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import fedkd.methods.own_encoders as own_encoders
+import fedkd.methods.encoders.own_encoders as own_encoders
 from fedkd import Batch, Client, Knowledge
 
 D = 256  # the width of a projection

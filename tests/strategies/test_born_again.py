@@ -9,6 +9,7 @@ from typing import Any
 import fedkd.strategies.born_again as born_again_module
 import pytest
 import torch
+from fedkd.methods.generations import BORN_AGAIN, confidence_shares, shuffle_others
 from fedkd.strategies.born_again import TEACHER, BornAgain
 from public_runs import server_of, tiny
 from test_resume import rows, run_in_pieces
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from fedkd import Client, Experiment, Knowledge, Server, simulate
 from fedkd.knowledge.memory import Memory
 from fedkd.methods import checkpoints
-from fedkd.methods.generations import BORN_AGAIN, confidence_shares, shuffle_others
 from fedkd.nets import Net
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import fedkd.strategies.d_distillation as d_distillation_module
 import pytest
 import torch
+from fedkd.methods.gossip import hear, mix, peers, route
 from fedkd.strategies.d_distillation import DDistillation
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
@@ -17,7 +18,6 @@ from fedkd.base.errors import InputError
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.codecs import as_decoded, chain
 from fedkd.knowledge.memory import Memory
-from fedkd.methods.gossip import hear, mix, peers, route
 
 RING = peers("ring", 4, 4, 0)  # Metropolis weights of 1/3 each
 

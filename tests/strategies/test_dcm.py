@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from fedkd.methods.peer_heads import auxiliary_classifiers, crossed_distillation, intermediate, summed_cross_entropy
 from fedkd.strategies.dcm import DCM
 from public_runs import client_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, jointly, peer_of, peers
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, InputError, simulate
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.lockstep import Heard
-from fedkd.methods.peer_heads import auxiliary_classifiers, crossed_distillation, intermediate, summed_cross_entropy
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import Heard
+from fedkd.methods.peers.turns import plan
 
 RESNET = {"resnet18": {"width": 4}}
 

@@ -12,8 +12,8 @@ from test_lockstep import node_of, peers
 from torch import Tensor
 
 from fedkd import Batch, Experiment, InputError, Knowledge, simulate
-from fedkd.methods.lockstep import Heard, Peer
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd.methods.peers.turns import plan
 
 #: What three peers say of two samples of two classes: probabilities of the first class.
 SAID = torch.tensor([[0.5, 0.2], [0.8, 0.5], [0.9, 0.1]], dtype=torch.float64)

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 from anchor_runs import D, anchors, first_step, kl, relations, unit
+from fedkd.methods.anchor_relations import RELATIONS, Lesson
 from fedkd.strategies.encoder_distillation import EncoderDistillation
 from public_runs import client_of, server_of, tiny
 from torch import Tensor, nn
 
 from fedkd import InputError, Knowledge, predict, simulate
-from fedkd.methods.anchor_relations import RELATIONS, Lesson
-from fedkd.methods.anchors import Anchors
-from fedkd.methods.own_encoders import own_net
+from fedkd.methods.encoders.anchors import Anchors
+from fedkd.methods.encoders.own_encoders import own_net
 from fedkd.nets import HEADS
 
 SMALL = {"train": {"batch_size": 8}}
@@ -45,7 +45,7 @@ def test_the_relation_is_that_of_its_paper(relation: str, monkeypatch: pytest.Mo
     client, heard = client_of(tiny(strategy, **SMALL)), unit(1, 30)
     parts, _ = first_step(client, anchors(heard), strategy, monkeypatch)
     subset, heads = client.public_subset(round=0), RELATIONS[relation].heads
-    net = own_net(client, strategy.made_base(), *heads).eval()
+    net = own_net(client, strategy.build_base(), *heads).eval()
 
     def says(images: Tensor) -> Tensor:
         rows = net.head("projection", net.features(images))
@@ -67,7 +67,7 @@ def test_the_students_own_anchors_are_those_that_it_said_last() -> None:
     """With two queues: after a batch the loss sees the student's new rows of it, and the old ones of the rest."""
     strategy = EncoderDistillation(relation="compress_2q")
     client = client_of(tiny(strategy, **SMALL))
-    net, subset = own_net(client, strategy.made_base()), client.public_subset(round=0)
+    net, subset = own_net(client, strategy.build_base()), client.public_subset(round=0)
     ids = subset.samples.indices
     lesson = Lesson(RELATIONS["compress_2q"], net, subset, Anchors(ids, unit(0, 30)))
     fresh = unit(5, 10).requires_grad_()
@@ -85,7 +85,7 @@ def predict_rows(net: nn.Module, subset: object) -> Tensor:
 def test_the_gradient_reaches_the_student_alone() -> None:
     strategy = EncoderDistillation(relation="isd")
     client = client_of(tiny(strategy, **SMALL))
-    net, subset, taught = own_net(client, strategy.made_base(), "prediction"), client.public_subset(round=0), unit(0, 30)
+    net, subset, taught = own_net(client, strategy.build_base(), "prediction"), client.public_subset(round=0), unit(0, 30)
     lesson = Lesson(RELATIONS["isd"], net, subset, Anchors(subset.samples.indices, taught.requires_grad_()))
     batch = lesson.next()
     lesson.loss(net, net.head("projection", net.features(batch.images)), batch.ids).backward()
@@ -96,7 +96,7 @@ def test_the_gradient_reaches_the_student_alone() -> None:
 def test_a_batch_is_at_most_half_of_the_public_samples() -> None:
     strategy = EncoderDistillation()
     client = client_of(tiny(strategy, train={"batch_size": 64}))
-    net, subset = own_net(client, strategy.made_base()), client.public_subset(round=0)
+    net, subset = own_net(client, strategy.build_base()), client.public_subset(round=0)
     assert len(Lesson(RELATIONS["seed"], net, subset, Anchors(subset.samples.indices, unit(0, 30))).next()) == 15
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import fedkd.strategies.feddf as feddf_module
 import pytest
 import torch
+from fedkd.methods.early_stopping import Patience, accuracy, distil_to_best
 from fedkd.strategies.feddf import FedDF, kept
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
@@ -17,7 +18,6 @@ from fedkd import Experiment, Knowledge, Server, load, simulate
 from fedkd.losses import kd_loss
 from fedkd.methods import early_stopping
 from fedkd.methods.architecture_groups import group_net
-from fedkd.methods.early_stopping import Patience, accuracy, distil_to_best
 from fedkd.methods.public_distillation import predict_public
 
 MIXED = {"cnn": 0.5, "mlp": 0.5}

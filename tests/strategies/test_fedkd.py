@@ -8,6 +8,7 @@ from typing import Any
 import fedkd.strategies.fedkd as fedkd_module
 import pytest
 import torch
+from fedkd.methods.compressed_updates import all_weights, catch_up, parts_schema, update_from
 from fedkd.strategies.fedkd import FedKD
 from public_runs import client_of, few_samples, server_of, tiny
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from fedkd.grids import InProcessGrid
 from fedkd.knowledge.codecs.lowrank import compress
 from fedkd.knowledge.memory import Memory
 from fedkd.methods import compressed_updates
-from fedkd.methods.compressed_updates import all_weights, catch_up, parts_schema, update_from
 from fedkd.methods.mutual import shared_net
 
 

@@ -11,7 +11,7 @@ import torch
 from fedkd.strategies.fedx import FedX
 from torch import Tensor
 
-import fedkd.methods.self_supervised as training_module
+import fedkd.methods.encoders.global_encoder as training_module
 from fedkd import Experiment, Knowledge, load, simulate
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.experiment import Functions

@@ -13,7 +13,7 @@ from public_runs import client_of, server_of, tiny
 from torch import nn
 
 from fedkd import Client, Experiment, InputError, Knowledge, Node, Server, Strategy, predict, simulate
-from fedkd.methods.own_encoders import own_net
+from fedkd.methods.encoders.own_encoders import own_net
 from fedkd.nets import HEADS
 
 MIXED = {"nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": {"mlp": {"hidden": [8]}, "cnn": {"channels": [4], "hidden": 12}}}
@@ -29,7 +29,7 @@ def test_the_terms_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch) 
     strategy = FedXRep(temperature=0.5, global_contrastive_weight=2.0, global_relational_weight=3.0)
     client, heard = client_of(tiny(strategy, train={"batch_size": 8})), unit(1, 30)
     parts, batch = first_step(client, anchors(heard), strategy, monkeypatch)
-    net = own_net(client, strategy.made_base(), "prediction").eval()
+    net = own_net(client, strategy.build_base(), "prediction").eval()
     subset = client.public_subset(round=0)
     shown, compared = next(subset.stream("public")), next(subset.stream("public anchors"))
     views = batch.view(1), batch.view(2), next(client.train.stream("anchors")).view(1), shown.view(1), shown.view(2)
@@ -75,7 +75,7 @@ def test_a_client_says_the_unit_projections_of_its_trained_net_in_the_order_all_
     strategy = FedXRep(public_samples=20)
     client = client_of(tiny(strategy))
     upload = strategy.client_update(client, Knowledge())
-    net, subset = own_net(client, strategy.made_base(), "prediction").eval(), client.public_subset(20, round=0)
+    net, subset = own_net(client, strategy.build_base(), "prediction").eval(), client.public_subset(20, round=0)
     rows = predict(lambda images: net.head("projection", net.features(images)), subset.samples, client.work())
     torch.testing.assert_close(upload.tensors["anchors"], rows / rows.norm(dim=1, keepdim=True))
     assert upload.weight == len(client.train)
@@ -146,11 +146,11 @@ def test_a_clients_encoder_and_its_bases_memory_survive_the_rounds() -> None:
     experiment = tiny(strategy, train={"batch_size": 8})
     client = client_of(experiment)
     strategy.client_update(client, Knowledge())
-    before = {name: t.clone() for name, t in own_net(client, strategy.made_base(), "prediction").state_dict().items()}
+    before = {name: t.clone() for name, t in own_net(client, strategy.build_base(), "prediction").state_dict().items()}
     client.flush()
     later = Client(0, experiment, client._functions, client.federation, client.memory, client.device)
     later.round = 2
-    net = own_net(later, strategy.made_base(), "prediction")
+    net = own_net(later, strategy.build_base(), "prediction")
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     strategy.client_update(later, anchors(unit(3, 30)))
     assert any(not torch.equal(t, before[name]) for name, t in net.state_dict().items())
@@ -170,7 +170,7 @@ def test_the_order_in_which_a_client_holds_the_public_samples_changes_nothing() 
 
 
 def test_clients_start_from_encoders_of_their_own() -> None:
-    first, second = (own_net(client_of(tiny(FedXRep()), id), FedXRep().made_base()) for id in (0, 1))
+    first, second = (own_net(client_of(tiny(FedXRep()), id), FedXRep().build_base()) for id in (0, 1))
     assert not torch.equal(*(next(net.parameters()) for net in (first, second)))
 
 

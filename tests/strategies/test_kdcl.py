@@ -7,14 +7,14 @@ from typing import Any
 import fedkd.strategies.kdcl as kdcl_module
 import pytest
 import torch
+from fedkd.methods.held_out import VALIDATION, held_out, shares
 from fedkd.strategies.kdcl import KDCL
 from test_lockstep import node_of, peers
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, predict, simulate
-from fedkd.methods.held_out import VALIDATION, held_out, shares
-from fedkd.methods.lockstep import Heard, Peer
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd.methods.peers.turns import plan
 
 T = 2.0
 #: What two peers say of two samples of three classes; labels 0 and 1.

@@ -9,7 +9,7 @@ from public_runs import client_of, server_of, tiny
 
 from fedkd import InputError, Knowledge, simulate
 from fedkd.losses import nt_xent_loss
-from fedkd.methods.own_encoders import own_net
+from fedkd.methods.encoders.own_encoders import own_net
 
 NETS = {"cnn": 0.5, "mlp": 0.5}
 
@@ -27,7 +27,7 @@ def test_a_step_descends_the_bases_loss_and_the_net_is_kept() -> None:
     experiment = tiny(strategy, train={"batch_size": 64})
     client, twin = client_of(experiment), client_of(experiment)
     upload = strategy.client_update(client, Knowledge())
-    net = own_net(twin, strategy.made_base()).train()
+    net = own_net(twin, strategy.build_base()).train()
     (batch,) = twin.train.batches(epochs=1, batch_size=64, rng=twin.rng("batches"))
     views = [net.head("projection", net.features(batch.view(number))) for number in (1, 2)]
     assert upload.metrics["loss"] == pytest.approx(nt_xent_loss(*views, temperature=0.5).item(), rel=1e-5)
@@ -35,7 +35,7 @@ def test_a_step_descends_the_bases_loss_and_the_net_is_kept() -> None:
     assert upload.weight == len(client.train)
     client.flush()
     kept = client.memory.under("net/main/")
-    assert all(torch.equal(kept[name], tensor) for name, tensor in own_net(client, strategy.made_base()).state_dict().items())
+    assert all(torch.equal(kept[name], tensor) for name, tensor in own_net(client, strategy.build_base()).state_dict().items())
 
 
 @pytest.mark.parametrize("base", ["simclr", "moco", "byol"])

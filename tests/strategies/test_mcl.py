@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fedkd.methods.peer_contrast import pair_losses
+from fedkd.methods.peer_heads import EmbeddingHead
 from fedkd.strategies.mcl import MCL
 from public_runs import client_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, jointly, peer_of, peers
@@ -17,10 +19,8 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, simulate
 from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
-from fedkd.methods.lockstep import Heard
-from fedkd.methods.peer_contrast import pair_losses
-from fedkd.methods.peer_heads import EmbeddingHead
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import Heard
+from fedkd.methods.peers.turns import plan
 from fedkd.targets import mean_logits
 
 WIDTHS = {"mlp": 16, "cnn": 24}

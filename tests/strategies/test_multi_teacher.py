@@ -18,8 +18,8 @@ from fedkd import Experiment, InputError, Knowledge, Server, simulate
 from fedkd.base.randomness import seeded
 from fedkd.knowledge.memory import Memory
 from fedkd.losses.distillers import DISTILLERS, Shown
-from fedkd.methods.teachers import CLASSES, live, record, remembered, teachers_say
-from fedkd.methods.teaching import Lesson, teach
+from fedkd.methods.students.teachers import CLASSES, live, record, remembered, teachers_say
+from fedkd.methods.students.teaching import Lesson, teach
 from fedkd.nets import Net, build_net
 from fedkd.targets import RULES
 

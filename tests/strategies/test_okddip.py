@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fedkd.methods.peer_attention import Attention, attention_losses
 from fedkd.strategies.okddip import OKDDip
 from public_runs import client_of, server_of
 from torch import Tensor, nn
@@ -15,9 +16,8 @@ from torch import Tensor, nn
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, Strategy, fit, simulate
 from fedkd.experiment.algorithm.train import descend, make_optimizer
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.lockstep import Heard, Peer
-from fedkd.methods.peer_attention import Attention, attention_losses
-from fedkd.methods.turns import plan
+from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd.methods.peers.turns import plan
 from fedkd.results.history import TIMES
 from fedkd.targets import mean_logits
 

@@ -1,1 +1,1 @@
-"""Students of finished runs and of clients' nets."""
+"""What students at the server share: their nets, their teachers, and what they learn from them."""

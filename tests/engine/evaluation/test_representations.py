@@ -25,7 +25,7 @@ from fedkd.engine.row import means, probed
 from fedkd.experiment.algorithm.train import Draw
 from fedkd.experiment.experiment import Functions
 from fedkd.knowledge.memory import Memory
-from fedkd.methods.self_supervised import average
+from fedkd.methods.encoders.global_encoder import average
 from fedkd.nets import load
 from fedkd.results.representations import read_representations, representation_files
 

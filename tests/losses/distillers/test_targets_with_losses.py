@@ -9,7 +9,7 @@ from torch import Tensor
 from fedkd import Experiment
 from fedkd.base.errors import InputError
 from fedkd.losses.distillers import DISTILLERS, Pairing, Shown, recipe_named
-from fedkd.methods.teaching import Lesson
+from fedkd.methods.students.teaching import Lesson
 from fedkd.nets import Outputs
 from fedkd.targets import RULES, Evidence
 

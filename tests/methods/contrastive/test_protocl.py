@@ -21,7 +21,7 @@ from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.contrastive import BASES, ProtoCL, Views, make_base
 from fedkd.methods.contrastive.protocl import Clusters, ProtoCLState, cluster
-from fedkd.methods.self_supervised import train_by
+from fedkd.methods.encoders.global_encoder import train_by
 from fedkd.nets import Net
 
 SMALL = ProtoCL(prototypes=(2, 4), queue=16, warm_up=0)

@@ -29,7 +29,7 @@ class Turn:
 
 
 def simultaneous(batches: int, peers: int, rng: torch.Generator) -> list[Turn]:
-    """All learn from each batch at once, from what the others said before anybody learned: no order of peers matters.
+    """All learn from each batch at once, from outputs computed before anybody learned: no order of peers matters.
 
     >>> [sorted(turn.learners) for turn in simultaneous(2, 3, torch.Generator())]
     [[0, 1, 2], [0, 1, 2]]
@@ -38,7 +38,7 @@ def simultaneous(batches: int, peers: int, rng: torch.Generator) -> list[Turn]:
 
 
 def sequential(batches: int, peers: int, rng: torch.Generator) -> list[Turn]:
-    """On each batch one peer learns after the other, in an order drawn for each, and says again what it now thinks of it.
+    """On each batch one peer learns after the other, in an order drawn for each, and then uploads its outputs again.
 
     >>> [turn.batch for turn in sequential(2, 3, torch.Generator())]
     [0, 0, 0, 1, 1, 1]
@@ -78,7 +78,7 @@ class Plan:
         return self.data.batch(self.draws[number])
 
     def digest(self, number: int) -> str:
-        """A hash of the ids and labels of a batch: who has the same one speaks of the same samples."""
+        """A hash of the ids and labels of a batch: equal where two peers mean the same samples."""
         if number not in self._digests:
             ids = self.data.samples.indices[self.draws[number].positions]
             content = torch.stack([ids, self.data.samples.labels[ids]]).numpy()
@@ -86,17 +86,17 @@ class Plan:
         return self._digests[number]
 
     def is_new(self, exchange: int) -> bool:
-        """Whether this exchange is the first to speak of its batch."""
+        """Whether this exchange is the first about its batch."""
         return exchange == 0 or self.turns[exchange].batch != self.turns[exchange - 1].batch
 
-    def speaks(self, peer: int, exchange: int) -> bool:
-        """Whether this peer says something: of a new batch, or again of one that it has just learned from."""
+    def uploads(self, peer: int, exchange: int) -> bool:
+        """Whether this peer uploads outputs: for a new batch, or again for one that it has just learned from."""
         if exchange == len(self.turns):
             return False
         return self.is_new(exchange) or peer in self.turns[exchange - 1].learners
 
     def will_learn(self, peer: int, exchange: int) -> bool:
-        """Whether this peer still learns from the batch that this exchange speaks of."""
+        """Whether this peer still learns from the batch that this exchange is about."""
         batch = self.turns[exchange].batch
         coming = takewhile(lambda turn: turn.batch == batch, islice(self.turns, exchange, None))
         return any(peer in turn.learners for turn in coming)

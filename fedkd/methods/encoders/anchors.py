@@ -1,6 +1,6 @@
-"""Anchors: embeddings of public samples that all nodes know, as unit rows (P, D). Encoders meet in them without weights.
+"""Anchors: embeddings of public samples that all nodes know, as unit rows (P, D), by which encoders are compared.
 
-Rows speak of the samples of one split, in its order, of their un-augmented images. They are looked up by sample id, so no
+The rows are of the samples of one split, in its order, of their un-augmented images. They are looked up by sample id, so no
 shuffling can take a row to another sample; and no ids travel, as all nodes put the public samples in the same order.
 """
 
@@ -36,12 +36,12 @@ class Anchors:
         self._table = Table(ids, values)
 
     @classmethod
-    def heard(cls, broadcast: Knowledge, subset: Split, net: Net, *heads: str) -> Self | None:
-        """What the server said of these samples; None where it has said nothing yet.
+    def received(cls, broadcast: Knowledge, subset: Split, net: Net, *heads: str) -> Self | None:
+        """The server's anchors of these samples; None where it has sent none yet.
 
         Args:
             broadcast: from the server.
-            subset: the samples that it speaks of, in the order that all nodes share.
+            subset: the samples that they are of, in the order that all nodes share.
             net: the node's own, whose embeddings are to be compared with them.
             heads: what these pass after the projection head, one after the other.
 

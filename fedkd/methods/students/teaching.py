@@ -17,7 +17,7 @@ from fedkd.engine.strategy import Listed, NonNegative
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
 from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
-from fedkd.methods.teachers import Said, ask
+from fedkd.methods.students.teachers import Said, ask
 from fedkd.nets import Net, Outputs, load
 from fedkd.targets import Evidence, Rule, rule_named
 

@@ -20,7 +20,7 @@ from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.public_distillation import train_on_labels
-from fedkd.methods.teachers import CLASSES, Runs
+from fedkd.methods.students.teachers import CLASSES, Runs
 from fedkd.nets import Net, check_net, load
 
 

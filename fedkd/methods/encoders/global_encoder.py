@@ -15,8 +15,8 @@ from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.methods.client_similarity import compare_uploaded
 from fedkd.methods.contrastive import Base, Views
+from fedkd.methods.encoders.similarity import compare_uploaded
 from fedkd.nets import Net
 
 #: The parts of the loss of a batch, of the net that is trained and what the base opened beside it.

@@ -13,7 +13,7 @@ from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import fit
 from fedkd.methods.contrastive import Base, SimCLR
-from fedkd.methods.self_supervised import Objective, own_objective
+from fedkd.methods.encoders.global_encoder import Objective, own_objective
 from fedkd.nets import Net
 
 #: A field that takes a number of epochs; 0 = train.epochs.

@@ -1,4 +1,4 @@
-"""Messages of anchors: unit rows (P, D) of P public samples, the same ones in all rounds, in an order that all nodes share."""
+"""Anchors on the wire: unit rows (P, D) of P public samples, the same ones in all rounds, in an order that all nodes share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.server import Server
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses.rows import unit_rows
-from fedkd.methods.anchors import ANCHORS, width_of
-from fedkd.methods.client_similarity import compares_encoders, report_client_cka
+from fedkd.methods.encoders.anchors import ANCHORS, width_of
+from fedkd.methods.encoders.similarity import compares_encoders, report_client_cka
 
-#: A field that takes the number P of public samples that are spoken of, the same ones in all rounds; 0 = all.
+#: A field that takes the number P of public samples whose embeddings travel, the same ones in all rounds; 0 = all.
 PublicSize = Annotated[int, Field(ge=0)]
 #: What an upload must hold, by name.
 Schema = Mapping[str, TensorSpec]
@@ -25,7 +25,7 @@ Schema = Mapping[str, TensorSpec]
 LENGTH_TOLERANCE = 1e-2
 
 
-def said(rows: Tensor, **rest: Any) -> Knowledge:
+def pack(rows: Tensor, **rest: Any) -> Knowledge:
     """Rows (P, D) as a message: 4 P D bytes. ``rest``: weight and metrics."""
     return Knowledge.of("embedding", {ANCHORS: rows}, **rest)
 
@@ -46,14 +46,14 @@ def anchor_schema(server: Server, size: int, *more: str, heads: tuple[str, ...])
     nets = {name: server.net(f"width of {name}", architecture=name, heads=heads) for name in names}
     widths = {name: width_of(net) for name, net in nets.items()}
     if len(set(widths.values())) > 1:
-        found = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise InputError(f"nets: anchors need projections of one width, these have {found}: give all the same projection head")
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise InputError(f"nets: anchors need projections of one width, these have {listed}: give all the same projection head")
     (width,) = set(widths.values())
     return {ANCHORS: TensorSpec((len(server.public_subset(size, round=0)), width), torch.float32, "embedding")}
 
 
 def check_unit_rows(upload: Knowledge) -> None:
-    """Raise ValueError unless every row has length 1: a long one would outvote the other clients', a zero says nothing."""
+    """Raise ValueError unless every row has length 1: a long one would outvote the other clients', a zero means nothing."""
     lengths = torch.linalg.vector_norm(upload.tensors[ANCHORS].double(), dim=1)  # (P,)
     off = (lengths - 1).abs()
     if len(off) and float(off.max()) > LENGTH_TOLERANCE:

@@ -1,0 +1,23 @@
+"""Received nets as frozen teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from fedkd.experiment.algorithm.node import Node
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.nets import Net, load
+
+
+def frozen_net(node: Node, name: str, weights: Mapping[str, Tensor], architecture: str | None = None) -> Net:
+    """A passing net with these weights and buffers, in eval mode, not to be trained; by default of the node's architecture."""
+    net = node.net(name, architecture=architecture)
+    load(net, weights)
+    return net.eval().requires_grad_(False)
+
+
+def tensors_under(broadcast: Knowledge, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in broadcast.tensors.items() if name.startswith(prefix)}
