@@ -74,7 +74,7 @@ class Cell:
     def experiment(self) -> Experiment:
         """What is run."""
         from fedkd import Experiment
-        from fedkd.methods.students.teaching import Lesson
+        from fedkd.methods.students.teaching import TeachingTask
 
         net, options = TEACHERS[self.name] if self.kind == "teacher" else STUDENT
         taught = [self.teacher] if self.teacher else list(TEACHERS)
@@ -83,7 +83,7 @@ class Cell:
             "teachers": [str(place(name, self.seed)) for name in taught],
             "temperature": TEMPERATURE,
         }
-        hears_logits = self.kind == "loss" and Lesson(loss=self.name).on_logits
+        hears_logits = self.kind == "loss" and TeachingTask(loss=self.name).on_logits
         target = {"target": "mean_logits"} if hears_logits else {}  # of one teacher: its own logits
         strategy: dict[str, dict[str, Any]] = {
             "teacher": {"name": "local"},

@@ -55,8 +55,7 @@ class BornAgain(Strategy):
     Fresh weights do not travel: all draw the same, others for each generation. So who missed rounds has the right nets.
     The server keeps all generations: ``generations``, from the second on, are each one's last net and the current (BANE
     is their ensemble). ``accuracy`` is the current generation's; a row in which one ends shows its last. The teacher is
-    in
-    eval mode. Learning rates of [train] run their schedule once a generation; the optimiser is new each round.
+    in eval mode. Learning rates of [train] run their schedule once a generation; the optimiser is new each round.
     Deviations: the paper's CWTM and DKPP are ablations without labels beside them, as here by default.
     """
 

@@ -29,8 +29,7 @@ class CLILR(Strategy):
         q_h = softmax(mean_{j != h} z_j / T)
         sum_h [ beta CE(z_h, y) - (1 - beta) mean_b sum_c q_h log softmax(z_h / T) ]
     Backpropagation rescaling: where the heads meet, the sum of their m gradients is multiplied by 1/m, so that the
-    trunk
-    learns at the rate of a net with one head, and the heads at their full one.
+    trunk learns at the rate of a net with one head, and the heads at their full one.
     Defaults: beta = 0.5, T = 2, 4 heads. ``accuracy`` is the mean of the heads' (the paper keeps one:
     ``peer_accuracies``).
     The optimiser's state stays at each client.

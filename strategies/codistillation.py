@@ -57,9 +57,8 @@ class Codistillation(Strategy):
     A round has as many exchanges as the client with the most samples needs; each client splits its steps evenly over
     them. An exchange ends with checkpoints, and the ``staleness``-th from there uses them. ``staleness`` in the log:
     how many steps of its own a client has taken, on average over the exchange, since its copies were made. Who fails is
-    in nobody's target
-    until its next checkpoint. In the burn-in, counted in exchanges of the run, nothing travels but what is used after
-    it.
+    in nobody's target until its next checkpoint. In the burn-in, counted in exchanges of the run, nothing travels but
+    what is used after it.
     ``distillation_weight`` is 0 in it and where no checkpoint of others came. ``accuracy`` is the mean of the clients'
     nets.
     Deviations: the paper's workers read whatever checkpoint is there, and train on meanwhile; here all wait for each

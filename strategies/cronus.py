@@ -40,8 +40,7 @@ class Cronus(Strategy):
     Paper: Chang et al., "Cronus: Robust and Heterogeneous Collaborative Learning with Black-Box Knowledge Transfer",
     arXiv 1912.11279.
     What travels: 4 P C bytes up and as many down for each client and round, P public samples and C classes; from the
-    last
-    local round on.
+    last local round on.
     Deviations: there is no official code, and the equations are as usually stated. A client's n own samples and the P
     public ones are not shuffled into one pool but dealt evenly, n : P, over as many batches as the pool would fill:
     each sample comes once an epoch, and weighs the same. The optimiser is new each round. What the filter does, and

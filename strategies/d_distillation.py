@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, final
 import torch
 from fedkd.aggregate import stack
 from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
+from fedkd.knowledge import codecs
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.public_distillation import predict_public, train_on_labels
 from fedkd.nets import Net
@@ -31,7 +32,6 @@ from fedkd import (
     Table,
     TensorSpec,
     classifier,
-    codecs,
     fit,
 )
 
@@ -182,8 +182,7 @@ def as_received(client: Client, table: Tensor, space: str) -> Tensor:
     """What the neighbours will read of a table (P, C) that this client uploads: the same, but for what codecs lose.
 
     Who takes this for its own table keeps the mean over all clients when it is mixed, as both ends of an edge then hold
-    alike what went along it. Not with "svd" on the downlink, which cuts the tables that a client is passed all at
-    once.
+    alike what went along it. Not with "svd" on the downlink, which cuts the tables that a client is passed all at once.
     """
     experiment, strategy = client.experiment, client.experiment.strategy
     up = codecs.chain(strategy.uplink(experiment), "uplink")

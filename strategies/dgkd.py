@@ -11,7 +11,7 @@ from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import kd_loss
 from fedkd.losses.distillers import Shown
 from fedkd.methods.students import student as learner
-from fedkd.methods.students import teachers as taught
+from fedkd.methods.students.teachers import logit_teachers, make_teachers
 from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net
 from fedkd.targets import mean_probs
@@ -86,13 +86,13 @@ class DGKD(Strategy):
         """The epochs of the net whose turn it is."""
         chain, data = self._chain(server), learner.transfer_samples(server)
         turn = (server.round - 1) * len(chain) // server.experiment.rounds
-        said, clients = taught.teachers_say(server, self.teachers, uploads, data, frozenset({"logits"}))
-        before, label_weight = taught.said_by(chain[:turn], data), weight_of_labels(1 - self.balance, data)
+        teachers, clients = make_teachers(server, self.teachers, uploads, data, frozenset({"logits"}))
+        before, label_weight = logit_teachers(chain[:turn], data), weight_of_labels(1 - self.balance, data)
         rng = server.rng("dropped guides")
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             shown, logits = Shown(batch.images, batch.labels, batch.ids), net(batch.images)
-            together = mean_probs(torch.stack([one.logits for one in said(shown)]), temperature=self.temperature)
+            together = mean_probs(torch.stack([one.logits for one in teachers(shown)]), temperature=self.temperature)
             guides = [together.logits(self.temperature), *(one.logits for one in before(shown))]
             if self.drop and len(guides) > 1:
                 del guides[int(torch.randint(len(guides), (), generator=rng))]

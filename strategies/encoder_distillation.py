@@ -25,10 +25,9 @@ class EncoderDistillation(Strategy):
     """The server trains an encoder on public images, clients theirs on own images and on its relations. No labels.
 
     Paper: Abbasi Koohpayegani et al., "CompRess: Self-Supervised Learning by Compressing Representations", NeurIPS
-    2020,
-    arXiv 2010.14713; Fang et al., "SEED: Self-Supervised Distillation for Visual Representation", ICLR 2021, arXiv
-    2101.04731; Tejankar et al., "ISD: Self-Supervised Learning by Iterative Similarity Distillation", ICCV 2021, arXiv
-    2012.09259.
+    2020, arXiv 2010.14713; Fang et al., "SEED: Self-Supervised Distillation for Visual Representation", ICLR 2021,
+    arXiv 2101.04731; Tejankar et al., "ISD: Self-Supervised Learning by Iterative Similarity Distillation", ICCV 2021,
+    arXiv 2012.09259.
     What travels: 4 * 256 P bytes down, the server encoder's embeddings of P public samples; nothing up, not even
     weights.
     The papers' is the loss that ``relation`` names, at their temperatures: SEED's, CompRess' with a queue of the
@@ -149,8 +148,8 @@ class RelationTerm:
     """The relational term of a local training: batches of public samples, and their embeddings by teacher and student.
 
     The anchors of a batch are all samples outside it, so a batch is at most half of them. The student's own embeddings
-    of
-    them, if the relation asks for these, are those of its net as the training begins, then of the batches as they come.
+    of them, if the relation asks for these, are those of its net as the training begins, then of the batches as they
+    come.
     """
 
     def __init__(self, relation: Relation, net: Net, subset: Split, teacher: Anchors) -> None:

@@ -23,8 +23,7 @@ class Ensemble(Strategy):
     What travels: the client's weights and buffers up, |θ_k| elements a client and round; nothing down. Nets may differ.
     Client for client it trains as ``local`` does, to the bit. ``accuracy`` is that of the mean probabilities of every
     net that has arrived so far, the newest of each client, all counting the same; in row 0, before any arrived, it is
-    the mean
-    accuracy of the clients' own nets.
+    the mean accuracy of the clients' own nets.
     """
 
     paper: ClassVar[str] = "none (oracle)"

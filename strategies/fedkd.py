@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, final
 
 import torch
 from fedkd.aggregate import weighted_mean
+from fedkd.knowledge import codecs
 from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
 from fedkd.knowledge.knowledge import NEVER_NEGATIVE
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
@@ -33,7 +34,6 @@ from fedkd import (
     TensorSpec,
     UpTo,
     classifier,
-    codecs,
     load,
 )
 
@@ -147,7 +147,7 @@ class FedKD(Strategy):
 
 # ---- the mentee that server and clients all hold, brought up to date by low-rank parts of its updates
 #
-# Parts are what ``fedkd.knowledge.codecs.lowrank.compress`` makes: a tensor whole under its name, or as three factors. Who is known to
+# Parts are what ``compress`` makes: a tensor whole under its name, or as three factors. Who is known to
 # hold the net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits
 # to equal bits. Lossy codecs may take something of an update: the server moves by what clients read of it. All weights
 # they leave alone.

@@ -53,9 +53,8 @@ class FedProto(Strategy):
     samples is added, but their features are of train mode, and of weights on the move.
     Deviations: the official code averages uniformly over owners where the paper counts samples: ``weighting`` chooses.
     Samples whose class has no prototype are left out of the term's mean; there they enter it as zeros. A class that no
-    participant of
-    a round holds has no prototype in the next. There the last, smaller batch of an epoch is dropped, and right answers
-    are counted on from client to client; here a client's are its own.
+    participant of a round holds has no prototype in the next. There the last, smaller batch of an epoch is dropped, and
+    right answers are counted on from client to client; here a client's are its own.
     """
 
     prototype_weight: NonNegative = 1.0  # the paper's lambda; its README has 0.1 for CIFAR-10

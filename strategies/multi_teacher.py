@@ -8,8 +8,8 @@ from typing import Any, ClassVar, final
 
 from fedkd.losses.distillers import LossName
 from fedkd.methods.students import student as learner
-from fedkd.methods.students import teachers as taught
-from fedkd.methods.students.teaching import Lesson, Numbers, RunNames, TargetName, teach
+from fedkd.methods.students.teachers import CLASSES, beside_logits, make_teachers
+from fedkd.methods.students.teaching import Numbers, RunNames, TargetName, TeachingTask, teach
 
 from fedkd import (
     Classifier,
@@ -29,7 +29,7 @@ from fedkd import (
 @final
 @dataclass(frozen=True)
 class MultiTeacher(Strategy):
-    """The server's net learns what several teachers say together of its samples, beside the labels where it has them.
+    """The server's net learns what several teachers together predict of its samples, and labels where it has them.
 
     Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, and those that the
     docstrings of ``target`` (fedkd.targets) and ``loss`` (fedkd.losses) name.
@@ -39,16 +39,15 @@ class MultiTeacher(Strategy):
     The teachers are the nets that clients train on their own samples and upload each round, or those a run left in its
     directory: its clients', or its global one. They are frozen and in eval mode, and may differ from the student and
     from each other. The student learns on the public samples; where a finished run teaches and there are none, on the
-    training samples of all clients at one place, as in ``centralised``. A loss on logits hears one target made of all
-    teachers; a loss on features or maps hears each teacher by itself, the mean counts, and the target does not matter.
-    Views are not augmented unless told to, so what teachers say of a sample is computed once and looked up by its id.
+    training samples of all clients at one place, as in ``centralised``. A loss on logits has one target made of all
+    teachers; a loss on features or maps has each teacher by itself, the mean counts, and the target does not matter.
+    Views are not augmented unless told to, so teachers' outputs of a sample are computed once and looked up by its id.
     The optimiser is new each round.
-    Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's code, or
-    RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's margin is the
-    mean
-    of the teacher's own negative responses; the paraphraser of factor transfer learns along with the student; SemCKD
-    skips a batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which needs pairs, are
-    losses only.
+    Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's
+    code, or RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's
+    margin is the mean of the teacher's own negative responses; the paraphraser of factor transfer learns along with the
+    student; SemCKD skips a batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which
+    needs pairs, are losses only.
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
@@ -71,7 +70,7 @@ class MultiTeacher(Strategy):
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""
         learner.check(self, experiment, self.teachers)
-        Lesson.of(self).check(experiment)
+        TeachingTask.of(self).check(experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""
@@ -83,7 +82,7 @@ class MultiTeacher(Strategy):
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:
         """A teacher knows some class."""
-        if self._by_class and not self.teachers and not upload.tensors[taught.CLASSES].any():
+        if self._by_class and not self.teachers and not upload.tensors[CLASSES].any():
             raise ValueError("it says that it has samples of no class")
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
@@ -92,15 +91,13 @@ class MultiTeacher(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The student's epochs."""
-        lesson, student = Lesson.of(self), learner.student_net(server)
-        data = lesson.samples(learner.transfer_samples(server))
-        said, clients = taught.teachers_say(
-            server, self.teachers, uploads, data, lesson.needs, augmented=self.augmented
-        )
+        task, student = TeachingTask.of(self), learner.student_net(server)
+        data = task.samples(learner.transfer_samples(server))
+        teachers, clients = make_teachers(server, self.teachers, uploads, data, task.needs, augmented=self.augmented)
         if self.teachers or clients:
-            heard = {client: uploads[client] for client in clients}
-            known = taught.beside_logits(server, self.teachers, heard, lesson.needs)
-            server.report(teach(server, student, data, said, lesson, known, names=clients))
+            sound = {client: uploads[client] for client in clients}
+            known = beside_logits(server, self.teachers, sound, task.needs)
+            server.report(teach(server, student, data, teachers, task, known, names=clients))
         return Knowledge.of("weights", student.state_dict())
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
@@ -109,4 +106,4 @@ class MultiTeacher(Strategy):
 
     @property
     def _by_class(self) -> bool:
-        return "class_sets" in Lesson.of(self).needs
+        return "class_sets" in TeachingTask.of(self).needs

@@ -40,8 +40,7 @@ class ONE(Strategy):
 
     Paper: Lan, Zhu and Gong, "Knowledge Distillation by On-the-Fly Native Ensemble", NeurIPS 2018, arXiv 1806.04606.
     What travels: weights and buffers of trunk, branches and gate, down and up; 4 bytes a number. With ``data.clients =
-    1``
-    the run is the paper's, its epochs the rounds; with more it is FedAvg of such nets.
+    1`` the run is the paper's, its epochs the rounds; with more it is FedAvg of such nets.
         g = softmax(relu(BatchNorm(W pool(trunk map)))), z_e = sum_i g_i z_i
         sum_i CE(z_i, y) + CE(z_e, y) + w sum_i T^2 KL(softmax(z_e / T) || softmax(z_i / T)),   z_e constant in the last
     Defaults: 3 branches, T = 3; w rises to 1 over the first 80 of 300 epochs, here by a ``ramp`` of 0.27 of the rounds.

@@ -11,7 +11,7 @@ from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import draw_triplets, relation_vote_loss, soft_cross_entropy
 from fedkd.losses.distillers import Shown
 from fedkd.methods.students import student as learner
-from fedkd.methods.students import teachers as taught
+from fedkd.methods.students.teachers import make_teachers
 from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
 from fedkd.nets import Net, features_of
 from fedkd.targets import mean_probs
@@ -81,14 +81,14 @@ class You2017(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The student's epochs."""
         student, data, rng = learner.student_net(server), learner.transfer_samples(server), server.rng("triplets")
-        said, clients = taught.teachers_say(server, self.teachers, uploads, data, _NEEDS)
+        teachers, clients = make_teachers(server, self.teachers, uploads, data, _NEEDS)
         label_weight = weight_of_labels(self.label_weight, data)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            own, teachers = net.outputs(batch.images), said(Shown(batch.images, batch.labels, batch.ids))
-            target = mean_probs(torch.stack([one.logits for one in teachers]), temperature=self.temperature)
+            own, theirs = net.outputs(batch.images), teachers(Shown(batch.images, batch.labels, batch.ids))
+            target = mean_probs(torch.stack([one.logits for one in theirs]), temperature=self.temperature)
             soft = soft_cross_entropy(own.logits, target.values, temperature=self.temperature)
-            features, triplets = [features_of(one) for one in teachers], draw_triplets(len(batch), rng)
+            features, triplets = [features_of(one) for one in theirs], draw_triplets(len(batch), rng)
             relations = relation_vote_loss(features_of(own), features, triplets, margin=self.margin)
             parts = {"distillation": self.weight * soft, "relations": self.relation_weight * relations}
             return parts | label_loss(own.logits, batch.labels, label_weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
@@ -58,6 +58,11 @@ class Node(ABC):
     def classes(self) -> int:
         """The number of classes, C."""
         return len(self.federation.source.classes)
+
+    @property
+    def user_nets(self) -> Mapping[str, Callable[..., nn.Module]]:
+        """The user's own nets, by the names that ``nets`` gives them."""
+        return self._functions.nets
 
     @cached_property
     def common_ground(self) -> dict[str, str]:
@@ -219,6 +224,6 @@ class Node(ABC):
     def _plan(self, architecture: str | None, heads: tuple[str, ...]) -> NetPlan:
         name = architecture or self.architecture
         channels, height, width = self.federation.source.train_images.shape[1:]
-        factory: str | Callable[..., nn.Module] = self._functions.nets.get(name, name)
+        factory: str | Callable[..., nn.Module] = self.user_nets.get(name, name)
         options = self.experiment.net_options.get(name, {})
         return NetPlan(name, heads, factory, options, (channels, height, width), self.classes, str(self.device))

@@ -7,18 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from fedkd.base.errors import InputError, under
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Split
 from fedkd.knowledge import codecs
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
-from fedkd.methods.students.saved_nets import saved_nets
-from fedkd.nets import Net, load
-from fedkd.results.data import class_names
+from fedkd.nets import load
 
 
 class Server(Node):
@@ -80,38 +74,3 @@ class Server(Node):
     def test(self) -> Split:
         """The global test set."""
         return self.split(self.federation.test)
-
-    def saved_nets(self, run: str, *, some_classes: bool = False) -> dict[str, Net]:
-        """The nets that a finished run left in its directory, by name, frozen, here.
-
-        They take images as this run has them, and give logits in the order of this run's classes, whatever normalisation and
-        order they learned with. With ``some_classes`` they need not know them all: ``saved_class_sets`` says which they know.
-
-        Raises:
-            InputError: it left no nets, or its classes or images are not those of this run.
-        """
-        source, data = self.federation.source, origin(run, self.federation.source)
-        ours = class_names(source)
-        theirs = data.classes if data else ours
-        with under(run):
-            columns = columns_of(theirs, ours, some=some_classes)
-        nets = saved_nets(run, shape=source.shape, classes=len(theirs), functions=self._functions.nets)
-        if theirs != ours:
-            nets = {name: with_our_classes(net, columns) for name, net in nets.items()}
-        if data and (data.mean, data.std) != (tuple(source.mean.tolist()), tuple(source.std.tolist())):
-            moments = (torch.tensor(data.mean), torch.tensor(data.std)), (source.mean, source.std)
-            nets = {name: with_our_inputs(net, *moments) for name, net in nets.items()}
-        return {name: net.to(self.device).eval() for name, net in nets.items()}
-
-    def saved_class_sets(self, run: str) -> Tensor:
-        """Which classes of ours each net of a finished run was trained on, in the order of ``saved_nets``. (K, C) bool"""
-        data = origin(run, self.federation.source)
-        if data is None:
-            raise InputError(f"{run} does not say which classes its nets know: run it again, or take another target")
-        columns = columns_of(data.classes, class_names(self.federation.source), some=True)
-        counts = F.pad(torch.tensor(data.client_classes), (0, 1))[:, columns]  # (clients, C), 0 for what -1 points at
-        owners = {name: name.partition("-")[2].partition("-")[0] for name in self.saved_nets(run, some_classes=True)}
-        trained = {name: counts[int(id)] if id.isdigit() else counts.sum(0) for name, id in owners.items()}  # client-3-main
-        if nothing := next((name for name, of_net in trained.items() if not of_net.any()), ""):
-            raise InputError(f"{run}: {nothing} was trained on none of this run's classes: take another run")
-        return torch.stack([*trained.values()]) > 0

@@ -1,4 +1,7 @@
-"""The nets that a finished run left on disk, built again. Which architecture each one has is told by its weights."""
+"""The nets that a finished run left on disk, built again as nets of this run.
+
+Which architecture each one has is told by its weights.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,69 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, under
 from fedkd.base.randomness import seeded
 from fedkd.experiment.algorithm.net_shares import read_nets
+from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.run_config import FUNCTION
+from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.nets import ZOO, Net, build_net
+from fedkd.results.data import class_names
 
+#: A user's nets, by the names that ``nets`` gives them.
 NetFunctions = Mapping[str, Callable[..., nn.Module]]
 
 
-def saved_nets(
-    path: str | Path, *, shape: tuple[int, int, int], classes: int, functions: NetFunctions = MappingProxyType({})
+def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[str, Net]:
+    """The nets of a finished run by name, frozen, on the server's device.
+
+    They take images as this run has them, and give logits in the order of this run's classes, whatever normalisation and
+    order they learned with. With ``some_classes`` they need not know them all: ``known_classes`` says which they know.
+
+    Raises:
+        InputError: it left no nets, or its classes or images are not those of this run.
+    """
+    source, data = server.federation.source, origin(run, server.federation.source)
+    ours = class_names(source)
+    theirs = data.classes if data else ours
+    with under(run):
+        columns = columns_of(theirs, ours, some=some_classes)
+    nets = read_nets_of(run, shape=source.shape, classes=len(theirs), functions=server.user_nets)
+    if theirs != ours:
+        nets = {name: with_our_classes(net, columns) for name, net in nets.items()}
+    if data and (data.mean, data.std) != (tuple(source.mean.tolist()), tuple(source.std.tolist())):
+        moments = (torch.tensor(data.mean), torch.tensor(data.std)), (source.mean, source.std)
+        nets = {name: with_our_inputs(net, *moments) for name, net in nets.items()}
+    return {name: net.to(server.device).eval() for name, net in nets.items()}
+
+
+def known_classes(server: Server, run: str) -> Tensor:
+    """Which classes of ours each net of a finished run was trained on, in the order of ``load_nets``. (K, C) bool"""
+    data = origin(run, server.federation.source)
+    if data is None:
+        raise InputError(f"{run} does not say which classes its nets know: run it again, or take another target")
+    columns = columns_of(data.classes, class_names(server.federation.source), some=True)
+    counts = F.pad(torch.tensor(data.client_classes), (0, 1))[:, columns]  # (clients, C), 0 for what -1 points at
+    owners = {name: name.partition("-")[2].partition("-")[0] for name in load_nets(server, run, some_classes=True)}
+    trained = {name: counts[int(id)] if id.isdigit() else counts.sum(0) for name, id in owners.items()}  # client-3-main
+    if nothing := next((name for name, of_net in trained.items() if not of_net.any()), ""):
+        raise InputError(f"{run}: {nothing} was trained on none of this run's classes: take another run")
+    return torch.stack([*trained.values()]) > 0
+
+
+def read_nets_of(
+    path: str | Path,
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
+    functions:
+    #: A user's nets, by the names that ``nets`` gives them.
+    NetFunctions = MappingProxyType({}),
 ) -> dict[str, Net]:
     """The nets of a finished run by name, in eval mode, frozen: its clients' own, else the global one, else the server's.
 
@@ -41,7 +92,7 @@ def saved_nets(
         InputError: no run, not a finished one, one whose nets are for other images or classes, have no classifier, or are of
             unknown architectures.
 
-    >>> saved_nets("nowhere", shape=(1, 8, 8), classes=10)
+    >>> read_nets_of("nowhere", shape=(1, 8, 8), classes=10)
     Traceback (most recent call last):
     fedkd.base.errors.InputError: nowhere holds no run (it has no experiment.toml): give the directory of a finished run
     """
@@ -61,11 +112,11 @@ def saved_nets(
 
 def _teaching(files: Iterable[Path]) -> list[Path]:
     """The files of the nets that speak for the run: clients' own before a common one, and that before the server's."""
-    found = sorted(files)
-    own = [file for file in found if file.stem.startswith("client-") and file.stem.endswith("-main")]
+    files = sorted(files)
+    own = [file for file in files if file.stem.startswith("client-") and file.stem.endswith("-main")]
     by_id = sorted(own, key=lambda file: int(file.stem.split("-")[1]))
-    common = [file for file in found if file.stem == "global"]
-    return by_id or common or [file for file in found if file.stem.startswith("server-")]
+    common = [file for file in files if file.stem == "global"]
+    return by_id or common or [file for file in files if file.stem.startswith("server-")]
 
 
 def _architectures(tables: Mapping[str, Any]) -> list[str]:

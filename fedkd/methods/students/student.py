@@ -20,6 +20,7 @@ from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.public_distillation import train_on_labels
+from fedkd.methods.students.saved_nets import load_nets
 from fedkd.methods.students.teachers import CLASSES, Runs
 from fedkd.nets import Net, check_net, load
 
@@ -41,7 +42,7 @@ def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -
     """The student's initial weights; runs that cannot teach are found out here. ``some_classes``: they need not know all."""
     for run in runs:
         with under("strategy.teachers"):
-            server.saved_nets(run, some_classes=some_classes)
+            load_nets(server, run, some_classes=some_classes)
     return Knowledge.of("weights", student_net(server).state_dict())
 
 

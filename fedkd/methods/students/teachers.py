@@ -1,4 +1,4 @@
-"""Teachers of a net at the server: frozen nets of finished runs, or those that clients upload; and what they say."""
+"""Teachers of a net at the server: frozen nets of finished runs, or those that clients upload; and their outputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.table import Table
 from fedkd.losses.distillers import Shown
 from fedkd.methods.architecture_groups import clients_nets
+from fedkd.methods.students.saved_nets import known_classes, load_nets
 from fedkd.nets import Net, Outputs, copied, features_of
 
 #: Directories of finished runs; none where clients' own nets teach.
 Runs = tuple[str, ...]
-#: What every teacher says of the samples of a step, in order of the teachers.
-Said = Callable[[Shown], list[Outputs]]
+#: From the samples of a step to the outputs of every teacher, in order of the teachers.
+Teachers = Callable[[Shown], list[Outputs]]
 #: What is recorded of every net.
 NAMES = ("logits", "features")
 #: The tensor of an upload that says which classes the client has samples of, 0 or 1 each.
@@ -28,28 +29,28 @@ CLASSES = "classes"
 SETS = "class_sets"
 
 
-def ask(net: Net, images: Tensor, needs: Iterable[str]) -> Outputs:
-    """What a net gives of images: logits, and features and maps where one of them is needed."""
+def compute_outputs(net: Net, images: Tensor, needs: Iterable[str]) -> Outputs:
+    """A net's outputs of images: logits, and features and maps where one of them is needed."""
     return net.outputs(images) if {"features", "maps"} & set(needs) else Outputs(net(images))
 
 
-def live(nets: Sequence[Net], needs: frozenset[str]) -> Said:
-    """Teachers that are asked at every step: for random views, feature maps, and gradients by the images."""
+def live_teachers(nets: Sequence[Net], needs: frozenset[str]) -> Teachers:
+    """Teachers that compute at every step: for random views, feature maps, and gradients by the images."""
 
-    def say(shown: Shown) -> list[Outputs]:
+    def outputs(shown: Shown) -> list[Outputs]:
         with torch.set_grad_enabled("images" in needs):
-            return [ask(net, shown.images, needs) for net in nets]
+            return [compute_outputs(net, shown.images, needs) for net in nets]
 
-    return say
+    return outputs
 
 
 def record(nets: Iterable[Net], data: Split, needs: frozenset[str]) -> dict[str, Tensor]:
-    """What each net says of every sample's un-augmented image: ``0/logits`` (M, C), and ``0/features`` (M, D) if needed."""
-    said: dict[str, Tensor] = {}
+    """Each net's outputs of every sample's un-augmented image: ``0/logits`` (M, C), and ``0/features`` (M, D) if needed."""
+    recorded: dict[str, Tensor] = {}
     for number, net in enumerate(nets):
         net.eval()
         if "features" not in needs:
-            said[f"{number}/logits"] = predict(net, data.samples, data.work)
+            recorded[f"{number}/logits"] = predict(net, data.samples, data.work)
             continue
 
         def both(images: Tensor, net: Net = net) -> Tensor:
@@ -57,50 +58,53 @@ def record(nets: Iterable[Net], data: Split, needs: frozenset[str]) -> dict[str,
             return torch.cat([outputs.logits.float(), features_of(outputs).float()], dim=1)  # (B, C + D)
 
         rows = predict(both, data.samples, data.work)
-        said[f"{number}/logits"], said[f"{number}/features"] = rows[:, : data.samples.classes], rows[:, data.samples.classes :]
-    return said
+        classes = data.samples.classes
+        recorded[f"{number}/logits"], recorded[f"{number}/features"] = rows[:, :classes], rows[:, classes:]
+    return recorded
 
 
-def remembered(said: Mapping[str, Tensor], data: Split) -> Said:
-    """Teachers as ``record`` has them, looked up by sample id."""
-    tables = {name: Table(data.samples.indices, rows.clone()) for name, rows in said.items()}  # clones, as inference's are
+def recorded_teachers(recorded: Mapping[str, Tensor], data: Split) -> Teachers:
+    """Teachers whose outputs ``record`` has computed, looked up by sample id."""
+    tables = {name: Table(data.samples.indices, rows.clone()) for name, rows in recorded.items()}  # clones, as inference's are
     teachers = len([name for name in tables if name.endswith("/logits")])
 
-    def say(shown: Shown) -> list[Outputs]:
+    def outputs(shown: Shown) -> list[Outputs]:
         rows = {name: table.rows(shown.ids).to(shown.images.device) for name, table in tables.items()}
         return [Outputs(rows[f"{number}/logits"], rows.get(f"{number}/features")) for number in range(teachers)]
 
-    return say
+    return outputs
 
 
-def said_by(nets: Iterable[Net], data: Split) -> Said:
-    """What these nets say of every sample, logits only, computed now."""
-    return remembered(record(nets, data, frozenset({"logits"})), data)
+def logit_teachers(nets: Iterable[Net], data: Split) -> Teachers:
+    """These nets as teachers by logits alone, computed now for every sample."""
+    return recorded_teachers(record(nets, data, frozenset({"logits"})), data)
 
 
-def teachers_say(
+def make_teachers(
     server: Server, runs: Runs, uploads: Mapping[int, Knowledge], data: Split, needs: frozenset[str], *, augmented: bool = False
-) -> tuple[Said, tuple[int, ...]]:
+) -> tuple[Teachers, tuple[int, ...]]:
     """The teachers of this round, and whose they are: the nets of finished ``runs`` (nobody's), else those in the uploads.
 
-    What they say of un-augmented images is computed once: once a round for uploaded nets, once for the whole run else. A client
+    Outputs of un-augmented images are computed once: once a round for uploaded nets, once for the whole run else. A client
     whose net gives a logit that is not finite is left out: its weights passed the guard, but it cannot teach.
     """
-    asked_anew = augmented or bool(needs & {"maps", "images"})
+    every_step = augmented or bool(needs & {"maps", "images"})
     if runs:
-        if asked_anew:
-            return live([*_nets(server, runs, uploads, needs)], needs), ()
+        if every_step:
+            return live_teachers([*_nets(server, runs, uploads, needs)], needs), ()
         if not server.memory.under("said/"):
             server.memory.store("said/", record(_nets(server, runs, uploads, needs), data, needs))
-        return remembered(server.memory.under("said/"), data), ()
-    said = record(_nets(server, runs, uploads, needs), data, frozenset({"logits"}) if asked_anew else needs)
-    sound = [n for n in range(len(uploads)) if said[f"{n}/logits"].isfinite().all()]
+        return recorded_teachers(server.memory.under("said/"), data), ()
+    recorded = record(_nets(server, runs, uploads, needs), data, frozenset({"logits"}) if every_step else needs)
+    sound = [n for n in range(len(uploads)) if recorded[f"{n}/logits"].isfinite().all()]
     clients = tuple(client for n, client in enumerate(uploads) if n in sound)
-    if asked_anew:  # copies, as one net in memory is each of its architecture in turn
+    if every_step:  # copies, as one net in memory is each of its architecture in turn
         nets = _nets(server, (), {client: uploads[client] for client in clients}, needs)
-        return live([copied(net).requires_grad_(False) for net in nets], needs), clients
-    kept = {f"{new}/{name}": said[f"{n}/{name}"] for new, n in enumerate(sound) for name in NAMES if f"{n}/{name}" in said}
-    return remembered(kept, data), clients
+        return live_teachers([copied(net).requires_grad_(False) for net in nets], needs), clients
+    kept = {
+        f"{new}/{name}": recorded[f"{n}/{name}"] for new, n in enumerate(sound) for name in NAMES if f"{n}/{name}" in recorded
+    }
+    return recorded_teachers(kept, data), clients
 
 
 def beside_logits(server: Server, runs: Runs, uploads: Mapping[int, Knowledge], needs: frozenset[str]) -> dict[str, Any]:
@@ -108,12 +112,12 @@ def beside_logits(server: Server, runs: Runs, uploads: Mapping[int, Knowledge], 
     known: dict[str, Any] = {}
     if SETS in needs:  # (K, C) bool
         sets = [upload.tensors[CLASSES].bool() for upload in uploads.values() if not runs]
-        known[SETS] = torch.cat([server.saved_class_sets(run) for run in runs]) if runs else torch.stack(sets)
+        known[SETS] = torch.cat([known_classes(server, run) for run in runs]) if runs else torch.stack(sets)
     if "validation" in needs:
-        held = server.validation
-        said = record(_nets(server, runs, uploads, needs), held, frozenset({"logits"}))
-        known["validation_logits"] = torch.stack([*said.values()])  # (K, V, C)
-        known["validation_labels"] = held.samples.labels[held.samples.indices]  # (V,)
+        validation = server.validation
+        recorded = record(_nets(server, runs, uploads, needs), validation, frozenset({"logits"}))
+        known["validation_logits"] = torch.stack([*recorded.values()])  # (K, V, C)
+        known["validation_labels"] = validation.samples.labels[validation.samples.indices]  # (V,)
     return known
 
 
@@ -123,7 +127,7 @@ def _nets(server: Server, runs: Runs, uploads: Mapping[int, Knowledge], needs: f
     Only a target that asks which classes each of them knows can do with teachers who do not know all.
     """
     if runs:
-        yield from (net for run in runs for net in server.saved_nets(run, some_classes=SETS in needs).values())
+        yield from (net for run in runs for net in load_nets(server, run, some_classes=SETS in needs).values())
     else:
         weights = {client: _weights(upload) for client, upload in uploads.items()}
         yield from (net for _, net in clients_nets(server, weights))

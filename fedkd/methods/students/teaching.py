@@ -17,7 +17,7 @@ from fedkd.engine.strategy import Listed, NonNegative
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
 from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
-from fedkd.methods.students.teachers import Said, ask
+from fedkd.methods.students.teachers import Teachers, compute_outputs
 from fedkd.nets import Net, Outputs, load
 from fedkd.targets import Evidence, Rule, rule_named
 
@@ -43,7 +43,7 @@ EXAMPLES = 256
 
 @final
 @dataclass(frozen=True)
-class Lesson:
+class TeachingTask:
     """What is taught, and how much of it: ``label_weight * cross-entropy + weight * usual weight * loss``."""
 
     target: str = "mean_probs"
@@ -57,7 +57,7 @@ class Lesson:
     augmented: bool = False
 
     @classmethod
-    def of(cls, strategy: object) -> Lesson:
+    def of(cls, strategy: object) -> TeachingTask:
         """From a strategy that has these fields."""
         return cls(**{name.name: getattr(strategy, name.name) for name in fields(cls)})
 
@@ -73,12 +73,12 @@ class Lesson:
 
     @property
     def on_logits(self) -> bool:
-        """Whether the loss hears one target made of all teachers; else it hears each teacher, and the mean counts."""
+        """Whether the loss compares with one target made of all teachers; else with each teacher, and the mean counts."""
         return not self.recipe.needs & {"features", "maps", "images"}
 
     @property
     def needs(self) -> frozenset[str]:
-        """What loss and target need together; of a loss that hears each teacher by itself the target does not matter."""
+        """What loss and target need together; where the loss compares with each teacher the target does not matter."""
         return self.recipe.needs | (self.rule.needs if self.on_logits else frozenset())
 
     def check(self, experiment: Experiment) -> None:
@@ -108,22 +108,22 @@ def teach(
     server: Server,
     student: Net,
     data: Split,
-    said: Said,
-    lesson: Lesson,
+    teachers: Teachers,
+    task: TeachingTask,
     known: Mapping[str, Any],
     *,
     names: Sequence[int] = (),
 ) -> dict[str, float]:
-    """Train a student for ``train.epochs`` on what its teachers say.
+    """Train a student for ``train.epochs`` on its teachers' outputs.
 
     Distillers with parameters or memory are trained along and kept in the server's memory by student and teacher.
 
     Args:
         server: where.
         student: the net, one of the server's.
-        data: the samples, ``lesson.samples(...)`` of those that there are.
-        said: the teachers.
-        lesson: what is taught.
+        data: the samples, ``task.samples(...)`` of those that there are.
+        teachers: their outputs of a step's samples.
+        task: what is taught, and how much of it.
         known: what is known beside the teachers' logits, fields of ``fedkd.targets.Evidence``.
         names: numbers of the teachers, in their order, which tell them apart where they come and go: ids of clients. Each
             keeps its distiller, and its place in ``teacher_weights``. Default, 0, 1 and so on.
@@ -134,15 +134,15 @@ def teach(
     Raises:
         InputError: not as many ``teacher_weights`` as teachers.
     """
-    distillers = _distillers(server, student, data, said, lesson, names)
-    known, label_weight = {**known, **_settings(server, lesson, names)}, weight_of_labels(lesson.label_weight, data)
+    distillers = _distillers(server, student, data, teachers, task, names)
+    known, label_weight = {**known, **_settings(server, task, names)}, weight_of_labels(task.label_weight, data)
 
     def loss(nets: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
-        shown = _shown(batch, lesson)
-        own, teachers = ask(student, shown.images, lesson.needs), said(shown)
-        heard = [_together(teachers, own, shown, lesson, known)] if lesson.on_logits else teachers
-        terms = [distiller(own, teacher, shown) for distiller, teacher in zip(distillers.values(), heard, strict=True)]
-        distilled = lesson.weight * lesson.recipe.weight * torch.stack(terms).mean()
+        shown = _shown(batch, task)
+        own, theirs = compute_outputs(student, shown.images, task.needs), teachers(shown)
+        taught = [_merge(theirs, own, shown, task, known)] if task.on_logits else theirs
+        terms = [distiller(own, teacher, shown) for distiller, teacher in zip(distillers.values(), taught, strict=True)]
+        distilled = task.weight * task.recipe.weight * torch.stack(terms).mean()
         return {"distillation": distilled} | label_loss(own.logits, shown.labels, label_weight)
 
     losses = fit(nn.ModuleDict({"student": student, "distillers": distillers}), data, loss)
@@ -167,50 +167,50 @@ def label_loss(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Tenso
     return {"cross_entropy": weight * total / (labels >= 0).sum().clamp_min(1)}
 
 
-def _shown(batch: Batch, lesson: Lesson) -> Shown:
-    images = batch.view(0) if lesson.augmented else batch.images
-    return Shown(images.requires_grad_("images" in lesson.needs), batch.labels, batch.ids)
+def _shown(batch: Batch, task: TeachingTask) -> Shown:
+    images = batch.view(0) if task.augmented else batch.images
+    return Shown(images.requires_grad_("images" in task.needs), batch.labels, batch.ids)
 
 
-def _settings(server: Server, lesson: Lesson, names: Sequence[int]) -> dict[str, Any]:
-    """What the lesson itself adds to the evidence."""
-    given = lesson.teacher_weights
+def _settings(server: Server, task: TeachingTask, names: Sequence[int]) -> dict[str, Any]:
+    """What the task itself adds to the evidence."""
+    given = task.teacher_weights
     if given and names and max(names) >= len(given):
         raise InputError(
             f"strategy.teacher_weights has {len(given)} numbers, and there is a client {max(names)}: give one a client"
         )
     weights = {"weights": torch.tensor([given[name] for name in names] or given)} if given else {}  # (K,)
-    return {"noise": lesson.vote_noise, "rng": server.rng("votes"), **weights}
+    return {"noise": task.vote_noise, "rng": server.rng("votes"), **weights}
 
 
-def _together(said: list[Outputs], own: Outputs, shown: Shown, lesson: Lesson, known: Mapping[str, Any]) -> Outputs:
+def _merge(teachers: list[Outputs], own: Outputs, shown: Shown, task: TeachingTask, known: Mapping[str, Any]) -> Outputs:
     """All teachers as one: the target's logits."""
-    logits = torch.stack([outputs.logits for outputs in said])  # (K, B, C)
-    if "weights" in known and len(known["weights"]) != len(said):
+    logits = torch.stack([outputs.logits for outputs in teachers])  # (K, B, C)
+    if "weights" in known and len(known["weights"]) != len(teachers):
         given = len(known["weights"])
         raise InputError(
-            f"strategy.teacher_weights has {given} numbers, and there are {len(said)} teachers: give one a teacher"
+            f"strategy.teacher_weights has {given} numbers, and there are {len(teachers)} teachers: give one a teacher"
         )
-    evidence = Evidence(
-        logits, temperature=lesson.temperature, labels=shown.labels, student=own.logits.detach().float(), **known
-    )
-    return Outputs(lesson.rule.function(evidence).logits(lesson.temperature))
+    evidence = Evidence(logits, temperature=task.temperature, labels=shown.labels, student=own.logits.detach().float(), **known)
+    return Outputs(task.rule.function(evidence).logits(task.temperature))
 
 
-def _distillers(server: Server, student: Net, data: Split, said: Said, lesson: Lesson, names: Sequence[int]) -> nn.ModuleDict:
-    """One distiller for the target, or one a teacher, as they were left when it was last heard."""
+def _distillers(
+    server: Server, student: Net, data: Split, teachers: Teachers, task: TeachingTask, names: Sequence[int]
+) -> nn.ModuleDict:
+    """One distiller for the target, or one a teacher, as its last training left it."""
     example = next(data.batches(epochs=1, batch_size=EXAMPLES, rng=server.lasting_rng("examples")))
-    shown = _shown(example, lesson)
+    shown = _shown(example, task)
     with torch.no_grad(), data.work.autocast():
-        own, teachers = ask(student.eval(), shown.images, lesson.needs), said(shown)
+        own, theirs = compute_outputs(student.eval(), shown.images, task.needs), teachers(shown)
     ids, labels = data.samples.indices, data.samples.labels[data.samples.indices]
 
     def made(teacher: Outputs) -> Distiller:
         size = data.work.settings.batch_size
-        return lesson.recipe.make(Pairing(own, teacher, lesson.temperature, ids, labels, size, lesson.loss_options))
+        return task.recipe.make(Pairing(own, teacher, task.temperature, ids, labels, size, task.loss_options))
 
-    heard = {0: teachers[0]} if lesson.on_logits else dict(zip(names or range(len(teachers)), teachers, strict=True))
-    distillers = nn.ModuleDict({str(name): made(teacher) for name, teacher in heard.items()})
+    taught = {0: theirs[0]} if task.on_logits else dict(zip(names or range(len(theirs)), theirs, strict=True))
+    distillers = nn.ModuleDict({str(name): made(teacher) for name, teacher in taught.items()})
     for name, distiller in distillers.items():
         if kept := server.memory.under(f"distillers/{student.architecture}/{name}/"):
             load(distiller, kept)

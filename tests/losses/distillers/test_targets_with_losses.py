@@ -9,12 +9,12 @@ from torch import Tensor
 from fedkd import Experiment
 from fedkd.base.errors import InputError
 from fedkd.losses.distillers import DISTILLERS, Pairing, Shown, recipe_named
-from fedkd.methods.students.teaching import Lesson
+from fedkd.methods.students.teaching import TeachingTask
 from fedkd.nets import Outputs
 from fedkd.targets import RULES, Evidence
 
 K, B, V, C, T = 3, 12, 20, 5, 4.0
-LOSSES = [name for name in DISTILLERS if Lesson(loss=name).on_logits]
+LOSSES = [name for name in DISTILLERS if TeachingTask(loss=name).on_logits]
 RAW = [name for name in LOSSES if DISTILLERS[name].raw]
 
 
