@@ -8,12 +8,6 @@ from typing import Annotated, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from fedkd.aggregate import weighted_mean
-from fedkd.experiment.algorithm.train import make_optimizer
-from fedkd.losses import cross_entropy_loss, soft_cross_entropy
-from fedkd.losses.precision import at_least_float32
-from fedkd.methods.frozen_nets import frozen_net, tensors_under
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
@@ -32,6 +26,13 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Within
+from fedkd.experiment.algorithm.train import make_optimizer
+from fedkd.losses import cross_entropy_loss, soft_cross_entropy
+from fedkd.losses.precision import at_least_float32
+from fedkd.methods.frozen_nets import frozen_net, tensors_under
+from fedkd.nets import Net
 
 #: How the names of the teacher's tensors begin in a broadcast.
 TEACHER = "teacher/"
@@ -67,6 +68,7 @@ class BornAgain(Strategy):
     sends: ClassVar[str] = "weights and buffers both ways, the last generation's down"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
     outlives_its_round: ClassVar[bool] = False  # a late net may be of another generation
+    idle: ClassVar[Idle] = {"variant": (Within("generation"),), "label_weight": (Within("generation"),)}
 
     def _number(self, node: Node) -> int:
         return (max(1, node.round) - 1) // self.generation

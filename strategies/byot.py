@@ -8,11 +8,6 @@ from functools import partial
 from typing import Annotated, ClassVar, final
 
 import torch
-from fedkd.aggregate import weighted_mean
-from fedkd.base.errors import under
-from fedkd.losses import cross_entropy_loss
-from fedkd.methods import branches
-from fedkd.nets import NetWithExits, check_exits
 from pydantic import Field
 from torch import Tensor
 
@@ -30,6 +25,12 @@ from fedkd import (
     Server,
     Strategy,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.base.errors import under
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods import branches
+from fedkd.nets import NetWithExits, check_exits
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,6 +65,10 @@ class BYOT(Strategy):
     paper: ClassVar[str] = "Zhang et al., ICCV 2019, arXiv 1905.08094"
     sends: ClassVar[str] = "weights and buffers of a net with exits, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    idle: ClassVar[Idle] = {
+        "temperature": (Unless(alpha=0), Unless(distillation_scale=0)),
+        "distillation_scale": (Unless(alpha=0),),
+    }
 
     def check(self, experiment: Experiment) -> None:
         """A net with feature maps."""

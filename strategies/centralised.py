@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
+from fedkd.experiment.algorithm.conditions import Always, Idle
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net
-
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
 
 
 @final
@@ -29,6 +29,7 @@ class Centralised(Strategy):
     paper: ClassVar[str] = "none (upper bound)"
     sends: ClassVar[str] = "nothing up, weights and buffers down to be evaluated"
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net",))
+    idle: ClassVar[Idle] = {"labels": (Always("no client trains a net"),)}
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The initial weights."""

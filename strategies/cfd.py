@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from fedkd.aggregate import mean
-from fedkd.losses import soft_cross_entropy
-from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
 from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load
+from fedkd.aggregate import mean
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, Instead
+from fedkd.losses import soft_cross_entropy
+from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
+from fedkd.nets import Net
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32]
 
@@ -44,6 +45,11 @@ class CFD(Strategy):
     paper: ClassVar[str] = "Sattler et al., IEEE TNSE 2022, arXiv 2012.00632"
     sends: ClassVar[str] = "quantised soft labels of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, server_net=True)
+    idle: ClassVar[Idle] = {
+        "bits_up": (Instead("uplink"),),
+        "bits_down": (Instead("downlink"),),
+        "public_size": (Beyond("public_size"),),
+    }
 
     def uplink(self, experiment: Experiment) -> tuple[str, ...]:
         """Quantised, delta coded and deflated, unless the experiment says otherwise."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.methods import branches
-from fedkd.nets import Branched
 from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Client, Experiment, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Strategy
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.methods import branches
+from fedkd.nets import Branched
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,6 +47,7 @@ class CLILR(Strategy):
     paper: ClassVar[str] = "Song and Chai, NeurIPS 2018, arXiv 1805.11761"
     sends: ClassVar[str] = "weights and buffers of a net with branches, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    idle: ClassVar[Idle] = {"temperature": (Unless(beta=1),)}
 
     def check(self, experiment: Experiment) -> None:
         """A net that can be cut."""

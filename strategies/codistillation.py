@@ -8,12 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from fedkd.experiment.algorithm.train import Draw, batch_sizes
-from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse, soft_cross_entropy
-from fedkd.methods.architecture_groups import weights_schema
-from fedkd.methods.frozen_nets import frozen_net, tensors_under
-from fedkd.nets import Net
-from fedkd.targets import mean_logits, mean_probs
 from pydantic import Field
 from torch import Tensor
 
@@ -33,6 +27,13 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.experiment.algorithm.train import Draw, batch_sizes
+from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse, soft_cross_entropy
+from fedkd.methods.architecture_groups import weights_schema
+from fedkd.methods.frozen_nets import frozen_net, tensors_under
+from fedkd.nets import Net
+from fedkd.targets import mean_logits, mean_probs
 
 #: Codistillation's psi by name: of own logits (B, C) and those of K - 1 others (K - 1, B, C), which are constants.
 AGREEMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -77,6 +78,7 @@ class Codistillation(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True)
     outlives_its_round: ClassVar[bool] = False  # a late copy would be older than what is logged
     compares_clients: ClassVar[bool] = True
+    idle: ClassVar[Idle] = {"loss": (Unless(weight=0), Unless(burn_in=1)), "weight": (Unless(burn_in=1),)}
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
         """The steps of the client with the most samples over ``every``, rounded up."""

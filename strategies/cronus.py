@@ -8,10 +8,6 @@ from typing import Annotated, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from fedkd.aggregate import REDUCTIONS, renormalise
-from fedkd.experiment.algorithm.train import Draw, batch_sizes
-from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
@@ -30,6 +26,11 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.aggregate import REDUCTIONS, renormalise
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, OfSomebody, When, Within
+from fedkd.experiment.algorithm.train import Draw, batch_sizes
+from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
+from fedkd.nets import Net
 
 
 @final
@@ -55,6 +56,15 @@ class Cronus(Strategy):
     paper: ClassVar[str] = "Chang et al. 2019, arXiv 1912.11279"
     sends: ClassVar[str] = "probabilities of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    idle: ClassVar[Idle] = {
+        "aggregate": (Within("local_rounds"),),
+        "corrupt": (
+            Within("local_rounds"),
+            When("aggregate", "trimmed_mean", "spectral_filter"),
+            OfSomebody("corrupt"),
+        ),
+        "public_size": (Beyond("public_size"),),
+    }
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A row for each of the fixed public samples; nothing before the last local round."""

@@ -8,12 +8,6 @@ from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from fedkd.aggregate import stack
-from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
-from fedkd.knowledge import codecs
-from fedkd.losses import cross_entropy_loss
-from fedkd.methods.public_distillation import predict_public, train_on_labels
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
@@ -34,6 +28,13 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.aggregate import stack
+from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, Unless, When
+from fedkd.knowledge import codecs
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods.public_distillation import predict_public, train_on_labels
+from fedkd.nets import Net
 
 
 @final
@@ -67,6 +68,11 @@ class DDistillation(Strategy):
     sends: ClassVar[str] = "soft decisions on public samples, to the neighbours on a graph"
     needs: ClassVar[Needs] = Needs(labels=True, public=True)
     outlives_its_round: ClassVar[bool] = False  # its sender has gone on, and mixing an older z would change the mean
+    idle: ClassVar[Idle] = {
+        "degree": (When("graph", "random_regular"),),
+        "graph": (Unless(rho=0),),
+        "public_size": (Beyond("public_size"),),
+    }
 
     def _mixing(self, node: Node) -> tuple[tuple[tuple[int, ...], ...], Tensor]:
         return mixing(self.graph, node.experiment.data.clients, self.degree, node.experiment.seed)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor, nn
+
+from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 from fedkd.base.errors import under
+from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.branches import example_image
 from fedkd.methods.peers.family import LockstepStrategy
@@ -15,9 +19,6 @@ from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, 
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.nets import ZOO, Net
 from fedkd.nets.options import net_options
-from torch import Tensor, nn
-
-from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 
 #: So many maps that auxiliary classifiers stand on, and so many heads with the net's own.
 MAPS, HEADS = 2, 3
@@ -51,6 +52,7 @@ class DCM(LockstepStrategy):
     sends: ClassVar[str] = "logits of three classifiers of every mini-batch, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
     update: ClassVar[UpdateName] = "simultaneous"
+    idle: ClassVar[Idle] = {"temperature": (Unless(weight=0),)}
 
     def check(self, experiment: Experiment) -> None:
         """Nets with two feature maps."""

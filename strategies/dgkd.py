@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
 import torch
-from fedkd.experiment.algorithm.train import Batch, fit
-from fedkd.losses import kd_loss
-from fedkd.losses.distillers import Shown
-from fedkd.methods.students import student as learner
-from fedkd.methods.students.teachers import logit_teachers, make_teachers
-from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
-from fedkd.nets import Net
-from fedkd.targets import mean_probs
 from pydantic import Field
 from torch import Tensor
 
@@ -31,6 +23,15 @@ from fedkd import (
     Strategy,
     TensorSpec,
 )
+from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless
+from fedkd.experiment.algorithm.train import Batch, fit
+from fedkd.losses import kd_loss
+from fedkd.losses.distillers import Shown
+from fedkd.methods.students import student as learner
+from fedkd.methods.students.teachers import logit_teachers, make_teachers
+from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
+from fedkd.nets import Net
+from fedkd.targets import mean_probs
 
 
 @final
@@ -60,6 +61,12 @@ class DGKD(Strategy):
     paper: ClassVar[str] = "Son et al., ICCV 2021, arXiv 2009.08825"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels"))
+    idle: ClassVar[Idle] = {
+        "drop": (Unless(assistants=()), Unless(balance=0)),
+        "temperature": (Unless(balance=0),),
+        "public_labels": (Unless(balance=1),),
+        "labels": (IfSet("teachers"),),
+    }
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
+from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss
 from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.peers.family import LockstepStrategy
@@ -14,10 +19,6 @@ from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, 
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.targets import mean_probs
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 
 
 @final
@@ -50,6 +51,12 @@ class DML(LockstepStrategy):
     paper: ClassVar[str] = "Zhang et al., CVPR 2018, arXiv 1706.00384"
     sends: ClassVar[str] = "logits of every mini-batch, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
+    idle: ClassVar[Idle] = {
+        "target": (Unless(weight=0),),
+        "loss": (Unless(weight=0),),
+        "temperature": (Unless(weight=0),),
+        "ramp": (Unless(weight=0),),
+    }
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Logits of this exchange's batch."""

@@ -8,9 +8,6 @@ from functools import partial
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from fedkd.aggregate import entropy_reduction, mean, power
-from fedkd.losses import soft_cross_entropy
-from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
 from pydantic import Field
 
 from fedkd import (
@@ -26,6 +23,10 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
+from fedkd.aggregate import entropy_reduction, mean, power
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
+from fedkd.losses import soft_cross_entropy
+from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
 
 
 @final
@@ -54,6 +55,11 @@ class DSFL(Strategy):
     sends: ClassVar[str] = "probabilities of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, server_net=True)
     outlives_its_round: ClassVar[bool] = False
+    idle: ClassVar[Idle] = {
+        "temperature": (When("sharpening", "entropy_reduction"),),
+        "exponent": (When("sharpening", "power"),),
+        "public_per_round": (Beyond("public_per_round"),),
+    }
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
         """One to upload predictions, one to learn."""

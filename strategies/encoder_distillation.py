@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any, ClassVar, Literal, final
 
 import torch
+from torch import Tensor
+
+from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Split, Strategy
+from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import compress_loss, seed_loss
 from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, pack
 from fedkd.methods.encoders.anchors import Anchors, embed_public, project
 from fedkd.methods.encoders.own_encoders import Epochs, own_encoder, own_net, train_at_server, train_own
 from fedkd.nets import Net
-from torch import Tensor
-
-from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Split, Strategy
 
 
 @final
@@ -54,6 +55,7 @@ class EncoderDistillation(Strategy):
     )
     sends: ClassVar[str] = "embeddings of public samples, down only"
     needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views",))
+    idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.methods.architecture_groups import clients_nets, weights_schema
-from fedkd.methods.public_distillation import train_on_labels
 from torch import Tensor
 
 from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier
+from fedkd.methods.architecture_groups import clients_nets, weights_schema
+from fedkd.methods.public_distillation import train_on_labels
 
 
 @final

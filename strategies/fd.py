@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.aggregate import leave_one_out, masked_mean, stack
-from fedkd.losses import cross_entropy_loss, soft_cross_entropy
-from fedkd.methods.class_means import ClassMeans
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -27,6 +23,10 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.aggregate import leave_one_out, masked_mean, stack
+from fedkd.losses import cross_entropy_loss, soft_cross_entropy
+from fedkd.methods.class_means import ClassMeans
+from fedkd.nets import Net
 
 
 @final

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -25,6 +22,9 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss
+from fedkd.nets import Net
 
 
 @final

@@ -9,12 +9,6 @@ from itertools import islice
 from typing import Annotated, ClassVar, final
 
 import torch
-from fedkd.aggregate import mean, weighted_mean
-from fedkd.base.errors import TrainingError
-from fedkd.experiment.algorithm.optimizer_state import trainable
-from fedkd.losses.distillers import LogitLossName, logit_loss
-from fedkd.methods import architecture_groups as groups
-from fedkd.methods.public_distillation import DistillationLoss, predict_public
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -37,6 +31,13 @@ from fedkd import (
     load,
     predict,
 )
+from fedkd.aggregate import mean, weighted_mean
+from fedkd.base.errors import TrainingError
+from fedkd.experiment.algorithm.conditions import Idle, Unless, When
+from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
+from fedkd.methods import architecture_groups as groups
+from fedkd.methods.public_distillation import DistillationLoss, predict_public
 
 Steps = Annotated[int, Field(ge=1)]
 
@@ -78,6 +79,10 @@ class FedDF(Strategy):
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"
     sends: ClassVar[str] = "weights and buffers, both ways, by architecture"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, validation=True, uses=("server_net",))
+    idle: ClassVar[Idle] = {
+        **dict.fromkeys(("validate_every", "patience", "batch_size", "lr", "loss"), (Unless(steps=0),)),
+        "temperature": (Unless(steps=0), When("loss", *SOFTENED)),
+    }
 
     def first_broadcast(self, server: Server) -> Mapping[int, Knowledge]:
         """Each architecture's shared initial weights."""

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.aggregate import masked_mean, stack, weighted_mean
-from fedkd.experiment.algorithm.train import fit
-from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.class_means import ClassMeans
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -27,6 +22,11 @@ from fedkd import (
     broadcast_net,
     classifier,
 )
+from fedkd.aggregate import masked_mean, stack, weighted_mean
+from fedkd.experiment.algorithm.train import fit
+from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.methods.class_means import ClassMeans
+from fedkd.nets import Net
 
 
 @final

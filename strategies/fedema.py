@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+from fedkd import NonNegative, Share
+from fedkd.experiment.algorithm.conditions import Idle, When
 from fedkd.methods.contrastive import DivergenceAwareAverage
 from fedkd.methods.encoders.family import GlobalEncoderStrategy
-
-from fedkd import NonNegative, Share
 
 
 @final
@@ -32,6 +32,7 @@ class FedEMA(GlobalEncoderStrategy):
 
     paper: ClassVar[str] = "Zhuang et al., ICLR 2022, arXiv 2204.04385"
     sends: ClassVar[str] = "weights and buffers of encoder, projection head and predictor, both ways"
+    idle: ClassVar[Idle] = {"tau": (When("scale", 0),)}
 
     def build_base(self) -> DivergenceAwareAverage:
         """What clients descend."""

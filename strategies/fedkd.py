@@ -8,13 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, final
 
 import torch
-from fedkd.aggregate import weighted_mean
-from fedkd.knowledge import codecs
-from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
-from fedkd.knowledge.knowledge import NEVER_NEGATIVE
-from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
-from fedkd.methods.mutual import feature_map, fit_together, keep_feature_map, shared_net
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
@@ -36,6 +29,14 @@ from fedkd import (
     classifier,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.knowledge import codecs
+from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
+from fedkd.knowledge.knowledge import NEVER_NEGATIVE
+from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
+from fedkd.methods.mutual import feature_map, fit_together, keep_feature_map, shared_net
+from fedkd.nets import Net
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6
@@ -78,6 +79,7 @@ class FedKD(Strategy):
     paper: ClassVar[str] = "Wu et al., Nature Communications 2022, arXiv 2108.13323"
     sends: ClassVar[str] = "low-rank updates of a shared net, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net", "shared_net"))
+    idle: ClassVar[Idle] = {"least": (Unless(kl=0, hidden=0),)}
 
     def check(self, experiment: Experiment) -> None:
         """All clients must read the same of an update."""

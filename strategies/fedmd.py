@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
 import torch
-from fedkd.aggregate import mean, stack
-from fedkd.losses.distillers import LogitLossName, logit_loss
-from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
 from pydantic import Field
 
 from fedkd import (
@@ -25,6 +22,10 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
+from fedkd.aggregate import mean, stack
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
+from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
+from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
 
 
 @final
@@ -55,6 +56,10 @@ class FedMD(Strategy):
     sends: ClassVar[str] = "logits of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("public_labels",))
     outlives_its_round: ClassVar[bool] = False
+    idle: ClassVar[Idle] = {
+        "temperature": (When("loss", *SOFTENED),),
+        "public_per_round": (Beyond("public_per_round"),),
+    }
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
         """One to upload logits, one to learn."""

@@ -8,17 +8,6 @@ from typing import Annotated, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from fedkd.aggregate import mean, stack
-from fedkd.knowledge.privacy import largest_subsample, subsample_guarantee, subsample_once
-from fedkd.losses import logit_mae, soft_cross_entropy
-from fedkd.methods.public_distillation import (
-    DistillationLoss,
-    distil,
-    predict_public,
-    stacked_probabilities,
-    train_on_labels,
-    warm_up,
-)
 from pydantic import Field
 from torch import Tensor
 
@@ -35,6 +24,18 @@ from fedkd import (
     Strategy,
     TensorSpec,
     classifier,
+)
+from fedkd.aggregate import mean, stack
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
+from fedkd.knowledge.privacy import largest_subsample, subsample_guarantee, subsample_once
+from fedkd.losses import logit_mae, soft_cross_entropy
+from fedkd.methods.public_distillation import (
+    DistillationLoss,
+    distil,
+    predict_public,
+    stacked_probabilities,
+    train_on_labels,
+    warm_up,
 )
 
 
@@ -68,6 +69,10 @@ class FedMDNFDP(Strategy):
     sends: ClassVar[str] = "logits, probabilities or labels of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("public_labels",))
     outlives_its_round: ClassVar[bool] = False
+    idle: ClassVar[Idle] = {
+        "subsample": (When("epsilon", 0),),
+        "public_per_round": (Beyond("public_per_round"),),
+    }
 
     def exchanges_per_round(self, experiment: Experiment) -> int:
         """One to upload predictions, one to learn."""

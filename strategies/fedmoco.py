@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
-from fedkd.methods.contrastive import MoCo
-from fedkd.methods.encoders.family import GlobalEncoderStrategy
 from pydantic import Field
 
 from fedkd import Positive, Share
+from fedkd.methods.contrastive import MoCo
+from fedkd.methods.encoders.family import GlobalEncoderStrategy
 
 
 @final

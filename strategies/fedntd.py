@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, not_true_loss
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -28,6 +25,10 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.losses import cross_entropy_loss, not_true_loss
+from fedkd.nets import Net
 
 
 @final
@@ -48,6 +49,7 @@ class FedNTD(Strategy):
     paper: ClassVar[str] = "Lee et al., NeurIPS 2022, arXiv 2106.03097"
     sends: ClassVar[str] = "weights and buffers, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    idle: ClassVar[Idle] = {"temperature": (Unless(beta=0),)}
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""

@@ -7,10 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, final
 
 import torch
-from fedkd.aggregate import masked_mean
-from fedkd.losses import cross_entropy_loss, prototype_loss
-from fedkd.methods.class_means import ClassMeans
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -29,6 +25,10 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.aggregate import masked_mean
+from fedkd.losses import cross_entropy_loss, prototype_loss
+from fedkd.methods.class_means import ClassMeans
+from fedkd.nets import Net
 
 #: From a client's sample counts by class to how much it counts in the mean of that class.
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {"counts": lambda counts: counts, "uniform": lambda counts: counts > 0}

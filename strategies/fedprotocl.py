@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
-from fedkd.methods.contrastive import ProtoCL
-from fedkd.methods.encoders.family import GlobalEncoderStrategy
 from pydantic import Field
 
 from fedkd import Listed, NonNegative, Positive, Share
+from fedkd.experiment.algorithm.conditions import Idle, Within
+from fedkd.methods.contrastive import ProtoCL
+from fedkd.methods.encoders.family import GlobalEncoderStrategy
 
 
 @final
@@ -34,6 +35,7 @@ class FedProtoCL(GlobalEncoderStrategy):
 
     paper: ClassVar[str] = "Li et al., ICLR 2021, arXiv 2005.04966, with FedAvg"
     sends: ClassVar[str] = "weights and buffers of encoder and projection head, both ways"
+    idle: ClassVar[Idle] = {"prototypes": (Within("warm_up"),), "alpha": (Within("warm_up"),)}
 
     def build_base(self) -> ProtoCL:
         """What clients descend."""

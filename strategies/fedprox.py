@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, proximal_term
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -26,6 +23,9 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss, proximal_term
+from fedkd.nets import Net
 
 
 @final

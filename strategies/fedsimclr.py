@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from fedkd import Positive
 from fedkd.methods.contrastive import SimCLR
 from fedkd.methods.encoders.family import GlobalEncoderStrategy
-
-from fedkd import Positive
 
 
 @final

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from fedkd import NonNegative, Share
 from fedkd.methods.contrastive import DivergenceAwarePredictor
 from fedkd.methods.encoders.family import GlobalEncoderStrategy
-
-from fedkd import NonNegative, Share
 
 
 @final

@@ -8,10 +8,6 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
-from fedkd.losses import nt_xent_loss, relational_loss
-from fedkd.methods.contrastive import Base, Views, make_base
-from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
-from fedkd.nets import Net
 from pydantic import Field
 from torch import Tensor
 
@@ -29,6 +25,10 @@ from fedkd import (
     Strategy,
     broadcast_net,
 )
+from fedkd.losses import nt_xent_loss, relational_loss
+from fedkd.methods.contrastive import Base, Views, make_base
+from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
+from fedkd.nets import Net
 
 PREDICTION = "prediction"
 Term = Literal["local_contrastive", "global_contrastive", "local_relational", "global_relational"]

@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
+from torch import Tensor
+
+from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy
+from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, check_unit_rows, mean_rows, pack
 from fedkd.methods.encoders.anchors import Anchors, embed_public, project
 from fedkd.methods.encoders.own_encoders import own_encoder, own_net, train_own
 from fedkd.nets import Net
-from torch import Tensor
-
-from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy
 
 
 @final
@@ -44,6 +45,7 @@ class FedXRep(Strategy):
     paper: ClassVar[str] = "none (ours), after Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "embeddings of public samples, both ways"
     needs: ClassVar[Needs] = Needs(public=True, uses=("views", "compared"))
+    idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

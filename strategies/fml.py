@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss
-from fedkd.losses.distillers import LogitLossName, logit_loss
-from fedkd.methods.mutual import fit_together, shared_net
 from pydantic import Field
 from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless, When
+from fedkd.losses import cross_entropy_loss
+from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
+from fedkd.methods.mutual import fit_together, shared_net
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,6 +47,10 @@ class FML(Strategy):
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"
     sends: ClassVar[str] = "weights and buffers of a shared net, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net", "shared_net"))
+    idle: ClassVar[Idle] = {
+        "loss": (Unless(alpha=1, beta=1),),
+        "temperature": (Unless(alpha=1, beta=1), When("loss", *SOFTENED)),
+    }
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The meme's shared initial weights."""

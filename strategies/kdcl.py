@@ -7,6 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedkd import Batch, Client, Experiment, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec, predict
+from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import BESIDE, AllOutputs, Peer, PeerOutputs, begin, gather, outputs_schema
@@ -14,10 +19,6 @@ from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Net
 from fedkd.targets import Evidence, covariance_weights, rule_named
-from pydantic import Field
-from torch import Tensor
-
-from fedkd import Batch, Client, Experiment, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec, predict
 
 #: The paper's names of targets -> those of fedkd.targets; "mean" is that of a well-known reproduction.
 TARGETS = {
@@ -63,6 +64,10 @@ class KDCL(LockstepStrategy):
     sends: ClassVar[str] = "logits of every mini-batch, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True, uses=("views", "validation"))
     update: ClassVar[UpdateName] = "simultaneous"
+    idle: ClassVar[Idle] = {
+        **dict.fromkeys(("target", "temperature", "ramp"), (Unless(weight=0),)),
+        "views": (Unless(own_views=False),),
+    }
 
     def check(self, experiment: Experiment) -> None:
         """The general target needs a validation set."""

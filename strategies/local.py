@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd.losses import cross_entropy_loss
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, fit
+from fedkd.losses import cross_entropy_loss
+from fedkd.nets import Net
 
 
 @final

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from fedkd.methods.contrastive import Base, make_base
+from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
+from fedkd.experiment.algorithm.conditions import Idle, When
+from fedkd.methods.contrastive import BASES, Base, make_base
 from fedkd.methods.encoders.own_encoders import own_encoder, train_own
 
-from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
+#: The bases that have a temperature: a field with a default.
+WITH_TEMPERATURE = [name for name, base in BASES.items() if hasattr(base, "temperature")]
 
 
 @final
@@ -30,6 +33,7 @@ class LocalEncoders(Strategy):
     paper: ClassVar[str] = "none (baseline)"
     sends: ClassVar[str] = "nothing"
     needs: ClassVar[Needs] = Needs(uses=("views",))
+    idle: ClassVar[Idle] = {"temperature": (When("base", *WITH_TEMPERATURE),)}
 
     def check(self, experiment: Experiment) -> None:
         """Also what the base asks for."""

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, final
 
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
+from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
 from fedkd.losses.rows import unit_rows
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.targets import mean_logits
-from pydantic import Field
-from torch import Tensor, nn
-
-from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 
 
 @final
@@ -58,6 +59,9 @@ class MCL(LockstepStrategy):
     sends: ClassVar[str] = "embeddings of every mini-batch, both ways; logits, if asked for"
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
     update: ClassVar[UpdateName] = "simultaneous"
+    idle: ClassVar[Idle] = {
+        "soft_temperature": (Unless(soft_vcl_weight=0, soft_icl_weight=0, logit_weight=0), Unless(weight=0)),
+    }
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Embeddings of this exchange's batch, and logits."""

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import kd_loss, labelled_cross_entropy
-from fedkd.methods.ramp import ramped
-from fedkd.nets import MovingAverage
 from torch import Tensor, nn
 
 from fedkd import (
@@ -27,6 +23,11 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.losses import kd_loss, labelled_cross_entropy
+from fedkd.methods.ramp import ramped
+from fedkd.nets import MovingAverage
 
 
 @final
@@ -60,6 +61,7 @@ class MeanTeacher(Strategy):
     paper: ClassVar[str] = "Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780"
     sends: ClassVar[str] = "weights and buffers of student and teacher, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
+    idle: ClassVar[Idle] = {"ramp": (Unless(weight=0),)}
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights, twice; no step yet."""

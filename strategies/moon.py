@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, model_contrastive_loss
-from fedkd.nets import Net
 from torch import Tensor
 
 from fedkd import (
@@ -27,6 +24,10 @@ from fedkd import (
     fit,
     load,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.losses import cross_entropy_loss, model_contrastive_loss
+from fedkd.nets import Net
 
 HEADS = ("projection", "projected_classifier")
 
@@ -50,6 +51,7 @@ class MOON(Strategy):
     paper: ClassVar[str] = "Li et al., CVPR 2021, arXiv 2103.16257"
     sends: ClassVar[str] = "weights and buffers of encoder and both heads, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
+    idle: ClassVar[Idle] = {"temperature": (Unless(mu=0),)}
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""

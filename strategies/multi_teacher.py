@@ -6,11 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from fedkd.losses.distillers import LossName
-from fedkd.methods.students import student as learner
-from fedkd.methods.students.teachers import CLASSES, beside_logits, make_teachers
-from fedkd.methods.students.teaching import Numbers, RunNames, TargetName, TeachingTask, teach
-
 from fedkd import (
     Classifier,
     Client,
@@ -24,6 +19,11 @@ from fedkd import (
     Strategy,
     TensorSpec,
 )
+from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless, When, WithLabels
+from fedkd.losses.distillers import ON_LOGITS, LossName
+from fedkd.methods.students import student as learner
+from fedkd.methods.students.teachers import CLASSES, beside_logits, make_teachers
+from fedkd.methods.students.teaching import Numbers, RunNames, TargetName, TeachingTask, teach
 
 
 @final
@@ -66,6 +66,15 @@ class MultiTeacher(Strategy):
     needs: ClassVar[Needs] = Needs(
         labels=True, public=True, uses=("server_net", "public_labels", "validation", "views")
     )
+    idle: ClassVar[Idle] = {
+        "target": (Unless(weight=0), When("loss", *ON_LOGITS)),
+        **dict.fromkeys(("loss", "loss_options", "temperature"), (Unless(weight=0),)),
+        "teacher_weights": (When("target", "weighted"),),
+        "vote_noise": (When("target", "vote"),),
+        "label_weight": (WithLabels(),),
+        "views": (Unless(augmented=False),),
+        "labels": (IfSet("teachers"),),
+    }
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""

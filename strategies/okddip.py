@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, Node, Positive, Server, TensorSpec
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
@@ -14,10 +18,6 @@ from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Net
 from fedkd.targets import attention, mean_logits
-from pydantic import Field
-from torch import Tensor, nn
-
-from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, Node, Positive, Server, TensorSpec
 
 FormName = Literal["auto", "shared", "own"]
 

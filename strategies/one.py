@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss
-from fedkd.methods import branches
-from fedkd.methods.ramp import ramped
-from fedkd.nets import Gate
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,6 +24,11 @@ from fedkd import (
     Server,
     Strategy,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods import branches
+from fedkd.methods.ramp import ramped
+from fedkd.nets import Gate
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
-from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss
-from fedkd.methods import branches
-from fedkd.methods.ramp import ramped
-from fedkd.nets import Branches, MovingAverage
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,6 +24,12 @@ from fedkd import (
     Server,
     Strategy,
 )
+from fedkd.aggregate import weighted_mean
+from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.losses import cross_entropy_loss
+from fedkd.methods import branches
+from fedkd.methods.ramp import ramped
+from fedkd.nets import Branches, MovingAverage
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -65,6 +66,7 @@ class PCL(Strategy):
     paper: ClassVar[str] = "Wu and Gong, AAAI 2021, arXiv 2006.04147"
     sends: ClassVar[str] = "weights and buffers of a net with branches and of its moving average, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
+    idle: ClassVar[Idle] = {"views": (Unless(own_views=False),)}
 
     def check(self, experiment: Experiment) -> None:
         """A net that can be cut."""

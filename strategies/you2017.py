@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from fedkd.experiment.algorithm.train import Batch, fit
-from fedkd.losses import draw_triplets, relation_vote_loss, soft_cross_entropy
-from fedkd.losses.distillers import Shown
-from fedkd.methods.students import student as learner
-from fedkd.methods.students.teachers import make_teachers
-from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
-from fedkd.nets import Net, features_of
-from fedkd.targets import mean_probs
 from torch import Tensor
 
 from fedkd import (
@@ -30,6 +22,15 @@ from fedkd import (
     Strategy,
     TensorSpec,
 )
+from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless, WithLabels
+from fedkd.experiment.algorithm.train import Batch, fit
+from fedkd.losses import draw_triplets, relation_vote_loss, soft_cross_entropy
+from fedkd.losses.distillers import Shown
+from fedkd.methods.students import student as learner
+from fedkd.methods.students.teachers import make_teachers
+from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
+from fedkd.nets import Net, features_of
+from fedkd.targets import mean_probs
 
 _NEEDS = frozenset({"logits", "features"})
 
@@ -61,6 +62,12 @@ class You2017(Strategy):
     paper: ClassVar[str] = "You et al., KDD 2017"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, uses=("server_net", "public_labels"))
+    idle: ClassVar[Idle] = {
+        "temperature": (Unless(weight=0),),
+        "margin": (Unless(relation_weight=0),),
+        "label_weight": (WithLabels(),),
+        "labels": (IfSet("teachers"),),
+    }
 
     def check(self, experiment: Experiment) -> None:
         """Public samples are for clients' nets only."""

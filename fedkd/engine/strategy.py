@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -87,6 +88,8 @@ class Strategy(FlowerStrategy):
     outlives_its_round: ClassVar[bool] = True
     #: Whether clients' nets are compared on the global test set: agreement, their ensemble. Their logits there are sent.
     compares_clients: ClassVar[bool] = False
+    #: Where its fields do nothing, or what ``needs`` names: conditions of ``fedkd.experiment.algorithm.conditions``, by name.
+    idle: ClassVar[Mapping[str, tuple[Any, ...]]] = MappingProxyType({})
 
     @abstractmethod
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:

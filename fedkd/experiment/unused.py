@@ -1,9 +1,8 @@
 """Keys that a user set and that this experiment does not use: an error with the reason, or a Notice where nothing is lost.
 
 The one rule: a key that does nothing is an error, as the user meant it to do something; unless it is at its default anyway, or
-merely stands ready (options of another net, public samples that are held out). ``fedkd.experiment.unused_keys`` and
-``fedkd.experiment.unused_fields`` know which keys those are; what shows only from what clients send,
-``fedkd.engine.unused_messages``.
+merely stands ready (options of another net, public samples that are held out). ``fedkd.experiment.unused_keys`` knows
+which keys those are, and asks the strategy (``idle``); what shows only from messages, ``fedkd.engine.unused_messages``.
 """
 
 from __future__ import annotations

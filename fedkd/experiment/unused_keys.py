@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from fedkd.engine.strategy import USABLE
@@ -10,7 +11,6 @@ from fedkd.experiment import registry
 from fedkd.experiment.algorithm.participation import attackers, cohort_size, enough_of
 from fedkd.experiment.algorithm.settings import SECTIONS
 from fedkd.experiment.unused import Unused
-from fedkd.experiment.unused_fields import idle_fields
 from fedkd.knowledge.attacks import ATTACKS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def unused_keys(experiment: Experiment) -> Iterator[Unused]:
         why, control = "privacy.noise_multiplier is 0, which is off", "noise_multiplier" in experiment.privacy.model_fields_set
         for key in ("clip", "delta"):
             yield Unused(f"privacy.{key}", why, "set it, or leave this out", harmless=control)
-    yield from idle_fields(experiment, name)
+    yield from _of_strategy(experiment)
 
 
 def uses(experiment: Experiment) -> set[str]:
@@ -40,9 +40,12 @@ def uses(experiment: Experiment) -> set[str]:
     if strategy.paper.startswith("none (") and not needs.public:  # a baseline holds out what others use
         return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
-    plain = any(getattr(strategy, field, True) is False for field in ("own_views", "augmented"))
-    guided = getattr(strategy, "balance", 0) == 1  # by teachers alone, whose labels the samples' own are not
-    return used - ({"views"} if plain else set()) - ({"public_labels"} if guided else set())
+    return {name for name in used if not why_idle(experiment, name)}
+
+
+def why_idle(experiment: Experiment, name: str) -> str:
+    """Why a field of the strategy, or what its needs name, does nothing here; empty where it counts."""
+    return next(filter(None, (each.explain(experiment) for each in experiment.strategy.idle.get(name, ()))), "")
 
 
 def idle_engine(experiment: Experiment) -> Iterator[Unused]:
@@ -100,9 +103,6 @@ def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
             yield (
                 Unused(f"data.{key}", why) if data.public_source else Unused(f"data.{key}", why, harmless=True, effect=held_out)
             )
-    for field in ("public_per_round", "public_size", "public_samples"):
-        if 0 < data.public < getattr(experiment.strategy, field, 0):
-            yield Unused(f"strategy.{field}", f"there are {data.public} public samples, and all are taken", harmless=True)
     if "validation" not in used:
         yield Unused("data.validation", f"{name} uses no validation set", harmless=True, effect=held_out)
     if "views" not in used:
@@ -147,14 +147,21 @@ def _of_attack(experiment: Experiment) -> Iterator[Unused]:
         yield Unused("attack.scale", f"{attack.name} has none")
 
 
+def _of_strategy(experiment: Experiment) -> Iterator[Unused]:
+    """The strategy's own fields. The first condition that holds is told."""
+    for field in fields(experiment.strategy):
+        for condition in experiment.strategy.idle.get(field.name, ()):
+            if why := condition.explain(experiment):
+                yield Unused(f"strategy.{field.name}", why, harmless=condition.harmless)
+                break
+
+
 def _labels_idle(experiment: Experiment) -> str:
     """Why no client trains on its labels, where that is so."""
     name = registry.name_of(type(experiment.strategy))
     if _shipped(experiment) and not experiment.strategy.needs.labels:
         return f"{name} trains without labels"
-    if name == "centralised" or bool(getattr(experiment.strategy, "teachers", None)):
-        return f"with {name} no client trains a net here"
-    return ""
+    return f"with {name} no client trains a net here" if why_idle(experiment, "labels") else ""
 
 
 def _shipped(experiment: Experiment) -> bool:

@@ -18,8 +18,8 @@ from fedkd.base.errors import Notice
 from fedkd.cli.baselines import baselines_of
 from fedkd.engine.simulation import tell_what_is_idle
 from fedkd.engine.strategy import USABLE
+from fedkd.experiment.algorithm.conditions import When
 from fedkd.experiment.registry import strategies
-from fedkd.experiment.unused_fields import IDLE_FIELDS, When
 from fedkd.knowledge.attacks import ATTACKS
 from fedkd.results.history import TIMES
 
@@ -252,10 +252,10 @@ def test_a_strategy_of_a_users_own_may_use_everything() -> None:
 
 
 def test_what_is_known_of_strategies_names_things_that_are_there() -> None:
-    for name, conditions in IDLE_FIELDS.items():
-        fields = {field.name for field in dataclasses.fields(strategies()[name])}
-        others = {other.name for each in conditions.values() for other in each if isinstance(other, When)}
-        assert conditions.keys() | others <= fields
+    for cls in strategies().values():
+        fields = {field.name for field in dataclasses.fields(cls)}
+        others = {other.name for each in cls.idle.values() for other in each if isinstance(other, When)}
+        assert cls.idle.keys() - {"labels", *USABLE} | others <= fields
     assert all(set(cls.needs.uses or ()) <= set(USABLE) for cls in strategies().values())
 
 

@@ -1,9 +1,8 @@
 """Peers in lockstep: all take the same mini-batches, and exchange their outputs on each before anybody learns from it.
 
 A round of n turns has n + 1 exchanges. In exchange e a peer learns from the outputs of all peers for the batch of turn e - 1,
-then uploads its own for the batch of turn e: the first exchange only uploads, the last only learns, and nothing but memory
-crosses a round. A peer holds its own outputs with their graph, so that learning costs a backward pass and no second forward
-pass.
+then uploads its own for the batch of turn e: the first exchange only uploads, the last only learns, nothing but memory crosses
+a round. A peer holds its own outputs with their graph, so that learning costs a backward pass and no second forward pass.
 """
 
 from __future__ import annotations
@@ -186,9 +185,8 @@ def _report(client: Client, round: Plan) -> dict[str, float]:
         return {}
     learned = sum(len(round.draws[turn.batch].positions) for turn in round.turns if client.id in turn.learners)
     means = (client.memory.tensor(LOGGED) / learned).tolist()
-    names = str(client.memory[LOGGED_NAMES]).split(",")
+    losses = dict(zip(str(client.memory[LOGGED_NAMES]).split(","), means, strict=True))
     del client.memory[LOGGED], client.memory[LOGGED_NAMES]
-    losses = dict(zip(names, means, strict=True))
     if not all(map(math.isfinite, means)):
         values = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise TrainingError(f"{client.work().where}: the loss is not finite ({values}); lower train.lr or set train.clip")
@@ -234,14 +232,13 @@ def gather(
     names = next(iter(outputs.values()), {})  # of nobody, where all whose outputs were due are gone
     tensors = {name: torch.stack([each[name] for each in outputs.values()]) for name in names}  # (K, B, ...) each
     batch, learners = round.digest(round.turns[exchange].batch), round.turns[exchange].learners
-    header = {"peers": ",".join(map(str, outputs)), "batch": batch}
-    everything = Knowledge(tensors, {name: _space(name) for name in tensors}, header)
+    peers = ",".join(map(str, outputs))
+    everything = Knowledge(tensors, {name: _space(name) for name in tensors}, {"peers": peers, "batch": batch})
     if beside:
         everything = everything.with_tensors("embedding", {BESIDE + name: tensor for name, tensor in beside.items()})
     if learners >= uploads.keys():
         return everything
-    nothing = Knowledge(header={"batch": batch})
-    return {peer: everything if peer in learners else nothing for peer in uploads}
+    return {peer: everything if peer in learners else Knowledge(header={"batch": batch}) for peer in uploads}
 
 
 def _of_the_batch(upload: Knowledge) -> PeerOutputs:
