@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedkd.base.errors import InputError, Notice, RunFailed
-    from fedkd.engine.evaluation.evaluate import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
     from fedkd.engine.simulation import simulate
-    from fedkd.engine.strategy import Listed, Needs, NonNegative, Positive, Share, Strategy
+    from fedkd.engine.strategy import Strategy
+    from fedkd.experiment.algorithm.algorithm import Algorithm, Needs
     from fedkd.experiment.algorithm.client import Client
+    from fedkd.experiment.algorithm.fields import Listed, NonNegative, Positive, Share
     from fedkd.experiment.algorithm.node import Node
+    from fedkd.experiment.algorithm.predictors import Classifier, Embedder, Peers, Predictor, broadcast_net, classifier
     from fedkd.experiment.algorithm.server import Server
+    from fedkd.experiment.algorithm.settings import Settings
     from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
     from fedkd.experiment.experiment import Experiment
     from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo, schema_of
@@ -24,33 +27,35 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Algorithm": "experiment.algorithm.algorithm",
     "Batch": "experiment.algorithm.train",
-    "Classifier": "engine.evaluation.evaluate",
+    "Classifier": "experiment.algorithm.predictors",
     "Client": "experiment.algorithm.client",
-    "Embedder": "engine.evaluation.evaluate",
+    "Embedder": "experiment.algorithm.predictors",
     "Experiment": "experiment.experiment",
     "History": "results.history",
     "InputError": "base.errors",
     "Knowledge": "knowledge.knowledge",
-    "Listed": "engine.strategy",
+    "Listed": "experiment.algorithm.fields",
     "Memory": "knowledge.memory",
-    "Needs": "engine.strategy",
+    "Needs": "experiment.algorithm.algorithm",
     "Node": "experiment.algorithm.node",
-    "NonNegative": "engine.strategy",
+    "NonNegative": "experiment.algorithm.fields",
     "Notice": "base.errors",
-    "Peers": "engine.evaluation.evaluate",
-    "Positive": "engine.strategy",
-    "Predictor": "engine.evaluation.evaluate",
+    "Peers": "experiment.algorithm.predictors",
+    "Positive": "experiment.algorithm.fields",
+    "Predictor": "experiment.algorithm.predictors",
     "RunFailed": "base.errors",
     "Server": "experiment.algorithm.server",
-    "Share": "engine.strategy",
+    "Settings": "experiment.algorithm.settings",
+    "Share": "experiment.algorithm.fields",
     "Split": "experiment.algorithm.train",
     "Strategy": "engine.strategy",
     "Table": "knowledge.table",
     "TensorSpec": "knowledge.knowledge",
     "UpTo": "knowledge.knowledge",
-    "broadcast_net": "engine.evaluation.evaluate",
-    "classifier": "engine.evaluation.evaluate",
+    "broadcast_net": "experiment.algorithm.predictors",
+    "classifier": "experiment.algorithm.predictors",
     "fit": "experiment.algorithm.train",
     "load": "nets",
     "predict": "experiment.algorithm.train",
@@ -58,6 +63,7 @@ _HOME = {
     "simulate": "engine.simulation",
 }
 __all__ = [
+    "Algorithm",
     "Batch",
     "Classifier",
     "Client",
@@ -77,6 +83,7 @@ __all__ = [
     "Predictor",
     "RunFailed",
     "Server",
+    "Settings",
     "Share",
     "Split",
     "Strategy",

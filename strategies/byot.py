@@ -14,7 +14,6 @@ from torch import Tensor
 from fedkd import (
     Batch,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
@@ -23,6 +22,7 @@ from fedkd import (
     Positive,
     Predictor,
     Server,
+    Settings,
     Strategy,
 )
 from fedkd.aggregate import weighted_mean
@@ -70,7 +70,7 @@ class BYOT(Strategy):
         "distillation_scale": (Unless(alpha=0),),
     }
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """A net with feature maps."""
         self.needs.check(type(self).__name__, experiment)
         with under("nets"):

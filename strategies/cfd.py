@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Classifier, Client, Experiment, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load
+from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Settings, Strategy, TensorSpec, classifier, load
 from fedkd.aggregate import mean
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, Instead
 from fedkd.losses import soft_cross_entropy
@@ -51,11 +51,11 @@ class CFD(Strategy):
         "public_size": (Beyond("public_size"),),
     }
 
-    def uplink(self, experiment: Experiment) -> tuple[str, ...]:
+    def uplink(self, experiment: Settings) -> tuple[str, ...]:
         """Quantised, delta coded and deflated, unless the experiment says otherwise."""
         return experiment.uplink or (f"bits{self.bits_up}", "delta", "deflate")
 
-    def downlink(self, experiment: Experiment) -> tuple[str, ...]:
+    def downlink(self, experiment: Settings) -> tuple[str, ...]:
         """As uploads."""
         return experiment.downlink or (f"bits{self.bits_down}", "delta", "deflate")
 

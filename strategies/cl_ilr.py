@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Client, Experiment, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Strategy
+from fedkd import Batch, Client, Knowledge, Needs, Node, Peers, Positive, Predictor, Server, Settings, Strategy
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.methods import branches
@@ -49,7 +49,7 @@ class CLILR(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
     idle: ClassVar[Idle] = {"temperature": (Unless(beta=1),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """A net that can be cut."""
         branches.check(self, experiment)
 

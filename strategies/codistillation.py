@@ -15,12 +15,12 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
     NonNegative,
     Server,
+    Settings,
     Split,
     Strategy,
     TensorSpec,
@@ -80,7 +80,7 @@ class Codistillation(Strategy):
     compares_clients: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"loss": (Unless(weight=0), Unless(burn_in=1)), "weight": (Unless(burn_in=1),)}
 
-    def exchanges_per_round(self, experiment: Experiment) -> int:
+    def exchanges_per_round(self, experiment: Settings) -> int:
         """The steps of the client with the most samples over ``every``, rounded up."""
         return exchanges_of(experiment, self.every)
 
@@ -138,7 +138,7 @@ def steps_per_round(data: Split) -> int:
     return data.work.settings.epochs * len(batch_sizes(len(data), data.work.settings.batch_size))
 
 
-def exchanges_of(experiment: Experiment, every: int) -> int:
+def exchanges_of(experiment: Settings, every: int) -> int:
     """So many that who has the most labelled samples takes at most ``every`` steps in each; 1 where that is 0."""
     if not every:
         return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, final
@@ -15,13 +15,13 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    Experiment,
     InputError,
     Knowledge,
     Memory,
     Needs,
     Node,
     Server,
+    Settings,
     Strategy,
     Table,
     TensorSpec,
@@ -77,7 +77,7 @@ class DDistillation(Strategy):
     def _mixing(self, node: Node) -> tuple[tuple[tuple[int, ...], ...], Tensor]:
         return mixing(self.graph, node.experiment.data.clients, self.degree, node.experiment.seed)
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Neighbours must read of a table what its sender keeps."""
         self.needs.check(type(self).__name__, experiment)
         if svd := [name for name in experiment.downlink if name.startswith("svd")]:
@@ -119,7 +119,9 @@ class DDistillation(Strategy):
         losses = fit(net, data, loss) if met else train_on_labels(net, data)
         s = predict_public(net, reference).softmax(1)
         z = z + s - client.memory.tensor("decisions") if met else s
-        client.memory["consensus"] = received = as_received(client, z, "embedding")
+        client.memory["consensus"] = received = as_received(
+            z, "embedding", uplink=self.uplink(client.experiment), downlink=self.downlink(client.experiment)
+        )
         client.memory["decisions"] = s + (received - z)  # what codecs took of z now is given back in the next step
         tables = list(broadcast.tensors.values())  # [(deg, P, C)] or nothing
         edges = {"edges": sum(map(len, tables)), "edge_bytes": 4 * z.numel() if tables else 0}
@@ -184,15 +186,13 @@ def mix_received(memory: Memory, passed: Knowledge, name: str, weights: Tensor) 
     return mix(own, passed.tensors[name], weights[others])
 
 
-def as_received(client: Client, table: Tensor, space: str) -> Tensor:
+def as_received(table: Tensor, space: str, *, uplink: Sequence[str], downlink: Sequence[str]) -> Tensor:
     """What the neighbours will read of a table (P, C) that this client uploads: the same, but for what codecs lose.
 
     Who takes this for its own table keeps the mean over all clients when it is mixed, as both ends of an edge then hold
     alike what went along it. Not with "svd" on the downlink, which cuts the tables that a client is passed all at once.
     """
-    experiment, strategy = client.experiment, client.experiment.strategy
-    up = codecs.chain(strategy.uplink(experiment), "uplink")
-    down = codecs.chain(strategy.downlink(experiment), "downlink")
+    up, down = codecs.chain(uplink, "uplink"), codecs.chain(downlink, "downlink")
     uploaded = codecs.as_decoded(up, Knowledge.of(space, {"table": table})).tensors["table"]
     return codecs.as_decoded(down, Knowledge.of(space, {"table": uploaded[None]})).tensors["table"][0]
 

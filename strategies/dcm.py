@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
+from fedkd import Batch, Client, InputError, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
 from fedkd.base.errors import under
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
@@ -54,7 +54,7 @@ class DCM(LockstepStrategy):
     update: ClassVar[UpdateName] = "simultaneous"
     idle: ClassVar[Idle] = {"temperature": (Unless(weight=0),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Nets with two feature maps."""
         self.needs.check(type(self).__name__, experiment)
         check_maps(experiment)
@@ -178,7 +178,7 @@ def auxiliary_classifiers(client: Client, net: Net) -> AuxiliaryClassifiers:
     return client.module("auxiliary", build, init="own", keep=True)
 
 
-def check_maps(experiment: Experiment, *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
+def check_maps(experiment: Settings, *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
     """InputError where a net of the zoo has fewer than two feature maps; of a user's it shows when that is built."""
     for name in set(experiment.architectures) & ZOO.keys():
         with under("nets"), torch.device("meta"):

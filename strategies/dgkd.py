@@ -13,13 +13,13 @@ from torch import Tensor
 from fedkd import (
     Classifier,
     Client,
-    Experiment,
     InputError,
     Knowledge,
     Needs,
     Node,
     Positive,
     Server,
+    Settings,
     Strategy,
     TensorSpec,
 )
@@ -68,7 +68,7 @@ class DGKD(Strategy):
         "labels": (IfSet("teachers"),),
     }
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""
         learner.check(self, experiment, self.teachers)
         if len(self.assistants) >= experiment.rounds:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Split, Strategy
+from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Split, Strategy
 from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import compress_loss, seed_loss
 from fedkd.methods.contrastive import Base, Views, make_base
@@ -57,7 +57,7 @@ class EncoderDistillation(Strategy):
     needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views",))
     idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
         self.build_base().check(experiment)

@@ -15,7 +15,6 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    Experiment,
     InputError,
     Knowledge,
     Memory,
@@ -23,6 +22,7 @@ from fedkd import (
     Node,
     NonNegative,
     Server,
+    Settings,
     Strategy,
     TensorSpec,
     UpTo,
@@ -81,10 +81,10 @@ class FedKD(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net", "shared_net"))
     idle: ClassVar[Idle] = {"least": (Unless(kl=0, hidden=0),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """All clients must read the same of an update."""
         self.needs.check(type(self).__name__, experiment)
-        check_downlink(self.downlink(experiment), experiment)
+        check_downlink(self.downlink(experiment), type(self).__name__)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """All weights of the mentee."""
@@ -138,7 +138,8 @@ class FedKD(Strategy):
         net = shared_net(server, keep=True)
         changes = {k: Knowledge.of("weights", update_from(u.tensors, net.state_dict())) for k, u in uploads.items()}
         change = weighted_mean(changes, weights=[1.0] * len(changes)).tensors
-        return advance(server, net, compress(change, self._energy(server)), uploads)
+        parts = compress(change, self._energy(server))
+        return advance(server, net, parts, uploads, downlink=self.downlink(server.experiment))
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The mentee at the server, its mentor at a client."""
@@ -155,10 +156,9 @@ class FedKD(Strategy):
 # they leave alone.
 
 
-def check_downlink(names: Sequence[str], experiment: Experiment) -> None:
+def check_downlink(names: Sequence[str], name: str) -> None:
     """Raise InputError for codecs of which clients read different things: they would not hold the same net."""
     if not codecs.settled(codecs.chain(names, "downlink")):
-        name = type(experiment.strategy).__name__
         raise InputError(f'downlink: {name} needs equal nets at all clients: put "delta" behind the lossy codecs')
 
 
@@ -209,7 +209,11 @@ def all_weights(net: Net, version: int = 0) -> Knowledge:
 
 
 def advance(
-    server: Server, net: Net, parts: Mapping[str, Tensor], uploads: Mapping[int, Knowledge]
+    server: Server,
+    net: Net,
+    parts: Mapping[str, Tensor],
+    uploads: Mapping[int, Knowledge],
+    downlink: Sequence[str],
 ) -> dict[int, Knowledge]:
     """Bring the server's net up to date, by what clients will read, and say what each client is to be sent.
 
@@ -217,7 +221,8 @@ def advance(
     """
     header = {"version": server.round, "after": int(server.memory.get("version", 0))}
     update = Knowledge.of("weights", parts, header=header)
-    load(net, advanced(net.state_dict(), server.as_received(update).tensors))
+    read = codecs.as_decoded(codecs.chain(downlink, "downlink"), update)  # by every client
+    load(net, advanced(net.state_dict(), read.tensors))
     server.memory["version"] = server.round
     whole = all_weights(net, server.round)
     holds = {client for client, upload in uploads.items() if upload.header.get("round") == server.round}

@@ -12,12 +12,12 @@ from pydantic import Field
 from fedkd import (
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
     Positive,
     Server,
+    Settings,
     Strategy,
     TensorSpec,
     classifier,
@@ -61,7 +61,7 @@ class FedMD(Strategy):
         "public_per_round": (Beyond("public_per_round"),),
     }
 
-    def exchanges_per_round(self, experiment: Experiment) -> int:
+    def exchanges_per_round(self, experiment: Settings) -> int:
         """One to upload logits, one to learn."""
         return 2
 

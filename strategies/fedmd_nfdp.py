@@ -14,12 +14,12 @@ from torch import Tensor
 from fedkd import (
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
     NonNegative,
     Server,
+    Settings,
     Split,
     Strategy,
     TensorSpec,
@@ -74,7 +74,7 @@ class FedMDNFDP(Strategy):
         "public_per_round": (Beyond("public_per_round"),),
     }
 
-    def exchanges_per_round(self, experiment: Experiment) -> int:
+    def exchanges_per_round(self, experiment: Settings) -> int:
         """One to upload predictions, one to learn."""
         return 2
 

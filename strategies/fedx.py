@@ -15,13 +15,13 @@ from fedkd import (
     Batch,
     Client,
     Embedder,
-    Experiment,
     Knowledge,
     Listed,
     Needs,
     Node,
     Positive,
     Server,
+    Settings,
     Strategy,
     broadcast_net,
 )
@@ -66,7 +66,7 @@ class FedX(Strategy):
     sends: ClassVar[str] = "weights and buffers of encoder and heads, both ways"
     needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Also what the base asks for."""
         super().check(experiment)
         self.build_base().check(experiment)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Experiment, Knowledge, Needs, Node, NonNegative, Positive, Server, Strategy
+from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, NonNegative, Positive, Server, Settings, Strategy
 from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.methods.contrastive import Base, Views, make_base
@@ -47,7 +47,7 @@ class FedXRep(Strategy):
     needs: ClassVar[Needs] = Needs(public=True, uses=("views", "compared"))
     idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
         self.build_base().check(experiment)

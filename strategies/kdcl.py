@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedkd import Batch, Client, Experiment, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec, predict
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec, predict
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
@@ -69,7 +69,7 @@ class KDCL(LockstepStrategy):
         "views": (Unless(own_views=False),),
     }
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """The general target needs a validation set."""
         replace(self.needs, validation=self.target == "general").check("KDCL", experiment)
 

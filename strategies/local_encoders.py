@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from fedkd import Client, Embedder, Experiment, Knowledge, Needs, Node, Positive, Server, Strategy, TensorSpec
+from fedkd import Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Strategy, TensorSpec
 from fedkd.experiment.algorithm.conditions import Idle, When
 from fedkd.methods.contrastive import BASES, Base, make_base
 from fedkd.methods.encoders.own_encoders import own_encoder, train_own
@@ -35,7 +35,7 @@ class LocalEncoders(Strategy):
     needs: ClassVar[Needs] = Needs(uses=("views",))
     idle: ClassVar[Idle] = {"temperature": (When("base", *WITH_TEMPERATURE),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
         self.build_base().check(experiment)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, final
 from fedkd import (
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
     NonNegative,
     Positive,
     Server,
+    Settings,
     Strategy,
     TensorSpec,
 )
@@ -76,7 +76,7 @@ class MultiTeacher(Strategy):
         "labels": (IfSet("teachers"),),
     }
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""
         learner.check(self, experiment, self.teachers)
         TeachingTask.of(self).check(experiment)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedkd import Batch, Client, Experiment, InputError, Knowledge, Needs, Node, Positive, Server, TensorSpec
+from fedkd import Batch, Client, InputError, Knowledge, Needs, Node, Positive, Server, Settings, TensorSpec
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
@@ -59,7 +59,7 @@ class OKDDip(LockstepStrategy):
     needs: ClassVar[Needs] = Needs(labels=True, shared_data=True)
     update: ClassVar[UpdateName] = "simultaneous"
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Maps that all share need equal nets."""
         self.needs.check(type(self).__name__, experiment)
         self._form(experiment)
@@ -113,7 +113,7 @@ class OKDDip(LockstepStrategy):
 
         return Peer(net, lambda batch: {"logits": net(batch.images)}, loss, weight, withheld=("logits",))
 
-    def _form(self, experiment: Experiment) -> Form:
+    def _form(self, experiment: Settings) -> Form:
         """Raises InputError for "shared" where the peers' nets differ."""
         nets = nets_of_peers(experiment)
         if self.attention == "shared" and len(nets) > 1:
@@ -129,12 +129,12 @@ class OKDDip(LockstepStrategy):
         return widths[node.experiment.architecture_of(peer)], self.projection or max(1, narrowest // 8)
 
 
-def leader_of(experiment: Experiment) -> int:
+def leader_of(experiment: Settings) -> int:
     """The id of the group leader: the last client."""
     return experiment.data.clients - 1
 
 
-def nets_of_peers(experiment: Experiment) -> list[str]:
+def nets_of_peers(experiment: Settings) -> list[str]:
     """The names of the nets that peers have, each once."""
     return sorted({experiment.architecture_of(peer) for peer in range(leader_of(experiment))})
 

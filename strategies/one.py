@@ -14,7 +14,6 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
@@ -22,6 +21,7 @@ from fedkd import (
     Positive,
     Predictor,
     Server,
+    Settings,
     Strategy,
 )
 from fedkd.aggregate import weighted_mean
@@ -60,7 +60,7 @@ class ONE(Strategy):
     sends: ClassVar[str] = "weights and buffers of a net with branches, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """A net that can be cut, batches of two and more."""
         branches.check(self, experiment)
         branches.check_batches(self, experiment)

@@ -14,7 +14,6 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
@@ -22,6 +21,7 @@ from fedkd import (
     Positive,
     Predictor,
     Server,
+    Settings,
     Strategy,
 )
 from fedkd.aggregate import weighted_mean
@@ -68,7 +68,7 @@ class PCL(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
     idle: ClassVar[Idle] = {"views": (Unless(own_views=False),)}
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """A net that can be cut."""
         branches.check(self, experiment)
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from fedkd import (
     Classifier,
     Client,
-    Experiment,
     Knowledge,
     Needs,
     Node,
     NonNegative,
     Positive,
     Server,
+    Settings,
     Strategy,
     TensorSpec,
 )
@@ -69,7 +69,7 @@ class You2017(Strategy):
         "labels": (IfSet("teachers"),),
     }
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only."""
         learner.check(self, experiment, self.teachers)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fedkd import Client, Experiment, Knowledge, Needs, Node, Server, Strategy, broadcast_net, classifier, fit, load, simulate
 from fedkd.aggregate import weighted_mean
-from fedkd.engine.evaluation.evaluate import Classifier
-from fedkd.engine.strategy import Positive
+from fedkd.experiment.algorithm.fields import Positive
+from fedkd.experiment.algorithm.predictors import Classifier
 from fedkd.grids import run_app
 from fedkd.losses import cross_entropy_loss
 from fedkd.losses.distillers import DISTILLERS, Recipe

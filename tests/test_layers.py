@@ -57,7 +57,7 @@ LAYERS = {
             "fedkd.aggregate.nearest_on_simplex",
             "fedkd.knowledge.knowledge",
             "fedkd.knowledge.privacy",
-            "fedkd.experiment.algorithm.settings.Privacy",
+            "fedkd.experiment.algorithm.sections.Privacy",
             *LEAVES,
         ),
     ),

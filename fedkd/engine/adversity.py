@@ -1,4 +1,4 @@
-"""What an experiment does to a client's upload beside the algorithm: noise for privacy, simulated faults, attacks."""
+"""What an experiment does to a client beside the algorithm: noise for privacy, simulated faults, attacks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.participation import attackers, draw_fault
 from fedkd.experiment.protection import ClientFailure, protected
 from fedkd.knowledge.knowledge import Knowledge
+
+
+def mislabel(client: Client) -> None:
+    """Give an attacker that relabels its samples to train on; anybody else keeps their own."""
+    experiment = client.experiment
+    if client.id not in attackers(experiment):
+        return
+    from fedkd.knowledge.attacks import ATTACKS
+
+    samples = client.train_samples
+    labels = samples.labels.clone()
+    rng = client.lasting_rng("mislabelled")
+    labels[samples.indices] = ATTACKS[experiment.attack.name].labels(labels[samples.indices], client.classes, rng)
+    client.train_samples = replace(samples, labels=labels)
 
 
 def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowledge], broadcast: Knowledge) -> Knowledge:

@@ -22,6 +22,7 @@ from fedkd.engine.round_metrics import Books
 from fedkd.engine.row import headline, means, others, own_headlines, probed, worst_tenth
 from fedkd.experiment.algorithm.participation import draw_evaluated
 from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.knowledge.records import from_records, wire_bytes
@@ -31,9 +32,8 @@ from fedkd.knowledge.records import from_records, wire_bytes
 class EvaluationRound:
     """Asks and absorbs. All that it finds goes into the books of the round."""
 
-    def __init__(self, server: Server, courier: Courier) -> None:
-        self._server, self._courier = server, courier
-        self._experiment = server.experiment
+    def __init__(self, experiment: Experiment, server: Server, courier: Courier) -> None:
+        self._experiment, self._server, self._courier = experiment, server, courier
         self._compares = False
         self._splits: tuple[str, ...] = ("own",)
         self._asked: list[int] = []

@@ -11,8 +11,9 @@ from flwr.serverapp.strategy import Result
 
 from fedkd.base.config_text import flatten
 from fedkd.engine.run import Run
-from fedkd.engine.strategy import Strategy
-from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.registry import describe
 from fedkd.results.history import History
 from fedkd.results.lost_rounds import is_lost
@@ -20,14 +21,14 @@ from fedkd.results.lost_rounds import is_lost
 _CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
 
 
-def experiment_of(strategy: Strategy, config: ConfigRecord | None) -> Experiment:
+def experiment_of(strategy: Algorithm, config: ConfigRecord | None) -> Experiment:
     """The experiment of a config's flat keys, with this very strategy."""
     flat = {key: value for key, value in (config or {}).items() if not isinstance(value, bytes | list)}
     flat |= flatten({"strategy": describe(strategy)})
     return Experiment.from_flat(flat, Functions(strategy=type(strategy))).replace(strategy=strategy)
 
 
-def open_round(strategy: Strategy, round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
     """The messages of a round. In the first, a run is opened; in all, ``arrays`` are what is broadcast, if there are any.
 
     Raises:
@@ -46,7 +47,7 @@ def open_round(strategy: Strategy, round: int, arrays: ArrayRecord, config: Conf
     return run.instructions(round, exchange=0)
 
 
-def current_run(strategy: Strategy) -> Run:
+def current_run(strategy: Algorithm) -> Run:
     """The run that ``open_round`` opened. Raises RuntimeError where there is none."""
     run = _CURRENT.get(None)
     if run is None or run.strategy != strategy:

@@ -9,10 +9,12 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from fedkd.data import Federation
 from fedkd.engine.client_metrics import check_metrics
 from fedkd.engine.outliers import too_far, too_heavy
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.sections import Guarding, Privacy
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.algorithm.settings import Guarding
 from fedkd.knowledge.knowledge import MAX_MAGNITUDE, Knowledge, TensorSpec, UpTo
 
 #: No client works longer on one exchange, in seconds: thirty years.
@@ -72,22 +74,30 @@ class Guard:
         return found
 
 
-def guard_of(server: Server, *, simulated: bool, sent_to: Callable[[int], Knowledge]) -> Guard:
+def common_ground(strategy: Algorithm, privacy: Privacy, federation: Federation) -> dict[str, str]:
+    """What all nodes must agree on for their tables to mean the same: the classes, the public set's hash, the noise."""
+    public = {"public_set": federation.public_hash} if strategy.needs.public else {}
+    noise = {"noise": privacy.noise} if privacy.noise else {}
+    return {"label_space": federation.label_space, **public, **noise}
+
+
+def guard_of(strategy: Algorithm, server: Server, *, simulated: bool, sent_to: Callable[[int], Knowledge]) -> Guard:
     """The guard of the exchange at hand.
 
     Args:
+        strategy: whose uploads.
         server: it stands in that exchange.
         simulated: whether the clients' data are those of the server's own federation, so that their sizes are known.
         sent_to: what a client was sent.
     """
     experiment = server.experiment
-    strategy, known = experiment.strategy, simulated and experiment.data.partition != "own"
+    known = simulated and experiment.data.partition != "own"
     return Guard(
         schema_of=lru_cache(maxsize=None)(lambda client: strategy.upload_schema(server, client)),
         check=lambda upload: strategy.check_upload(server, upload),
         samples_of=lambda client: server.sizes[client] if known else None,
         sent_to=sent_to,
-        common_ground=server.common_ground,
+        common_ground=common_ground(strategy, experiment.privacy, server.federation),
         classes=server.classes,
         limits=experiment.guard,
     )

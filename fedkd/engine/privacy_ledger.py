@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, final
 
-from fedkd.experiment.algorithm.settings import Privacy
+from fedkd.experiment.algorithm.sections import Privacy
 from fedkd.experiment.protection import NOISED
 from fedkd.knowledge.knowledge import TensorSpec
 from fedkd.knowledge.memory import Memory

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError
 from fedkd.engine.run import Run
-from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedkd.base.errors import InputError, Notice, under
 from fedkd.base.randomness import seeded
 from fedkd.data import Samples
+from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Batch
 from fedkd.experiment.named_nets import nets_of
@@ -23,7 +24,7 @@ from fedkd.nets import ZOO, are_probabilities, changed, unsaved_state
 BATCH_SIZE = 6
 
 
-def rehearse(node: Node) -> None:
+def rehearse(strategy: Algorithm, node: Node) -> None:
     """Draw the partition, and run every net of the experiment once, in train and in eval mode.
 
     Raises:
@@ -32,7 +33,7 @@ def rehearse(node: Node) -> None:
     node.federation.partition_table()
     for architecture, key in nets_of(node.experiment).items():
         with under(key), torch.no_grad(), seeded(0):
-            _check(node, architecture, _images(node))
+            _check(node, architecture, _images(node), shipped=name_of(type(strategy)) in names())
 
 
 def _images(node: Node) -> Tensor:
@@ -43,7 +44,7 @@ def _images(node: Node) -> Tensor:
     return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).images
 
 
-def _check(node: Node, architecture: str, images: Tensor) -> None:
+def _check(node: Node, architecture: str, images: Tensor, *, shipped: bool) -> None:
     name, what = architecture, "cannot be built as net(shape, classes, **its net_options)"
     try:
         net = node.fresh_net(architecture=architecture)
@@ -62,7 +63,7 @@ def _check(node: Node, architecture: str, images: Tensor) -> None:
                 f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable"
             )
     except InputError:
-        if architecture not in ZOO or name_of(type(node.experiment.strategy)) in names():
+        if architecture not in ZOO or shipped:
             raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
     except Exception as error:  # whatever a user's own code raises
         said = " ".join(f"{type(error).__name__}: {error}".split())

@@ -19,10 +19,11 @@ from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import Books
 from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, draw_in_time, enough_of
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
-from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import agreed_facts, check_protected
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.channels import ServerEnd
@@ -56,8 +57,10 @@ class Run:
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
-            check_protected(type(self.strategy).__name__, upload_schemas(self.server), partition=experiment.data.partition)
-        self.evaluation = EvaluationRound(self.server, self.courier)
+            check_protected(
+                type(self.strategy).__name__, upload_schemas(self.strategy, self.server), partition=experiment.data.partition
+            )
+        self.evaluation = EvaluationRound(experiment, self.server, self.courier)
         self.done = -1
         self.common, self.personal = Knowledge(), dict[int, Knowledge]()
         self._initial_arrays, self._on_round = initial_arrays, on_round
@@ -74,7 +77,7 @@ class Run:
         Raises InputError for all that can be known to be wrong by now. What writes a run to disk begins after it.
         """
         with torch_threads(self.experiment.engine.num_cpus):
-            rehearse(self.server)
+            rehearse(self.strategy, self.server)
             simulated = isinstance(self.courier.grid, JobGrid)
             self.courier.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
             if self.done < 0:
@@ -178,7 +181,8 @@ class Run:
 
     def _guard(self) -> Guard:
         simulated = isinstance(self.courier.grid, JobGrid)
-        return guard_of(self.server, simulated=simulated, sent_to=lambda client: self.personal.get(client, self.common))
+        sent_to = lambda client: self.personal.get(client, self.common)  # noqa: E731
+        return guard_of(self.strategy, self.server, simulated=simulated, sent_to=sent_to)
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedkd.app import client_app_of, server_app_of
 from fedkd.base.errors import InputError
+from fedkd.engine.app import client_app_of, server_app_of
 from fedkd.engine.unused_messages import tell_idle_messages
-from fedkd.experiment.algorithm.settings import Engine
+from fedkd.experiment.algorithm.loaded import forget_data
+from fedkd.experiment.algorithm.sections import Engine
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.explain import shown
-from fedkd.experiment.loaded import forget_data
 from fedkd.experiment.unused import given_keys, tell
 from fedkd.experiment.unused_keys import idle_engine
 from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app

@@ -11,6 +11,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.randomness import seeded
 from fedkd.engine.rehearsal import rehearse
 from fedkd.experiment import registry
+from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
@@ -35,35 +36,36 @@ def tell_idle_messages(experiment: Experiment) -> None:
     if asked or unseen:
         functions, federation = experiment.functions(), experiment.federation()
         server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
-        rehearse(server)
+        rehearse(experiment.strategy, server)
         with seeded(0):
-            tell(experiment, asked, idle_messages(server))
+            tell(experiment, asked, idle_messages(experiment.strategy, server))
             if unseen:
-                _refuse_nets_at_clients_only(server)
+                _refuse_nets_at_clients_only(experiment.strategy, server)
         server.release()
 
 
-def _refuse_nets_at_clients_only(server: Server) -> None:
+def _refuse_nets_at_clients_only(strategy: Algorithm, server: Server) -> None:
     """Raise InputError where the server has nothing to evaluate, and will have nothing: uploaded nets may yet be its own."""
-    experiment = server.experiment
-    broadcast = experiment.strategy.first_broadcast(server)
-    if not isinstance(broadcast, Knowledge) or experiment.strategy.predictors(server, broadcast):
+    broadcast = strategy.first_broadcast(server)
+    if not isinstance(broadcast, Knowledge) or strategy.predictors(server, broadcast):
         return
-    if not any(spec.space == "weights" for schema in upload_schemas(server) for spec in schema.values()):
-        name = registry.name_of(type(experiment.strategy))
+    if not any(spec.space == "weights" for schema in upload_schemas(strategy, server) for spec in schema.values()):
+        name = registry.name_of(type(strategy))
         raise InputError(f"evaluate_clients = 0: {name} has nets at clients only, so nothing would be evaluated: raise it")
 
 
-def idle_messages(server: Server) -> Iterator[Unused]:
+def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
     """The keys about messages that do nothing: codecs, attacks, faults and limits without a target."""
     experiment = server.experiment
-    first = server.experiment.strategy.first_broadcast(server)
+    first = strategy.first_broadcast(server)
     broadcasts = [first] if isinstance(first, Knowledge) else list(first.values())
-    kinds = {repr(sorted(schema.items())): schema for schema in upload_schemas(server)}  # most clients and exchanges are alike
+    kinds = {
+        repr(sorted(schema.items())): schema for schema in upload_schemas(strategy, server)
+    }  # most clients and exchanges are alike
     uploads = [_example(schema) for schema in kinds.values()]
     sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
     said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
-    nothing_down = experiment.strategy.sends.endswith(("nothing", "nothing down"))
+    nothing_down = strategy.sends.endswith(("nothing", "nothing down"))
     for key, examples in (("uplink", uploads), ("downlink", broadcasts if nothing_down else [*broadcasts, *uploads])):
         # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
         known = key == "uplink" or nothing_down or any(example.tensors for example in examples)

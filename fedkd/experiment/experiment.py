@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from fedkd.base.config_text import flatten, located, parse_value, read_toml, to_toml, unflatten
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object, path_of
-from fedkd.engine.strategy import Strategy
 from fedkd.experiment import registry
-from fedkd.experiment.algorithm.net_shares import deal, read_nets
-from fedkd.experiment.algorithm.settings import (
-    Attacking,
-    Data,
-    Engine,
-    Evaluation,
-    Faults,
-    Guarding,
-    Names,
-    Privacy,
-    Section,
-    Training,
-)
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.functions import Functions, named_code
+from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import explained, shown
-from fedkd.experiment.functions import Functions as Functions  # beside the experiment whose code it is
-from fedkd.experiment.functions import named_code
-from fedkd.experiment.loaded import federation_of
 from fedkd.experiment.misplaced import refuse_misplaced
-from fedkd.experiment.run_config import APP_KEYS, FUNCTION, tables_of
+from fedkd.experiment.run_config import APP_KEYS, tables_of
 from fedkd.experiment.unused import forget_but, given_keys, is_complete, tell
+from fedkd.experiment.values import ExperimentValues
 from fedkd.losses.distillers.registry import added
-
-if TYPE_CHECKING:
-    from fedkd.data import Federation
-
 
 _NO_FUNCTIONS = Functions()
 
 
-class Experiment(Section):
-    """A whole run in one frozen value. Its keys are those of the experiment file.
+class Experiment(ExperimentValues):
+    """A whole run in one frozen value: the settings, and the strategy. Its keys are those of the experiment file.
 
     >>> Experiment(strategy="fedavg", rounds=3).data.clients
     10
@@ -52,30 +36,6 @@ class Experiment(Section):
     Raises:
         InputError: one line that names the key, what is wrong and the cure.
     """
-
-    strategy: Strategy = Field(default_factory=lambda: registry.load("fedavg")())
-    rounds: int = Field(20, ge=1)
-    seed: int = 0
-    participation: float = Field(1.0, gt=0, le=1)
-    evaluate_every: int = Field(1, ge=1)
-    evaluate_clients: int = Field(100, ge=0)
-    nets: str | dict[str, float] | Callable[..., Any] = "cnn"
-    server_net: str = ""
-    shared_net: str = ""
-    uplink: Names = ()
-    downlink: Names = ()
-    timeout: float = Field(3600.0, gt=0)
-    enough: float = Field(1.0, gt=0, le=1)
-    late_rounds: int = Field(0, ge=0)
-    train: Training = Training()
-    data: Data = Data()
-    evaluation: Evaluation = Evaluation()
-    net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    faults: Faults = Faults()
-    attack: Attacking = Attacking()
-    privacy: Privacy = Privacy()
-    guard: Guarding = Guarding()
-    engine: Engine = Engine()
 
     def __init__(self, *wrong: object, **values: Any) -> None:
         if wrong:
@@ -110,14 +70,9 @@ class Experiment(Section):
     def _build_strategy(cls, given: object) -> object:
         if isinstance(given, str):
             given = {"name": given}
-        if isinstance(given, Strategy):  # a dataclass checks nothing by itself
+        if isinstance(given, Algorithm):  # a dataclass checks nothing by itself
             given = registry.build_class(type(given), vars(given))
         return registry.build(given) if isinstance(given, Mapping) else given
-
-    @field_validator("nets", mode="before")
-    @classmethod
-    def _split_nets(cls, given: object) -> object:
-        return read_nets(given)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -130,42 +85,12 @@ class Experiment(Section):
             chain(names, key)
         check_named_nets(self)
         self.strategy.check(self)
-        if self.privacy.noise_multiplier and (schemas := schemas_before_data(self)):
+        if self.privacy.noise_multiplier and (schemas := schemas_before_data(self.strategy, self)):
             check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
         if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):
             name = type(self.strategy).__name__
             raise InputError(f"late_rounds: uploads of {name} make sense in their own round only: set it to 0")
         return self
-
-    @property
-    def architectures(self) -> tuple[str, ...]:
-        """The names of the clients' nets, in the order given."""
-        return tuple(self.nets) if isinstance(self.nets, dict) else (self.nets if isinstance(self.nets, str) else FUNCTION,)
-
-    def architecture_of(self, client: int) -> str:
-        """The net of one client: the shares in whole clients, dealt out by a seeded draw."""
-        return deal(self.architectures, self._shares, self.data.clients, self.seed)[client]
-
-    @property
-    def _shares(self) -> tuple[float, ...]:
-        return tuple(self.nets.values()) if isinstance(self.nets, dict) else (1.0,)
-
-    def lr(self, round: int) -> float:
-        """The learning rate of a round."""
-        return self.train.lr_at(round, self.rounds)
-
-    def evaluates(self, round: int) -> bool:
-        """Whether a round is evaluated: every so many, and the last."""
-        return round % self.evaluate_every == 0 or round == self.rounds
-
-    def federation(self) -> Federation:
-        """Who holds which images. Loaded once a process, and again where the files have changed."""
-        return federation_of(self.data, self.seed)
-
-    @cached_property
-    def run_federation(self) -> Federation:
-        """The same as it was when first asked for: what changes on a disk while a run goes on is not for this run."""
-        return self.federation()
 
     def replace(self, **changes: Any) -> Experiment:
         """A changed copy, validated again: ``experiment.replace(seed=1)``."""
@@ -193,11 +118,10 @@ class Experiment(Section):
 
     def to_tables(self) -> dict[str, Any]:
         """Nested plain tables, as the experiment file has them; functions become ``"my_module:name"`` or ``"<function>"``."""
-        tables: dict[str, Any] = {}
-        for name in type(self).model_fields:
+        tables: dict[str, Any] = {"strategy": registry.describe(self.strategy)}
+        for name in Settings.model_fields:
             value = getattr(self, name)
             tables[name] = value.model_dump() if isinstance(value, BaseModel) else value
-        tables["strategy"] = registry.describe(self.strategy)
         tables["nets"] = FUNCTION if callable(self.nets) else self.nets
         if callable(self.data.source):
             tables["data"]["source"] = path_of(self.data.source) or FUNCTION

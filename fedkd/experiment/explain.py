@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pydantic import ValidationError
 
 from fedkd.base.errors import InputError, did_you_mean
-from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.algorithm.sections import SECTIONS
 
 #: Key -> what to give, where "input should be ..." would not tell.
 WANTED = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedkd.base.errors import InputError
 from fedkd.experiment import registry
-from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.nets import ZOO
 
 

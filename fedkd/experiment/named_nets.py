@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedkd.base.errors import under
 from fedkd.base.user_code import import_object
-from fedkd.experiment.run_config import FUNCTION
+from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.nets import check_function, check_net, name_of
 
-if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
 
-
-def check_named_nets(experiment: Experiment) -> None:
+def check_named_nets(experiment: Settings) -> None:
     """InputError, under its key, for a net that is unknown, a function of other parameters, or options that a net has not."""
     options = experiment.net_options
     for name, key in {**nets_of(experiment), **{name: f"net_options.{name}" for name in options}}.items():
@@ -26,7 +24,7 @@ def check_named_nets(experiment: Experiment) -> None:
             check_function(name_of(experiment.nets), experiment.nets, options.get(FUNCTION, {}))
 
 
-def functions_of_nets(experiment: Experiment) -> dict[str, Callable[..., Any]]:
+def functions_of_nets(experiment: Settings) -> dict[str, Callable[..., Any]]:
     """The functions behind the names that lead to code, checked, and the one that was given from Python."""
     found: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
     for name, key in nets_of(experiment).items():
@@ -37,7 +35,7 @@ def functions_of_nets(experiment: Experiment) -> dict[str, Callable[..., Any]]:
     return found
 
 
-def nets_of(experiment: Experiment) -> dict[str, str]:
+def nets_of(experiment: Settings) -> dict[str, str]:
     """The nets that an experiment names, each with the key that does so first."""
     of_clients = dict.fromkeys(experiment.architectures, "nets")
     keys = {experiment.shared_net: "shared_net", experiment.server_net: "server_net", **of_clients}

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from fedkd.aggregate import nearest_on_simplex
 from fedkd.base.errors import InputError
-from fedkd.experiment.algorithm.settings import Privacy
+from fedkd.experiment.algorithm.sections import Privacy
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.knowledge.privacy import clip_and_noise
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedkd.base.errors import InputError, did_you_mean
 from fedkd.base.user_code import import_object
-from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.algorithm import Algorithm
 
 ENTRY_POINTS = "fedkd.strategies"
 T = TypeVar("T")
@@ -23,18 +23,16 @@ T = TypeVar("T")
 
 def names() -> tuple[str, ...]:
     """The names of all strategies, shipped and from entry points, sorted."""
-    import fedkd.strategies
-
-    shipped = {module.name for module in pkgutil.iter_modules(fedkd.strategies.__path__) if not module.name.startswith("_")}
+    shipped = {module.name for module in pkgutil.iter_modules(importlib.import_module("fedkd.strategies").__path__)}
     return tuple(sorted(shipped | set(_installed())))
 
 
-def strategies() -> dict[str, type[Strategy]]:
+def strategies() -> dict[str, type[Algorithm]]:
     """Every strategy by name."""
     return {name: load(name) for name in names()}
 
 
-def load(name: str) -> type[Strategy]:
+def load(name: str) -> type[Algorithm]:
     """The strategy class of this name. Raises InputError where there is none."""
     if ":" in name:
         return _checked(name, import_object(name))
@@ -44,10 +42,10 @@ def load(name: str) -> type[Strategy]:
         raise InputError(f"strategy.name: unknown strategy {name!r}: {did_you_mean(name, names())}")
     module = importlib.import_module(f"fedkd.strategies.{name}")
     own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
-    return _checked(name, *(value for value in own if issubclass(value, Strategy)))
+    return _checked(name, *(value for value in own if issubclass(value, Algorithm)))
 
 
-def build(table: Mapping[str, Any]) -> Strategy:
+def build(table: Mapping[str, Any]) -> Algorithm:
     """A strategy from its table: its name and its own fields."""
     return build_class(load(str(table.get("name", "fedavg"))), {k: v for k, v in table.items() if k != "name"})
 
@@ -88,13 +86,13 @@ def _settle(cls: type) -> None:
             field.type = hints[field.name]
 
 
-def describe(strategy: Strategy) -> dict[str, Any]:
+def describe(strategy: Algorithm) -> dict[str, Any]:
     """The table of a strategy: its name and its fields, the inverse of ``build``."""
     values = {field.name: getattr(strategy, field.name) for field in fields(strategy)}
     return {"name": name_of(type(strategy)), **values}
 
 
-def name_of(cls: type[Strategy]) -> str:
+def name_of(cls: type[Algorithm]) -> str:
     """The name under which ``load`` finds this class."""
     if cls.__module__.startswith("fedkd.strategies."):
         return cls.__module__.rpartition(".")[2]
@@ -108,7 +106,7 @@ def _installed() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
-def _checked(name: str, *found: Any) -> type[Strategy]:
-    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], Strategy)):
+def _checked(name: str, *found: Any) -> type[Algorithm]:
+    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], Algorithm)):
         raise InputError(f"strategy.name: {name!r} must hold exactly one Strategy subclass, it holds {len(found)}")
     return found[0]

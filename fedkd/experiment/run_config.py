@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedkd.base.config_text import Scalar, parse_value, unflatten
 from fedkd.base.errors import InputError
-from fedkd.experiment.algorithm.net_shares import read_nets
+from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.algorithm.net_shares import FUNCTION, read_nets
 
-if TYPE_CHECKING:
-    from fedkd.experiment.functions import Functions
-
-#: What stands in a config for a function given from Python; the app that was built with the function puts it back.
-FUNCTION = "<function>"
 #: Keys of a run-config that are the app's own and no part of the experiment.
 APP_KEYS = ("out", "resume")
 _LISTS = {"train.milestones": int, "evaluation.label_shares": float, "uplink": str, "downlink": str}

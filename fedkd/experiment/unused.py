@@ -11,13 +11,11 @@ import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.experiment.algorithm.settings import SECTIONS
-
-if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.sections import SECTIONS
+from fedkd.experiment.values import ExperimentValues
 
 
 @final
@@ -32,7 +30,7 @@ class Unused:
     effect: str = "does nothing here"
 
 
-def tell(experiment: Experiment, given: Collection[str], unused: Iterable[Unused]) -> None:
+def tell(experiment: ExperimentValues, given: Collection[str], unused: Iterable[Unused]) -> None:
     """Raise InputError for the first key among ``given`` that does nothing; warn of those whose value does not matter.
 
     Args:
@@ -54,7 +52,7 @@ def tell(experiment: Experiment, given: Collection[str], unused: Iterable[Unused
         warnings.warn(note, Notice, stacklevel=4)
 
 
-def given_keys(experiment: Experiment, strategy: object) -> set[str]:
+def given_keys(experiment: ExperimentValues, strategy: object) -> set[str]:
     """The dotted keys that the user set. ``strategy``: as it was given, a table, a name or an instance."""
     given = set(experiment.model_fields_set)
     for section in given & SECTIONS.keys():
@@ -69,7 +67,7 @@ def given_keys(experiment: Experiment, strategy: object) -> set[str]:
     return given
 
 
-def value_of(experiment: Experiment, key: str) -> tuple[Any, Any]:
+def value_of(experiment: ExperimentValues, key: str) -> tuple[Any, Any]:
     """The value of a dotted key, and its default."""
     section, _, name = key.rpartition(".")
     if not section:
@@ -104,7 +102,7 @@ def is_complete(tables: Mapping[str, Any]) -> bool:
     return all(SECTIONS[name].model_fields.keys() <= tables.get(name, {}).keys() for name in ("train", "data", "engine"))
 
 
-def forget_but(experiment: Experiment, meant: Collection[str]) -> None:
+def forget_but(experiment: ExperimentValues, meant: Collection[str]) -> None:
     """Take all keys for defaults but those that the user meant, dotted or whole sections. The sections are its own."""
     experiment.model_fields_set.intersection_update({key.partition(".")[0] for key in meant})
     for section in (SECTIONS.keys() & experiment.model_fields_set) - set(meant):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
-from fedkd.engine.strategy import USABLE
 from fedkd.experiment import registry
+from fedkd.experiment.algorithm.algorithm import USABLE
 from fedkd.experiment.algorithm.participation import attackers, cohort_size, enough_of
-from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.unused import Unused
+from fedkd.experiment.values import ExperimentValues
 from fedkd.knowledge.attacks import ATTACKS
 
-if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
 
-
-def unused_keys(experiment: Experiment) -> Iterator[Unused]:
+def unused_keys(experiment: ExperimentValues) -> Iterator[Unused]:
     """All keys that do nothing in this experiment, as far as it shows by itself."""
     name = registry.name_of(type(experiment.strategy))
     yield from _of_training(experiment)
@@ -32,7 +29,7 @@ def unused_keys(experiment: Experiment) -> Iterator[Unused]:
     yield from _of_strategy(experiment)
 
 
-def uses(experiment: Experiment) -> set[str]:
+def uses(experiment: ExperimentValues) -> set[str]:
     """Which of USABLE the strategy uses here; all of them where it does not say, as one of the user's own may."""
     strategy, needs = experiment.strategy, experiment.strategy.needs
     if needs.uses is None and not _shipped(experiment):
@@ -43,12 +40,14 @@ def uses(experiment: Experiment) -> set[str]:
     return {name for name in used if not why_idle(experiment, name)}
 
 
-def why_idle(experiment: Experiment, name: str) -> str:
+def why_idle(experiment: ExperimentValues, name: str) -> str:
     """Why a field of the strategy, or what its needs name, does nothing here; empty where it counts."""
-    return next(filter(None, (each.explain(experiment) for each in experiment.strategy.idle.get(name, ()))), "")
+    return next(
+        filter(None, (each.explain(experiment.strategy, experiment) for each in experiment.strategy.idle.get(name, ()))), ""
+    )
 
 
-def idle_engine(experiment: Experiment) -> Iterator[Unused]:
+def idle_engine(experiment: ExperimentValues) -> Iterator[Unused]:
     """The keys of [engine] that do nothing on the engine that it names."""
     if experiment.engine.name == "in-process":
         why = 'engine.name is "in-process", which is this process'
@@ -56,7 +55,7 @@ def idle_engine(experiment: Experiment) -> Iterator[Unused]:
         yield Unused("engine.actors", why, harmless=True)
 
 
-def _of_training(experiment: Experiment) -> Iterator[Unused]:
+def _of_training(experiment: ExperimentValues) -> Iterator[Unused]:
     train, rounds = experiment.train, experiment.rounds
     if train.schedule != "step":
         why = f'train.schedule is "{train.schedule}", and only "step" has it'
@@ -73,7 +72,7 @@ def _of_training(experiment: Experiment) -> Iterator[Unused]:
         yield Unused("train.nesterov", "adam has no momentum")
 
 
-def _of_clients(experiment: Experiment) -> Iterator[Unused]:
+def _of_clients(experiment: ExperimentValues) -> Iterator[Unused]:
     clients, asked = experiment.data.clients, cohort_size(experiment)
     if experiment.participation < 1 and asked == clients:
         yield Unused("participation", f"that of {clients} clients is all of them", harmless=True)
@@ -84,7 +83,7 @@ def _of_clients(experiment: Experiment) -> Iterator[Unused]:
         yield Unused("late_rounds", why, harmless=True)
 
 
-def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
+def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
     data, used = experiment.data, uses(experiment)
     if callable(data.source) or ":" in data.source:
         for key in ("path", "layout", "image_column", "label_column", "natural_column"):
@@ -113,7 +112,7 @@ def _of_data(experiment: Experiment, name: str) -> Iterator[Unused]:
             yield Unused(f"evaluation.{key}", f"{name} trains {nets}, and this is about an encoder at the server")
 
 
-def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
+def _of_nets(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
     used, taken = uses(experiment), set(experiment.architectures)
     for key in ("server_net", "shared_net"):
         if key not in used:
@@ -130,7 +129,7 @@ def _of_nets(experiment: Experiment, name: str) -> Iterator[Unused]:
         yield Unused(f"net_options.{net}", "nobody has this net", harmless=True)
 
 
-def _of_attack(experiment: Experiment) -> Iterator[Unused]:
+def _of_attack(experiment: ExperimentValues) -> Iterator[Unused]:
     attack, clients = experiment.attack, experiment.data.clients
     if not attack.name:
         yield Unused("attack.share", "no attack.name says how they attack", f"set it to one of {', '.join(ATTACKS)}")
@@ -147,16 +146,16 @@ def _of_attack(experiment: Experiment) -> Iterator[Unused]:
         yield Unused("attack.scale", f"{attack.name} has none")
 
 
-def _of_strategy(experiment: Experiment) -> Iterator[Unused]:
+def _of_strategy(experiment: ExperimentValues) -> Iterator[Unused]:
     """The strategy's own fields. The first condition that holds is told."""
     for field in fields(experiment.strategy):
         for condition in experiment.strategy.idle.get(field.name, ()):
-            if why := condition.explain(experiment):
+            if why := condition.explain(experiment.strategy, experiment):
                 yield Unused(f"strategy.{field.name}", why, harmless=condition.harmless)
                 break
 
 
-def _labels_idle(experiment: Experiment) -> str:
+def _labels_idle(experiment: ExperimentValues) -> str:
     """Why no client trains on its labels, where that is so."""
     name = registry.name_of(type(experiment.strategy))
     if _shipped(experiment) and not experiment.strategy.needs.labels:
@@ -164,6 +163,6 @@ def _labels_idle(experiment: Experiment) -> str:
     return f"with {name} no client trains a net here" if why_idle(experiment, "labels") else ""
 
 
-def _shipped(experiment: Experiment) -> bool:
+def _shipped(experiment: ExperimentValues) -> bool:
     """Whether the strategy is one of ours, of which all is known."""
     return type(experiment.strategy).__module__.startswith("fedkd.strategies.")

@@ -12,8 +12,8 @@ from fedkd.base.errors import InputError, under
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Loss, fit
-from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.nets import Branched, check_branches, load, pooled
@@ -21,7 +21,7 @@ from fedkd.nets import Branched, check_branches, load, pooled
 M = TypeVar("M", bound=nn.Module)
 
 
-def check(strategy: Strategy, experiment: Experiment) -> None:
+def check(strategy: Strategy, experiment: Settings) -> None:
     """Raise InputError if the experiment does not give what is needed, or names a net that cannot be cut.
 
     Of a user's net, that is found out when it is built: before the first round.
@@ -32,7 +32,7 @@ def check(strategy: Strategy, experiment: Experiment) -> None:
             check_branches(name, experiment.net_options.get(name, {}))
 
 
-def check_batches(strategy: Strategy, experiment: Experiment) -> None:
+def check_batches(strategy: Strategy, experiment: Settings) -> None:
     """Raise InputError for batches of one image, of which the strategy's own BatchNorm can make nothing."""
     if experiment.train.batch_size < 2:
         raise InputError(f"train.batch_size: {type(strategy).__name__} needs statistics of a batch: set it to 2 or more")

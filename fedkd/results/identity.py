@@ -19,7 +19,7 @@ from fedkd.results.data import RecordedData
 from fedkd.results.files import write_atomically
 
 if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Functions
+    from fedkd.experiment.algorithm.functions import Functions
 
 #: The folder of a run directory that holds the code, and its description of the experiment.
 CODE, EXPERIMENT = "code", "experiment.toml"

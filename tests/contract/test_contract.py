@@ -118,7 +118,7 @@ def test_simulating_leaves_torch_as_it_was() -> None:
 
 def test_live_nets_are_bounded_in_number_and_those_put_out_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for two live clients, the third's first exchange writes the first client's nets to its memory."""
-    from fedkd import app
+    from fedkd.engine import app
 
     plain = run(TwoNets(), clients=5)
     monkeypatch.setattr(app, "LIVE_CLIENTS", 2)

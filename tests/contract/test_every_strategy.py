@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from grids.forgetful import ForgetfulGrid
 
 from fedkd import Client, Experiment, History, Knowledge, Strategy, TensorSpec, UpTo, simulate
-from fedkd import app as fedkd_app
+from fedkd.engine import app as fedkd_app
 from fedkd.engine.run import Run
 from fedkd.experiment.registry import build, describe, strategies
 from fedkd.grids import InProcessGrid, RayGrid, run_app

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fedkd import Experiment, History, InputError, simulate
 from fedkd.data.partition import argument_names, partition_names
-from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.registry import strategies
 from fedkd.results.plots import convergence
 from fedkd.results.recorded import find_runs

@@ -15,7 +15,7 @@ from fedkd import Experiment, InputError
 from fedkd.app import client_app, server_app
 from fedkd.base.errors import RunFailed
 from fedkd.data import Source
-from fedkd.experiment.algorithm.settings import SECTIONS
+from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.registry import strategies
 from fedkd.grids import run_app
 

@@ -15,7 +15,7 @@ from fedkd import Batch, Split, fit, predict
 from fedkd.base.errors import TrainingError
 from fedkd.base.randomness import generator
 from fedkd.data import Samples
-from fedkd.experiment.algorithm.settings import Training
+from fedkd.experiment.algorithm.sections import Training
 from fedkd.experiment.algorithm.train import Draw, Work
 from fedkd.losses import cross_entropy_loss
 

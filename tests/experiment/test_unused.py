@@ -17,7 +17,7 @@ from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
 from fedkd.cli.baselines import baselines_of
 from fedkd.engine.simulation import tell_what_is_idle
-from fedkd.engine.strategy import USABLE
+from fedkd.experiment.algorithm.algorithm import USABLE
 from fedkd.experiment.algorithm.conditions import When
 from fedkd.experiment.registry import strategies
 from fedkd.knowledge.attacks import ATTACKS

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fedkd import Client, Experiment, Server
-from fedkd.experiment.experiment import Functions
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.knowledge.memory import Memory
 
 

@@ -131,8 +131,8 @@ def test_whoever_trains_starts_from_the_very_bits_of_the_servers_mentee(
     started: list[bool] = []
     advance = fedkd_module.advance
 
-    def moved(server: Any, net: Any, *rest: Any) -> Any:
-        answer = advance(server, net, *rest)
+    def moved(server: Any, net: Any, *rest: Any, **options: Any) -> Any:
+        answer = advance(server, net, *rest, **options)
         mentee.update({name: tensor.clone() for name, tensor in net.state_dict().items()})
         return answer
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import fedkd.methods.encoders.global_encoder as training_module
 from fedkd import Experiment, Knowledge, load, simulate
 from fedkd.experiment.algorithm.client import Client
-from fedkd.experiment.experiment import Functions
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.knowledge.memory import Memory
 
 HEADS = ("projection", "prediction")

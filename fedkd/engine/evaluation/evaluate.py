@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedkd.data import Samples
 from fedkd.engine.evaluation.client_embedder import ClientEmbedder
@@ -29,54 +28,9 @@ from fedkd.engine.evaluation.probe import Probe
 from fedkd.engine.evaluation.score import Score, score
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Embedder, Peers, Predictor
 from fedkd.experiment.algorithm.train import predict
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.nets import Net, load
-
-
-@dataclass(frozen=True)
-class Predictor(ABC):
-    """Something to evaluate: a function of normalised images (B, C, H, W)."""
-
-    function: Callable[[Tensor], Tensor]
-
-
-class Classifier(Predictor):
-    """Gives logits or probabilities (B, C); its accuracy is that of the largest."""
-
-
-@dataclass(frozen=True)
-class Embedder(Predictor):
-    """Gives features (B, D); its accuracy is that of a linear classifier fitted on them (linear probe).
-
-    ``net``, where it is given, is the net whose ``features`` they are: a copy of it can be fine-tuned on few labels.
-    """
-
-    net: Net | None = None
-
-
-@dataclass(frozen=True)
-class Peers(Predictor):
-    """Gives the logits of K classifiers at once, (K, B, C): branches, exits, generations. It is run once a batch.
-
-    Their accuracy is the mean of theirs, or that of number ``headline``. The first Peers at the server are compared too:
-    each one's accuracy, that of their ensemble, how far they agree.
-    """
-
-    headline: int | None = None
-
-
-def classifier(net: nn.Module) -> Classifier:
-    """The net's logits, in eval mode."""
-    return Classifier(net.eval())
-
-
-def broadcast_net(node: Node, broadcast: Knowledge, *, heads: tuple[str, ...] = ("classifier",)) -> Net:
-    """The net whose weights were broadcast, in eval mode, at any node."""
-    net = node.net("broadcast", heads=heads)
-    load(net, broadcast.tensors)
-    return net.eval()
-
 
 #: In a client's answer to an evaluation: the logits of its headline predictor on the global test set, (M, C) float32.
 PEER_LOGITS = "peer_logits"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 
 import torch
 
 from fedkd.base.randomness import generator
 from fedkd.data import Federation, Samples
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.node import Node
-from fedkd.experiment.algorithm.participation import attackers
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Split
-from fedkd.experiment.experiment import Experiment, Functions
 from fedkd.knowledge.memory import Memory
 
 
@@ -25,7 +24,7 @@ class Client(Node):
     def __init__(
         self,
         id: int,
-        experiment: Experiment,
+        experiment: Settings,
         functions: Functions,
         federation: Federation,
         memory: Memory,
@@ -47,20 +46,13 @@ class Client(Node):
 
     @property
     def train(self) -> Split:
-        """This client's own training samples; an attacker's may be mislabelled."""
-        return self.split(self._train)
+        """The samples that this client trains on: its own, which the engine may have mislabelled for an attacker."""
+        return self.split(self.train_samples)
 
     @cached_property
-    def _train(self) -> Samples:
-        samples = self.federation.client_train(self.id)
-        if self.id not in attackers(self.experiment):
-            return samples
-        from fedkd.knowledge.attacks import ATTACKS
-
-        labels = samples.labels.clone()
-        rng = self.lasting_rng("mislabelled")
-        labels[samples.indices] = ATTACKS[self.experiment.attack.name].labels(labels[samples.indices], self.classes, rng)
-        return replace(samples, labels=labels)
+    def train_samples(self) -> Samples:
+        """Its own training samples, unless the engine gave it others."""
+        return self.federation.client_train(self.id)
 
     @property
     def test(self) -> Split:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import Any, ClassVar, final
 
 from fedkd.aggregate.robust import dropped
 from fedkd.experiment.algorithm.participation import cohort_size
-
-if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.settings import Settings
 
 
 class Condition(ABC):
@@ -20,8 +18,8 @@ class Condition(ABC):
     harmless: ClassVar[bool] = False
 
     @abstractmethod
-    def explain(self, experiment: Experiment) -> str:
-        """Why the field does nothing in this experiment; empty where it counts."""
+    def explain(self, strategy: Any, experiment: Settings) -> str:
+        """Why this strategy's field does nothing in an experiment of these settings; empty where it counts."""
 
 
 @final
@@ -31,9 +29,9 @@ class When(Condition):
     def __init__(self, name: str, *values: Any) -> None:
         self.name, self.values = name, values
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Names the other field, if it holds something else."""
-        if getattr(experiment.strategy, self.name) in self.values:
+        if getattr(strategy, self.name) in self.values:
             return ""
         return f"it counts only with strategy.{self.name} = {' or '.join(map(str, self.values))}"
 
@@ -47,9 +45,9 @@ class Unless(Condition):
     def __init__(self, **values: Any) -> None:
         self.values = values
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Names the other fields, if all hold these values."""
-        if any(getattr(experiment.strategy, name) != value for name, value in self.values.items()):
+        if any(getattr(strategy, name) != value for name, value in self.values.items()):
             return ""
         return f"it counts for nothing with {' and '.join(f'strategy.{name} = {value}' for name, value in self.values.items())}"
 
@@ -61,9 +59,9 @@ class IfSet(Condition):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Names the other field, if it is set."""
-        return f"strategy.{self.name} takes its place" if getattr(experiment.strategy, self.name) else ""
+        return f"strategy.{self.name} takes its place" if getattr(strategy, self.name) else ""
 
 
 @final
@@ -73,7 +71,7 @@ class Always(Condition):
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """The reason."""
         return self.reason
 
@@ -85,7 +83,7 @@ class Instead(Condition):
     def __init__(self, key: str) -> None:
         self.key = key
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Names the key, if it is set."""
         return f"{self.key} takes its place" if getattr(experiment, self.key) else ""
 
@@ -94,7 +92,7 @@ class Instead(Condition):
 class WithLabels(Condition):
     """The field counts only where the public samples, if there are any, have labels."""
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Says that they have none."""
         data = experiment.data
         return "the public samples have no labels" if data.public and not data.public_labels else ""
@@ -109,10 +107,10 @@ class Beyond(Condition):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Says how many there are."""
         public = experiment.data.public
-        fewer = 0 < public < getattr(experiment.strategy, self.name)
+        fewer = 0 < public < getattr(strategy, self.name)
         return f"there are {public} public samples, and all are taken" if fewer else ""
 
 
@@ -125,9 +123,9 @@ class Within(Condition):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Says that the run ends before."""
-        first = getattr(experiment.strategy, self.name)
+        first = getattr(strategy, self.name)
         return "" if first < experiment.rounds else f"strategy.{self.name} = {first} rounds, and there are {experiment.rounds}"
 
 
@@ -138,10 +136,10 @@ class OfSomebody(Condition):
     def __init__(self, share: str) -> None:
         self.share = share
 
-    def explain(self, experiment: Experiment) -> str:
+    def explain(self, strategy: Any, experiment: Settings) -> str:
         """Says that it comes to none."""
         clients = cohort_size(experiment)
-        share = getattr(experiment.strategy, self.share)
+        share = getattr(strategy, self.share)
         return "" if dropped(share, clients) else f"a share of {share} of {clients} clients is none, and nobody is left out"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedkd.base.errors import InputError
-from fedkd.experiment.algorithm.settings import Engine
+from fedkd.experiment.algorithm.sections import Engine
 
 
 def device_of(engine: Engine) -> torch.device:

@@ -11,6 +11,9 @@ from fedkd.base.config_text import parse_value
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import generator
 
+#: What stands in a config for a function given from Python; the app that was built with the function puts it back.
+FUNCTION = "<function>"
+
 
 def read_nets(given: object) -> object:
     """The value of ``nets``, with shares as a dict also where they came as text: ``"cnn:0.5,mlp:0.5"``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -14,10 +13,11 @@ from torch import nn
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import derive, generator, seeded
 from fedkd.data import Federation, Samples
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.net_supply import NetPlan, fresh, give_back, take
 from fedkd.experiment.algorithm.optimizer_state import optimizer_state, restore_optimizer
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Split, Work, make_optimizer
-from fedkd.experiment.experiment import Experiment, Functions
 from fedkd.knowledge.knowledge import DTYPES
 from fedkd.knowledge.memory import Memory
 from fedkd.nets import Net, load, unsaved_buffers
@@ -30,7 +30,7 @@ class Node(ABC):
     """One place where work is done, for one call: a client in one exchange, or the server in a run."""
 
     def __init__(
-        self, experiment: Experiment, functions: Functions, federation: Federation, memory: Memory, device: torch.device
+        self, experiment: Settings, functions: Functions, federation: Federation, memory: Memory, device: torch.device
     ) -> None:
         self.experiment = experiment
         self.memory = memory
@@ -63,13 +63,6 @@ class Node(ABC):
     def user_nets(self) -> Mapping[str, Callable[..., nn.Module]]:
         """The user's own nets, by the names that ``nets`` gives them."""
         return self._functions.nets
-
-    @cached_property
-    def common_ground(self) -> dict[str, str]:
-        """What all nodes must agree on for their tables to mean the same: the classes, the public set's hash, the noise."""
-        public = {"public_set": self.federation.public_hash} if self.experiment.strategy.needs.public else {}
-        noise = {"noise": said} if (said := self.experiment.privacy.noise) else {}
-        return {"label_space": self.federation.label_space, **public, **noise}
 
     def rng(self, purpose: str) -> torch.Generator:
         """A fresh generator, a function of (seed, round, exchange, this node, purpose)."""

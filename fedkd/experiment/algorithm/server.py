@@ -10,7 +10,6 @@ import torch
 
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Split
-from fedkd.knowledge import codecs
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.nets import load
 
@@ -28,13 +27,6 @@ class Server(Node):
         What speaks of the clients, not of the server, says so with another ``prefix``.
         """
         self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
-
-    def as_received(self, knowledge: Knowledge) -> Knowledge:
-        """What clients read when this is broadcast: the same, but for what ``downlink`` loses.
-
-        A method that goes on from what it sent, as its clients do, goes on from this, or both drift apart.
-        """
-        return codecs.as_decoded(codecs.chain(self.experiment.strategy.downlink(self.experiment), "downlink"), knowledge)
 
     def taken_over(self, before: Knowledge, after: Knowledge) -> Knowledge:
         """The broadcast ``after``, once a net that is kept here with the weights of ``before`` has those of ``after`` too."""

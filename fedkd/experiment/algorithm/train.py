@@ -17,7 +17,7 @@ from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.experiment.algorithm.trained import check_weights, mean_losses
 
 if TYPE_CHECKING:
-    from fedkd.experiment.algorithm.settings import Training
+    from fedkd.experiment.algorithm.sections import Training
 
 #: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
 Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]

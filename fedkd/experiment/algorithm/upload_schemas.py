@@ -8,8 +8,10 @@ import torch
 
 from fedkd.base.randomness import derive, generator, seeded
 from fedkd.data import Source
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.experiment import Experiment, Functions
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.knowledge.knowledge import TensorSpec
 from fedkd.knowledge.memory import Memory
 
@@ -17,10 +19,9 @@ from fedkd.knowledge.memory import Memory
 CLIENTS, IMAGES = 4, 640
 
 
-def upload_schemas(server: Server) -> list[Mapping[str, TensorSpec]]:
+def upload_schemas(strategy: Algorithm, server: Server) -> list[Mapping[str, TensorSpec]]:
     """What every client owes in every exchange, of the first round and of the last. Leaves the server as it was."""
     experiment, before = server.experiment, (server.round, server.exchange)
-    strategy = experiment.strategy
     schemas: list[Mapping[str, TensorSpec]] = []
     with seeded(derive(experiment.seed, "upload schemas")):
         for server.round in dict.fromkeys((1, experiment.rounds)):
@@ -31,27 +32,26 @@ def upload_schemas(server: Server) -> list[Mapping[str, TensorSpec]]:
     return schemas
 
 
-def schemas_before_data(experiment: Experiment) -> list[Mapping[str, TensorSpec]]:
+def schemas_before_data(strategy: Algorithm, experiment: Settings) -> list[Mapping[str, TensorSpec]]:
     """The schemas of the same strategy on a few made-up images and small nets: sizes differ, what travels does not.
 
     Empty where the strategy cannot be asked so; it is asked again when its run has its data.
     """
     try:
-        stand_in = _stand_in(experiment)
+        stand_in = _stand_in(strategy, experiment)
         server = Server(stand_in, Functions(), stand_in.federation(), Memory(), torch.device("cpu"))
-        return upload_schemas(server)
+        return upload_schemas(strategy, server)
     except Exception:  # whatever a strategy of the user's own may raise on data that are not its own
         return []
 
 
-def _stand_in(experiment: Experiment) -> Experiment:
-    strategy, clients = experiment.strategy, min(CLIENTS, experiment.data.clients)
-    needs = strategy.needs
+def _stand_in(strategy: Algorithm, experiment: Settings) -> Settings:
+    needs, clients = strategy.needs, min(CLIENTS, experiment.data.clients)
     data = {"source": made_up_images, "clients": clients, "partition": "shared" if needs.shared_data else "iid"}
     sets = {"public": 64 if experiment.data.public or experiment.data.public_source else 0, "validation": 64}
     nets = {"nets": "cnn", "shared_net": "cnn", "net_options": {"cnn": {"channels": (4, 8), "hidden": 16}}}
-    values = {"strategy": strategy, "rounds": experiment.rounds, "data": data | sets, "train": {"batch_size": 32}, **nets}
-    return Experiment.from_values(values)
+    values = {"rounds": experiment.rounds, "data": data | sets, "train": {"batch_size": 32}, **nets}
+    return Settings.model_validate(values)
 
 
 def made_up_images() -> Source:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.nets import Net, load
 
 S = TypeVar("S")
@@ -39,7 +39,7 @@ class Base(ABC, Generic[S]):
     #: Whether the client keeps its trained net for the next time it takes part; else every part of it is overwritten.
     keeps_net: ClassVar[bool] = False
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Raise InputError on settings that do not go with the experiment. Default: all do."""
 
     def check_clients(self, server: Server) -> None:

@@ -8,8 +8,8 @@ from typing import final
 
 from torch import Tensor
 
-from fedkd.engine.strategy import NonNegative
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.fields import NonNegative
 from fedkd.methods.contrastive.divergence import DIVERGENCE, DivergenceAware
 from fedkd.nets import Net, load
 

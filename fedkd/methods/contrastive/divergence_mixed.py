@@ -9,8 +9,8 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from fedkd.engine.strategy import NonNegative, Share
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.fields import NonNegative, Share
 from fedkd.methods.contrastive.divergence import DIVERGENCE, DivergenceAware, kernels, weight_divergence
 from fedkd.methods.contrastive.target_net import TRAINED
 from fedkd.nets import Net, load

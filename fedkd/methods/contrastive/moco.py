@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.engine.strategy import Positive, Share
 from fedkd.experiment.algorithm.client import Client
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.fields import Positive, Share
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.losses import info_nce_loss
 from fedkd.methods.contrastive.base import Base, Views
 from fedkd.methods.contrastive.finite import is_finite
@@ -77,7 +77,7 @@ class MoCo(Base[MoCoState]):
     momentum: Share = 0.99  # of the key encoder
     resync: bool = False  # whether the key encoder starts each round as the received net (EasyFL's code), not as it was left
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """The queue holds whole steps, as MoCo's does: all keys of a step leave it together."""
         keys = 2 * experiment.train.batch_size
         if self.queue % keys:

@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from fedkd.base.errors import InputError, TrainingError
-from fedkd.engine.strategy import Listed, NonNegative, Positive, Share
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.fields import Listed, NonNegative, Positive, Share
 from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import predict
-from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.table import Table
 from fedkd.losses import proto_nce_loss, prototype_concentrations
 from fedkd.methods.contrastive.base import Base, Views, smallest_client
@@ -110,7 +110,7 @@ class ProtoCL(Base[ProtoCLState]):
         """What is descended beside the prototypes' term."""
         return MoCo(self.temperature, self.queue, self.momentum)
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Some prototypes, and two at least: one can be told from nothing. Also what MoCo asks for."""
         if not self.prototypes or min(self.prototypes) < 2:
             given = list(self.prototypes)

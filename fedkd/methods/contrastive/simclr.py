@@ -8,8 +8,8 @@ from typing import final
 
 from torch import Tensor
 
-from fedkd.engine.strategy import Positive
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.fields import Positive
 from fedkd.losses import nt_xent_loss
 from fedkd.methods.contrastive.base import Base, Views
 from fedkd.nets import Net

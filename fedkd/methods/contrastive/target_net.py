@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedkd.engine.strategy import Share
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.fields import Share
 from fedkd.losses import byol_loss
 from fedkd.methods.contrastive.base import Base, Views
 from fedkd.methods.contrastive.finite import is_finite

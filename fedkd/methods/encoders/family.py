@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fedkd.engine.evaluation.evaluate import Embedder
-from fedkd.engine.strategy import Needs, Strategy
+from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.algorithm import Needs
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Embedder
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.methods.contrastive import Base
 from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
@@ -31,7 +32,7 @@ class GlobalEncoderStrategy(Strategy):
     def build_base(self) -> Base[Any]:
         """What clients descend: one of ``fedkd.methods.contrastive``, with this strategy's settings."""
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Also what the base asks for."""
         self.needs.check(type(self).__name__, experiment)
         self.build_base().check(experiment)

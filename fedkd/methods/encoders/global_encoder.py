@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fedkd.aggregate import weighted_mean
-from fedkd.engine.evaluation.evaluate import Embedder, broadcast_net
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Embedder, broadcast_net
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.knowledge.knowledge import Knowledge

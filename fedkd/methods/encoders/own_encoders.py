@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedkd.engine.evaluation.evaluate import Embedder
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Embedder
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import fit
 from fedkd.methods.contrastive import Base, SimCLR

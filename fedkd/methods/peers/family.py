@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedkd.engine.evaluation.evaluate import Classifier
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Classifier
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.methods.peers.lockstep import Peer, check_batch, take_turn
 from fedkd.methods.peers.turns import UpdateName, exchanges
@@ -39,7 +39,7 @@ class LockstepStrategy(Strategy):
     def peer(self, client: Client) -> Peer:
         """A client as a peer, in this round."""
 
-    def exchanges_per_round(self, experiment: Experiment) -> int:
+    def exchanges_per_round(self, experiment: Settings) -> int:
         """One a turn, and one."""
         return exchanges(experiment, self.update)
 

@@ -13,8 +13,8 @@ import torch
 from fedkd.base.randomness import generator
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Batch, Draw, Split, batch_sizes
-from fedkd.experiment.experiment import Experiment
 
 UpdateName = Literal["simultaneous", "sequential", "alternating"]
 
@@ -116,7 +116,7 @@ def _plan(node: Node, update: UpdateName) -> Plan:
     return Plan(data.labelled(), draws, turns)
 
 
-def exchanges(experiment: Experiment, update: UpdateName = "simultaneous") -> int:
+def exchanges(experiment: Settings, update: UpdateName = "simultaneous") -> int:
     """How many exchanges a round has: one more than turns."""
     settings, samples = experiment.train, len(experiment.run_federation.client_train(0).labelled())
     batches = settings.epochs * len(batch_sizes(samples, settings.batch_size))

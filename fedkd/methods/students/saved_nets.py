@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
 from fedkd.base.randomness import seeded
-from fedkd.experiment.algorithm.net_shares import read_nets
+from fedkd.experiment.algorithm.net_shares import FUNCTION, read_nets
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.run_config import FUNCTION
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.nets import ZOO, Net, build_net
 from fedkd.results.data import class_names

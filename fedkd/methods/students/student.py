@@ -9,13 +9,13 @@ from types import MappingProxyType
 import torch
 
 from fedkd.base.errors import under
-from fedkd.engine.evaluation.evaluate import Classifier, classifier
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Classifier, classifier
 from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Split, predict
-from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
@@ -25,13 +25,13 @@ from fedkd.methods.students.teachers import CLASSES, Runs
 from fedkd.nets import Net, check_net, load
 
 
-def check(strategy: Strategy, experiment: Experiment, runs: Runs) -> None:
+def check(strategy: Strategy, experiment: Settings, runs: Runs) -> None:
     """Raise InputError if the experiment does not give what is needed; public samples are needed for clients' nets only."""
     needs = replace(strategy.needs, public=False) if runs else strategy.needs
     needs.check(type(strategy).__name__, experiment)
 
 
-def check_nets(key: str, names: Iterable[str], experiment: Experiment) -> None:
+def check_nets(key: str, names: Iterable[str], experiment: Settings) -> None:
     """Raise InputError, under this key, for a net that is unknown or has bad options."""
     for name in names:
         with under(key):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
-from fedkd.engine.strategy import Listed, NonNegative
+from fedkd.experiment.algorithm.fields import Listed, NonNegative
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
 from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
@@ -22,7 +22,7 @@ from fedkd.nets import Net, Outputs, load
 from fedkd.targets import Evidence, Rule, rule_named
 
 if TYPE_CHECKING:
-    from fedkd.experiment.experiment import Experiment
+    from fedkd.experiment.algorithm.settings import Settings
 
 
 def _known_target(name: str) -> str:
@@ -81,7 +81,7 @@ class TeachingTask:
         """What loss and target need together; where the loss compares with each teacher the target does not matter."""
         return self.recipe.needs | (self.rule.needs if self.on_logits else frozenset())
 
-    def check(self, experiment: Experiment) -> None:
+    def check(self, experiment: Settings) -> None:
         """Raise InputError if the experiment does not give what target and loss need."""
         with under("strategy.loss_options"):
             self.recipe.settings(self.temperature, self.loss_options)

@@ -22,8 +22,8 @@ from fedkd.engine.evaluation.few_labels import stratified
 from fedkd.engine.evaluation.probe import linear_probe
 from fedkd.engine.evaluation.representations import alignment, linear_cka, uniformity
 from fedkd.engine.row import means, probed
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.train import Draw
-from fedkd.experiment.experiment import Functions
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.encoders.global_encoder import average
 from fedkd.nets import load

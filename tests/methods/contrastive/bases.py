@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedkd import Client, Experiment
-from fedkd.experiment.experiment import Functions
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.contrastive import Base, Views
 from fedkd.nets import Net

@@ -15,8 +15,8 @@ import fedkd.methods.contrastive.protocl as protocl_module
 from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import TrainingError
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.train import Batch
-from fedkd.experiment.experiment import Functions
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.contrastive import BASES, ProtoCL, Views, make_base

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedkd.base.user_code import given_only, names_code
-from fedkd.engine.strategy import Strategy
+from fedkd.data import Source
 from fedkd.losses.distillers import DISTILLERS, Recipe
-
-if TYPE_CHECKING:
-    from fedkd.data import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +22,7 @@ class Functions:
 
     nets: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     data: Callable[[], Source] | None = None
-    strategy: type[Strategy] | None = None
+    strategy: type | None = None
     code: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Recipe] = field(default_factory=dict)
     #: What a run finds out about its nets' functions: whether the nets of one have tensors in common.

@@ -1,0 +1,239 @@
+"""The Flower ClientApp and ServerApp that every engine and every deployment runs."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.engine.adversity import mislabel, under_adversity
+from fedkd.engine.client_metrics import check_metrics
+from fedkd.engine.evaluation.evaluate import evaluate_client
+from fedkd.engine.evaluation.probe import Probe
+from fedkd.engine.exchange import INSTRUCTION, PROBE
+from fedkd.engine.guard import common_ground
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.algorithm.loaded import forget_data
+from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.train import warm_up
+from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
+from fedkd.knowledge.channels import ClientEnd
+from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
+from fedkd.knowledge.records import Unpacked, from_records, to_records
+
+#: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
+LIVE_CLIENTS = 32
+_LIVE: OrderedDict[int, tuple[Context, Client]] = OrderedDict()
+_UNPACKED = Unpacked()
+
+
+def client_app(
+    *,
+    nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
+    data: Callable[[], Any] | None = None,
+    strategy: type[Algorithm] | None = None,
+    code: Mapping[str, Any] | None = None,
+) -> ClientApp:
+    """The ClientApp. Everything but code comes in the run-config; code comes here.
+
+    Args:
+        nets: a function (shape, classes) -> net for all clients, or such functions by the names that ``nets`` uses.
+        data: a function that gives a ``fedkd.data.Source``.
+        strategy: a Strategy class of your own.
+        code: what else the run-config names as ``"my_module:name"``, by that name: a loss, say.
+    """
+    return client_app_of(_functions(nets, data, strategy, code))
+
+
+def client_app_of(functions: Functions) -> ClientApp:
+    """The ClientApp with this code. Names in messages lead to it, and to no import."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        with functions.given_only(), _reasons(context, _where(message)):
+            return Message(_exchange(message.content, context, functions), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        with functions.given_only(), _reasons(context, _where(message)):
+            return Message(_evaluate(message.content, context, functions), reply_to=message)
+
+    @app.query("join")
+    def join(message: Message, context: Context) -> Message:
+        with functions.given_only(), _reasons(context, "joining"):
+            experiment = _experiment(context, functions)
+            facts = agreed_facts(experiment.run_federation.facts, experiment.privacy, simulated=_simulated(context))
+        warm_up()
+        partition = int(context.node_config.get("partition-id", -1))
+        return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
+
+    @app.query("persist")
+    def persist(message: Message, context: Context) -> Message:
+        if (held := _LIVE.get(id(context))) and held[0] is context:
+            _persist(context, held[1])
+        return Message(RecordDict(), reply_to=message)
+
+    return app
+
+
+def server_app(
+    *,
+    nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
+    data: Callable[[], Any] | None = None,
+    strategy: type[Algorithm] | None = None,
+    code: Mapping[str, Any] | None = None,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+) -> ServerApp:
+    """The ServerApp: reads the experiment from the run-config, runs it, writes it to ``out`` if the run-config names one.
+
+    The History stands in the Context that ``run_app`` returns: ``History.read(context.state)``. Code: see ``client_app``.
+    """
+    return server_app_of(_functions(nets, data, strategy, code), on_round)
+
+
+def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], None] | None = None) -> ServerApp:
+    """The ServerApp with this code."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        from fedkd.engine.recording import run_recorded
+
+        experiment = Experiment.from_flat(context.run_config, functions)
+        out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
+        try:
+            with functions.given_only():
+                history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+        finally:
+            forget_data()
+        history.write(context.state)
+
+    return app
+
+
+def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | None) -> Functions:
+    named = nets if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets else {})
+    return Functions(nets=dict(named), data=data, strategy=strategy, code=dict(code or {}))
+
+
+def _experiment(context: Context, functions: Functions) -> Experiment:
+    """The experiment of the run, with this node's own place of the files."""
+    config = dict(context.run_config)
+    if path := context.node_config.get("data-path"):
+        config["data.path"] = path
+    return Experiment.from_flat(config, functions)
+
+
+def _open(facts: Mapping[str, Any], context: Context, experiment: Experiment, functions: Functions) -> Client:
+    """The client of this call: the live one of this very Context and round, else a new one from memory."""
+    held, client = _LIVE.pop(id(context), (None, None))
+    if client is None or held is not context or client.round != facts["round"]:
+        memory = Memory.read(context.state)
+        client = Client(
+            int(facts["client"]), experiment, functions, experiment.run_federation, memory, device_of(experiment.engine)
+        )
+        mislabel(client)
+    client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
+    client.simulated = _simulated(context)
+    return client
+
+
+def _simulated(context: Context) -> bool:
+    return bool(context.node_config.get("simulated", False))
+
+
+def _where(message: Message) -> str:
+    facts = message.content[INSTRUCTION]
+    return f"client {facts['client']!r}, round {facts['round']!r}"
+
+
+def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
+    """Under [privacy] what goes wrong here is told to this machine only."""
+    return reasons_stay(where) if float(context.run_config.get("privacy.noise_multiplier", 0)) > 0 else nullcontext()
+
+
+def _persist(context: Context, client: Client) -> None:
+    client.flush()
+    client.memory.write(context.state)
+    client.release()
+    _LIVE.pop(id(context), None)
+
+
+def _close(facts: Mapping[str, Any], context: Context, client: Client) -> None:
+    """Write memory now, or keep the client for the round's next exchange."""
+    if facts["persist"]:
+        return _persist(context, client)
+    client.release(kept=False)
+    _LIVE[id(context)] = (context, client)
+    while len(_LIVE) > LIVE_CLIENTS:
+        _persist(*next(iter(_LIVE.values())))
+
+
+def _exchange(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+    """One exchange: strategy, then codec, then record."""
+    start, facts = time.perf_counter(), content[INSTRUCTION]
+    experiment = _experiment(context, functions)
+    client = _open(facts, context, experiment, functions)
+    seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
+    with torch_threads(experiment.engine.num_cpus), seeded(seed):
+        which, strategy = f"{client.round}.{client.exchange}", experiment.strategy
+        down = ClientEnd("downlink", strategy.downlink(experiment), client.memory)
+        broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=str(facts["held"]))
+        upload = under_adversity(client, strategy.client_update, broadcast)
+        check_metrics(upload.metrics)
+        header = {
+            **upload.header,
+            "round": client.round,
+            "exchange": client.exchange,
+            **common_ground(experiment.strategy, experiment.privacy, client.federation),
+        }
+        seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
+        upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
+        up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)
+        records = to_records(up.encode(upload, which, acknowledged=str(facts["acknowledged"])))
+        _close(facts, context, client)
+    return records
+
+
+def _evaluate(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+    """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
+    facts = content[INSTRUCTION]
+    experiment = _experiment(context, functions)
+    client = _open(facts, context, experiment, functions)
+    if experiment.privacy.noise_multiplier and not client.simulated:
+        raise ClientFailure("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
+    seed = derive(experiment.seed, client.round, client.name, "evaluate")
+    with torch_threads(experiment.engine.num_cpus), seeded(seed):
+        received = from_records(content, memo=_UNPACKED)
+        broadcast = Knowledge(*_without_probes(received), received.header)
+        predictors, probes = experiment.strategy.predictors(client, broadcast), _probes(received, client.device)
+        asked = {"globally": bool(facts["global"]), "logits": bool(facts.get("compared", 0))}
+        answer = evaluate_client(predictors, client, probes, **asked)
+        client.release()
+    return to_records(answer)
+
+
+def _probes(received: Knowledge, device: torch.device) -> dict[str, Probe]:
+    names = {name.split("/")[1] for name in received.tensors if name.startswith(PROBE)}
+    parts = {name: [received.tensors[f"{PROBE}{name}/{part}"].to(device) for part in ("weight", "bias")] for name in names}
+    return {name: Probe(weight, bias) for name, (weight, bias) in parts.items()}
+
+
+def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    tensors = {name: tensor for name, tensor in received.tensors.items() if not name.startswith(PROBE)}
+    return tensors, {name: received.spaces[name] for name in tensors}

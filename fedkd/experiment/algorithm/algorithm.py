@@ -1,0 +1,123 @@
+"""Algorithm: what a paper speaks of, both halves in one class. It knows clients and a server, and no engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from fedkd.base.errors import InputError
+from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.conditions import Idle
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.predictors import Predictor
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.algorithm.settings import Settings
+from fedkd.knowledge.knowledge import Knowledge, TensorSpec, schema_of
+
+#: What a strategy may use without needing it, by the names that ``Needs.uses`` has.
+USABLE = ("public", "public_labels", "validation", "server_net", "shared_net", "views", "representations", "compared")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a strategy cannot do without. ``check`` says in one line what an experiment lacks.
+
+    ``uses`` are those of USABLE that make a difference to it beside what it needs; None: unknown. An experiment that sets
+    others is told that they do nothing.
+    """
+
+    labels: bool = False
+    public: bool = False
+    validation: bool = False
+    equal_nets: bool = False
+    server_net: bool = False
+    shared_data: bool = False
+    uses: tuple[str, ...] | None = None
+
+    def check(self, name: str, experiment: Settings) -> None:
+        """Raise InputError if the experiment does not give what is needed."""
+        data = experiment.data
+        lacks = {
+            "labels: set data.labelled above 0": self.labels and data.labelled == 0,
+            "a public set: set data.public to its size": self.public and not (data.public or data.public_source),
+            "a labelled validation set: set data.validation to its size": self.validation and not data.validation,
+            "the same net at all clients: name one in nets": self.equal_nets and len(experiment.architectures) > 1,
+            "the clients' net at the server too: leave server_net away": self.equal_nets
+            and experiment.server_net not in ("", *experiment.architectures),
+            "a server net: set server_net": self.server_net and not experiment.server_net and not experiment.nets,
+            'the same samples at all clients: set data.partition = "shared"': self.shared_data and data.partition != "shared",
+        }
+        if lack := next((text for text, missing in lacks.items() if missing), ""):
+            raise InputError(f"strategy: {name} needs {lack}")
+
+    def __str__(self) -> str:
+        return ", ".join(name.replace("_", " ") for name, needed in vars(self).items() if needed is True) or "nothing"
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC):
+    """The paper's client box and server box. Subclasses are final, frozen dataclasses of hyperparameters.
+
+    ``experiment``, here and at clients and server, are its settings: every key but the strategy. What two algorithms share
+    becomes a function of ``fedkd.methods``, never a method here.
+    """
+
+    paper: ClassVar[str]  # authors, title, venue, number
+    sends: ClassVar[str]  # what travels, in words
+    needs: ClassVar[Needs] = Needs()
+    #: Whether an upload still makes sense a round later: not where it speaks of that round's public samples.
+    outlives_its_round: ClassVar[bool] = True
+    #: Whether clients' nets are compared on the global test set: agreement, their ensemble. Their logits there are sent.
+    compares_clients: ClassVar[bool] = False
+    #: Where its fields do nothing, or what ``needs`` names: conditions of ``fedkd.experiment.algorithm.conditions``, by name.
+    idle: ClassVar[Idle] = MappingProxyType({})
+
+    @abstractmethod
+    def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
+        """One exchange at one client: what the server said -> what this client answers."""
+
+    @abstractmethod
+    def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
+        """Uploads by client id, in order -> the next broadcast, one for all or one per client id."""
+
+    @abstractmethod
+    def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
+        """What is evaluated at a client or at the server, by name; the first is the headline. Empty: nothing here."""
+
+    def first_broadcast(self, server: Server) -> Knowledge | Mapping[int, Knowledge]:
+        """What clients get before round 1, one for all or one per client id. Default: nothing."""
+        return Knowledge()
+
+    def broadcast_again(self, server: Server) -> Knowledge | Mapping[int, Knowledge] | None:
+        """What clients get after a broadcast that all failed on. The server is as it was before. Default: what they got then.
+
+        A strategy that broadcasts changes gives the whole here: clients may have taken up the one that is withdrawn.
+        """
+        return None
+
+    def check(self, experiment: Settings) -> None:
+        """Raise InputError if the experiment does not give what is needed. Default: ``needs``, the same for every setting."""
+        self.needs.check(type(self).__name__, experiment)
+
+    def exchanges_per_round(self, experiment: Settings) -> int:
+        """How many down/up trips a round has. Default: one."""
+        return 1
+
+    def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
+        """What this client's upload in ``server.exchange`` must hold. Default: the tensors of its first broadcast."""
+        first = self.first_broadcast(server)
+        return schema_of(first if isinstance(first, Knowledge) else first[client])
+
+    def check_upload(self, server: Server, upload: Knowledge) -> None:  # noqa: B027 (most have nothing to add)
+        """Raise ValueError on an upload that fits the schema and still contradicts itself. Default: none does."""
+
+    def uplink(self, experiment: Settings) -> tuple[str, ...]:
+        """The codecs of uploads. Default: the experiment's."""
+        return experiment.uplink
+
+    def downlink(self, experiment: Settings) -> tuple[str, ...]:
+        """The codecs of broadcasts. Default: the experiment's."""
+        return experiment.downlink
