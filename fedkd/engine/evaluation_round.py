@@ -13,6 +13,7 @@ from torch import Tensor
 from fedkd.base.errors import Notice
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.answers import check_answer
+from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation.evaluate import PEER_LOGITS, evaluate_global
 from fedkd.engine.evaluation.peers import compared
 from fedkd.engine.exchange import EVALUATE, PROBE, Courier, Traffic
@@ -38,7 +39,7 @@ class EvaluationRound:
         self._splits: tuple[str, ...] = ("own",)
         self._asked: list[int] = []
 
-    def ask(self, common: Knowledge, personal: Mapping[int, Knowledge], books: Books) -> list[Message]:
+    def ask(self, broadcasts: Broadcasts, books: Books) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
 
         Where no net is global, clients score theirs on the global test set too, and send their logits there if the strategy
@@ -47,7 +48,7 @@ class EvaluationRound:
         server, strategy = self._server, self._experiment.strategy
         seed = derive(self._experiment.seed, server.round, "server", "evaluate")
         with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
-            predictors = strategy.predictors(server, common)
+            predictors = strategy.predictors(server, broadcasts.common)
             found = evaluate_global(predictors, server)
         server.release(kept=False)
         books.row |= found.row
@@ -61,12 +62,12 @@ class EvaluationRound:
             return with_probes[id(knowledge)]
 
         self._asked = self._whom_to_ask()
-        broadcasts = {client: evaluated(personal.get(client, common)) for client in self._asked}
+        sent = {client: evaluated(broadcasts.to(client)) for client in self._asked}
         self._compares = strategy.compares_clients and not predictors
         self._splits = ("own",) if predictors else ("own", "global")
         facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
         facts |= {"compared": 1} if self._compares else {}
-        return self._courier.instruct(EVALUATE, broadcasts, facts, books.evaluation)
+        return self._courier.instruct(EVALUATE, sent, facts, books.evaluation)
 
     def _whom_to_ask(self) -> list[int]:
         """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""

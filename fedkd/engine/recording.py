@@ -100,9 +100,9 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
     run.server.flush()
     memory = RecordDict()
     run.server.memory.write(memory)
-    parts = {"server": memory, "broadcast": to_records(run.common), **run.courier.save(), **run.latecomers.save()}
+    parts = {"server": memory, "broadcast": to_records(run.broadcasts.common), **run.courier.save(), **run.latecomers.save()}
     parts |= run.rollback.save()
-    parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.personal.items()}
+    parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.broadcasts.personal.items()}
     if isinstance(run.courier.grid, JobGrid):
         parts |= {f"client/{node}": state for node, state in run.courier.grid.states().items()}
     return parts
@@ -122,9 +122,11 @@ def restore(run: Run, directory: RunDirectory) -> None:
     checkpoint = directory.load_checkpoint()
     run.done = checkpoint.round
     run.server.memory = Memory.read(checkpoint.parts["server"])
-    run.common = from_records(checkpoint.parts["broadcast"])
+    run.broadcasts.common = from_records(checkpoint.parts["broadcast"])
     by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}
-    run.personal = {c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")}
+    run.broadcasts.personal = {
+        c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")
+    }
     run.courier.restore(checkpoint.parts)
     run.latecomers.restore(checkpoint.parts)
     run.rollback.restore(checkpoint.parts)
@@ -135,7 +137,7 @@ def restore(run: Run, directory: RunDirectory) -> None:
 
 def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
     """The nets at the end by name: the global one where one is broadcast, those that clients and server keep."""
-    weights = {name: t for name, t in run.common.tensors.items() if run.common.spaces[name] == "weights"}
+    weights = {name: t for name, t in run.broadcasts.common.tensors.items() if run.broadcasts.common.spaces[name] == "weights"}
     nets = {"global": weights} if weights else {}
     memories = {"server": run.server.memory}
     if isinstance(run.courier.grid, JobGrid):

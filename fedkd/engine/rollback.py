@@ -9,21 +9,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from flwr.app import ConfigRecord, RecordDict
 
 from fedkd.base.errors import Notice, TrainingError
+from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.exchange import Received
 from fedkd.engine.privacy_ledger import RELEASES
 from fedkd.engine.reasons import first_line
 from fedkd.experiment.algorithm.participation import draw_fault
+from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
-
-if TYPE_CHECKING:
-    from fedkd.engine.run import Run
 
 #: So many clients must have failed on a broadcast: one alone may have failed for a reason of its own.
 FEWEST = 2
@@ -44,49 +44,51 @@ class State:
 class Rollback:
     """Keeps the state at the beginning of the last round in which somebody could work with what was broadcast."""
 
-    def __init__(self) -> None:
+    def __init__(self, experiment: Experiment, server: Server, broadcasts: Broadcasts) -> None:
+        self._experiment, self._server, self._broadcasts = experiment, server, broadcasts
         self._good: State | None = None
         self._doubtful = False  # whether the broadcast is a newer one, with which nobody has worked yet
         self._failed: set[int] = set()  # who could not
 
-    def enter(self, run: Run, received: Received) -> None:
+    def enter(self, received: Received, row: dict[str, Any]) -> None:
         """See from an exchange's replies whether clients could work with what they were sent; go back if none could.
 
         Simulated faults, and whoever is late, say nothing of it.
         """
         if received.uploads:
             self._doubtful, self._failed = False, set()
-            if not run.server.exchange:
-                run.server.flush()
-                self._good = State(run.common, dict(run.personal), dict(run.server.memory))
+            if not self._server.exchange:
+                self._server.flush()
+                self._good = State(self._broadcasts.common, dict(self._broadcasts.personal), dict(self._server.memory))
         elif self._doubtful and not received.late:
-            failed = {c: why for c, why in received.failed.items() if not draw_fault(run.experiment, run.server.round, c)}
+            failed = {c: why for c, why in received.failed.items() if not draw_fault(self._experiment, self._server.round, c)}
             self._failed |= failed.keys()
-            if failed and len(self._failed) >= min(FEWEST, run.experiment.data.clients):
+            if failed and len(self._failed) >= min(FEWEST, self._experiment.data.clients):
                 client, reason = min(failed.items())
-                self._go_back(run, f"every client failed on the last broadcast (client {client}: {first_line(reason)})")
+                why = f"every client failed on the last broadcast (client {client}: {first_line(reason)})"
+                self._go_back(why, row)
 
-    def answer_to(self, run: Run, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge] | None:
+    def answer_to(self, uploads: Mapping[int, Knowledge], row: dict[str, Any]) -> Knowledge | Mapping[int, Knowledge] | None:
         """The server's half of the strategy. None, and back, where it ends in numbers that are not finite."""
         try:
-            answer = run.strategy.server_update(run.server, uploads)
+            answer = self._experiment.strategy.server_update(self._server, uploads)
         except TrainingError as error:
-            self._go_back(run, f"the server could not work with the uploads ({first_line(str(error))})")
+            self._go_back(f"the server could not work with the uploads ({first_line(str(error))})", row)
             return None
         self._doubtful = True
         return answer
 
-    def _go_back(self, run: Run, why: str) -> None:
+    def _go_back(self, why: str, row: dict[str, Any]) -> None:
         if self._good is not None:
-            released = {key: value for key, value in run.server.memory.items() if key.startswith(RELEASES)}
-            run.common, run.personal = self._good.common, dict(self._good.personal)
-            run.server.release()
-            run.server.memory = Memory({**self._good.memory, **released})  # what has been sent stays sent
-            if (again := run.strategy.broadcast_again(run.server)) is not None:
-                run.announce(again)
+            released = {key: value for key, value in self._server.memory.items() if key.startswith(RELEASES)}
+            self._broadcasts.common, self._broadcasts.personal = self._good.common, dict(self._good.personal)
+            self._server.release()
+            self._server.memory = Memory({**self._good.memory, **released})  # what has been sent stays sent
+            if (again := self._experiment.strategy.broadcast_again(self._server)) is not None:
+                self._broadcasts.announce(again)
         self._doubtful, self._failed = False, set()
-        run.books.row |= {"rolled_back": True, "rolled_back_reason": why}
-        warnings.warn(f"round {run.server.round}: {why}: back to the last good broadcast ({CURE})", Notice, stacklevel=2)
+        row |= {"rolled_back": True, "rolled_back_reason": why}
+        warnings.warn(f"round {self._server.round}: {why}: back to the last good broadcast ({CURE})", Notice, stacklevel=2)
 
     def save(self) -> dict[str, RecordDict]:
         """For a checkpoint."""

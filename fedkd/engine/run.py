@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from fedkd.base.errors import RunFailed
 from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
 from fedkd.engine.exchange import PERSIST, TRAIN, Courier
 from fedkd.engine.guard import Guard, guard_of
@@ -53,7 +54,7 @@ class Run:
         up = ServerEnd("uplink", self.strategy.uplink(experiment))
         down = ServerEnd("downlink", self.strategy.downlink(experiment))
         self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
-        self.latecomers, self.rollback = Latecomers(experiment.late_rounds), Rollback()
+        self.latecomers = Latecomers(experiment.late_rounds)
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
@@ -62,7 +63,8 @@ class Run:
             )
         self.evaluation = EvaluationRound(experiment, self.server, self.courier)
         self.done = -1
-        self.common, self.personal = Knowledge(), dict[int, Knowledge]()
+        self.broadcasts = Broadcasts()
+        self.rollback = Rollback(experiment, self.server, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
         self._cohort: list[int] = []
         self._exchanges = 1
@@ -136,7 +138,7 @@ class Run:
             for client in dropped:
                 self.books.fail(client, "dropped out (simulated)")
             self._cohort = sorted(set(drawn) - set(dropped))
-        broadcasts = {client: self.personal.get(client, self.common) for client in self._cohort}
+        broadcasts = {client: self.broadcasts.to(client) for client in self._cohort}
         last = exchange == self._exchanges - 1
         facts = {"round": round, "exchange": exchange, "persist": int(last or not self.courier.keeps_contexts)}
         return self.courier.instruct(TRAIN, broadcasts, facts, self.books.down)
@@ -151,10 +153,10 @@ class Run:
             self.courier.settle(in_time, received.uploads)
             uploads = self.latecomers.join(received.uploads, round)
             self.latecomers.keep(received.late_uploads)
-            self.rollback.enter(self, received)
-            answer = self.rollback.answer_to(self, uploads) if uploads else None
+            self.rollback.enter(received, self.books.row)
+            answer = self.rollback.answer_to(uploads, self.books.row) if uploads else None
             if answer is not None:
-                self.announce(answer)
+                self.broadcasts.announce(answer)
         self.server.release(kept=False)
         self.books.enter(received)
         self.books.row |= self.server.reported
@@ -165,14 +167,6 @@ class Run:
             self.books.row["late_used"] = len(uploads) - len(received.uploads)
         self._cohort = list(received.uploads) if answer is not None else []
 
-    def announce(self, answer: Knowledge | Mapping[int, Knowledge]) -> None:
-        """What is broadcast from now on: copies, as nets that the tensors may belong to are used again."""
-        if isinstance(answer, Knowledge):
-            self.common, self.personal = answer.copy(), {}
-        else:
-            copies = {id(knowledge): knowledge.copy() for knowledge in answer.values()}
-            self.personal |= {client: copies[id(knowledge)] for client, knowledge in answer.items()}
-
     def _in_time(self, round: int, exchange: int) -> dict[int, bool]:
         """Who was asked, and whose reply counts; on grids that are not ours the clock has already said."""
         ours = isinstance(self.courier.grid, JobGrid)
@@ -181,8 +175,7 @@ class Run:
 
     def _guard(self) -> Guard:
         simulated = isinstance(self.courier.grid, JobGrid)
-        sent_to = lambda client: self.personal.get(client, self.common)  # noqa: E731
-        return guard_of(self.strategy, self.server, simulated=simulated, sent_to=sent_to)
+        return guard_of(self.strategy, self.server, simulated=simulated, sent_to=self.broadcasts.to)
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""
@@ -190,11 +183,12 @@ class Run:
 
     def adopt(self, arrays: ArrayRecord) -> None:
         """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
-        self.common = self.server.taken_over(self.common, with_arrays(self.common, arrays))
+        common = self.broadcasts.common
+        self.broadcasts.common = self.server.taken_over(common, with_arrays(common, arrays))
 
     def arrays(self) -> ArrayRecord:
         """The tensors of the common broadcast, as Flower has them."""
-        return ArrayRecord({name: tensor.float() for name, tensor in self.common.tensors.items()})
+        return ArrayRecord({name: tensor.float() for name, tensor in self.broadcasts.common.tensors.items()})
 
     def begin(self, round: int) -> None:
         """Open the books of a round."""
@@ -203,7 +197,7 @@ class Run:
 
     def _first_broadcast(self) -> None:
         with seeded(derive(self.experiment.seed, 0, "server", "torch")):
-            self.announce(self.strategy.first_broadcast(self.server))
+            self.broadcasts.announce(self.strategy.first_broadcast(self.server))
         if self._initial_arrays:
             self.adopt(self._initial_arrays)
         self.server.release(kept=False)
@@ -239,7 +233,7 @@ class Run:
     def evaluation_instructions(self, round: int) -> list[Message]:
         """Score the server's predictors; the messages that ask clients to score theirs."""
         self.server.round = round
-        return self.evaluation.ask(self.common, self.personal, self.books)
+        return self.evaluation.ask(self.broadcasts, self.books)
 
     def absorb_evaluation(self, round: int, replies: Iterable[Message]) -> MetricRecord:
         """The clients' accuracies into the books; those that Flower reports."""

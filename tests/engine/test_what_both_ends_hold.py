@@ -123,7 +123,7 @@ def kept_at_the_server(run: Run) -> list[dict[str, torch.Tensor]]:
     run.server.flush()
     names = {key.split("/")[1] for key in run.server.memory if key.startswith("net/")}
     held = [run.server.memory.under(f"net/{name}/") for name in sorted(names)]
-    return [each for each in held if each.keys() == run.common.tensors.keys()]
+    return [each for each in held if each.keys() == run.broadcasts.common.tensors.keys()]
 
 
 @pytest.mark.slow
@@ -136,7 +136,9 @@ def test_initial_arrays_are_the_servers_too() -> None:
         run._first_broadcast()
         if not kept_at_the_server(run):
             continue
-        given = {key: tensor + (1 if tensor.is_floating_point() else 0) for key, tensor in run.common.tensors.items()}
+        given = {
+            key: tensor + (1 if tensor.is_floating_point() else 0) for key, tensor in run.broadcasts.common.tensors.items()
+        }
         arrays = ArrayRecord({key: tensor.float() for key, tensor in given.items()})
         (kept,) = kept_at_the_server(started(experiment, arrays))
         assert all(torch.allclose(kept[key].double(), given[key].double(), atol=1e-4) for key in given), name

@@ -21,7 +21,7 @@ from fedkd.base.errors import RunFailed
 from fedkd.cli.baselines import baselines_of
 from fedkd.data import Source, load_source
 from fedkd.engine.exchange import INSTRUCTION
-from fedkd.engine.guard import Rejected, check_header
+from fedkd.engine.guard import Rejected, check_header, common_ground
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.upload_schemas import schemas_before_data, upload_schemas
 from fedkd.experiment.registry import strategies
@@ -86,7 +86,8 @@ def test_some_strategies_run_under_privacy_and_most_are_refused_in_one_line() ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_travels_is_known_before_there_is_data(name: str) -> None:
-    before, run = schemas_before_data(small(name)), upload_schemas(Run(small(name), InProcessGrid()).server)
+    strategy, server = small(name).strategy, Run(small(name), InProcessGrid()).server
+    before, run = schemas_before_data(strategy, small(name)), upload_schemas(strategy, server)
     spaces = [{(tensor, spec.space) for schema in schemas for tensor, spec in schema.items()} for schemas in (before, run)]
     assert before and spaces[0] == spaces[1]
 
@@ -281,7 +282,8 @@ def test_why_a_client_failed_stands_in_its_own_log(caplog: pytest.LogCaptureFixt
 def test_clients_that_do_not_noise_are_not_listened_to() -> None:
     """A ServerApp of one's own has the experiment, and the clients' run-config may be another."""
     noisy, plain = (
-        Run(settings, InProcessGrid()).server.common_ground for settings in (saying(), saying().replace(privacy={}))
+        common_ground(settings.strategy, settings.privacy, settings.federation())
+        for settings in (saying(), saying().replace(privacy={}))
     )
     said = Knowledge(header={"round": 1, "exchange": 0, **plain})
     check_header(said, round=1, exchange=0, common_ground=plain)

@@ -341,7 +341,7 @@ def test_a_peer_with_other_samples_is_rejected_too(name: str, kept: int, monkeyp
     def fewer(client: Client, broadcast: Knowledge, update: Callable[[], Knowledge]) -> Knowledge:
         if client.id == 0:
             samples = client.federation.client_train(0)
-            client._train = replace(samples, indices=samples.indices[:kept])  # type: ignore[misc]
+            client.train_samples = replace(samples, indices=samples.indices[:kept])
         return update()
 
     watch(monkeypatch, name, fewer)

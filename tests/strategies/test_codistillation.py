@@ -170,7 +170,7 @@ def test_a_small_client_has_nothing_to_train_on_in_some_exchanges() -> None:
     for client.exchange in range(4):
         sizes.append([len(draw.positions) for draw in checkpoints.share_of_round(client, client.split(few), 4)])
     assert sizes == [[], [], [], [2]]
-    client.__dict__["_train"], client.exchange = few, 0
+    client.train_samples, client.exchange = few, 0
     before = {name: tensor.clone() for name, tensor in client.net(init="own", keep=True).state_dict().items()}
     upload = strategy.client_update(client, Knowledge())
     assert all(torch.equal(upload.tensors[name], tensor) for name, tensor in before.items())
