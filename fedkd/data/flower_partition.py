@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import derive, generator
-from fedkd.data.partition import Partition, client_order, owners_of, shuffled
+from fedkd.data.dealing import Partition, client_order, owners_of, shuffled
 
 FILLED_IN = {"num_partitions", "partition_by", "seed"}  # from data.clients, the labels or owners, and the run's seed
 NUMBERED = {"distribution", "exponential", "inner_dirichlet", "linear", "size", "square"}  # a client's number says what it gets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError, did_you_mean, unknown
 from fedkd.base.randomness import generator
-
-Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), groups (N,) or None -> each client's rows
+from fedkd.data.dealing import Partition, owners_of, shuffled
 
 
 def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
@@ -83,24 +82,6 @@ def partition_names() -> list[str]:
     from fedkd.data.flower_partition import partitioners
 
     return sorted({*OWN, *partitioners()})
-
-
-def owners_of(groups: Tensor | None, name: str) -> Tensor:
-    """The groups (N,), or an InputError where the data set has none."""
-    if groups is None:
-        need = "the column that says whose an image is, or image folders by client: client/class"
-        raise InputError(f"data.partition {name!r} needs data.natural_column, {need}")
-    return groups
-
-
-def client_order(clients: int, seed: int) -> Tensor:
-    """The number of the part that each client gets, (clients,): a draw, as some parts are larger by their place."""
-    return torch.randperm(clients, generator=generator(seed, "partition clients"))
-
-
-def shuffled(parts: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """The parts in the clients' order."""
-    return [parts[part] for part in client_order(len(parts), seed).tolist()]
 
 
 def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:

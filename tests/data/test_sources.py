@@ -132,9 +132,9 @@ def test_an_installed_package_may_bring_a_data_set(monkeypatch: pytest.MonkeyPat
     """Entry point group "fedkd.data": a name -> a function that gives a Source."""
     from importlib.metadata import EntryPoint
 
-    import fedkd.data.source as module
+    import fedkd.data.sources as module
 
-    point = EntryPoint("letters", "fedkd.data.source:brought", "fedkd.data")
+    point = EntryPoint("letters", "fedkd.data.sources:brought", "fedkd.data")
     monkeypatch.setattr(module, "brought", lambda: load_source("digits"), raising=False)
     monkeypatch.setattr(
         module, "entry_points", lambda group, name: [point] if (group, name) == ("fedkd.data", "letters") else []

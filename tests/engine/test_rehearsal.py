@@ -131,7 +131,7 @@ def test_a_rehearsal_changes_no_bit_of_the_run(net: str, monkeypatch: pytest.Mon
     before = torch.get_rng_state()
     rehearsed = simulate(settings).metrics
     assert torch.equal(before, torch.get_rng_state())
-    monkeypatch.setattr(rounds, "rehearse", lambda server: None)
+    monkeypatch.setattr(rounds, "rehearse", lambda strategy, server: None)
     plain = simulate(settings).metrics
     rows = [[{key: value for key, value in row.items() if key not in TIMES} for row in run] for run in (rehearsed, plain)]
     assert rows[0] == rows[1]
@@ -148,5 +148,5 @@ def test_it_costs_one_net_an_architecture_however_many_clients_there_are(monkeyp
         return fresh_net(node, architecture=architecture)
 
     monkeypatch.setattr(Node, "fresh_net", counted)
-    rehearsal.rehearse(run.server)
+    rehearsal.rehearse(run.strategy, run.server)
     assert sorted(built) == ["cnn", "mlp"]

@@ -21,7 +21,7 @@ def federation_of(data: Data, seed: int) -> Federation:
     Raises:
         InputError: data that cannot be loaded, or a partition that cannot be drawn.
     """
-    from fedkd.data.source import source_stamp
+    from fedkd.data.sources import source_stamp
 
     public = source_stamp(data.public_source) if data.public_source else ""
     stamp = source_stamp(data.source, data.path) if isinstance(data.source, str) and ":" not in data.source else ""
