@@ -8,6 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import networkx
 import pytest
 
 import fedkd
@@ -19,104 +20,45 @@ FILES = {
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
 STRATEGIES = sorted(name for name in FILES if name.startswith("strategies/"))
-LEAVES = ("fedkd.base.errors", "fedkd.base.user_code")
-
-#: Files whose name starts so -> all that they may import beside the standard library.
-LAYERS = {
-    "fedkd/base/errors.py": (),
-    "fedkd/base/user_code.py": ("fedkd.base.errors",),
-    "fedkd/base/randomness.py": ("torch", "numpy"),
-    "fedkd/losses/": ("torch", "fedkd.losses", *LEAVES),
-    "fedkd/nets/": ("torch", "fedkd.nets", *LEAVES),
-    "fedkd/targets/": ("torch", "fedkd.targets", *LEAVES),
-    "fedkd/losses/distillers/": ("torch", "pydantic", "fedkd.losses.distillers", "fedkd.losses", "fedkd.nets", *LEAVES),
-    "fedkd/knowledge/knowledge.py": ("torch", *LEAVES),
-    "fedkd/experiment/algorithm/net_supply.py": (
-        "torch",
-        "fedkd.knowledge.knowledge",
-        "fedkd.nets",
-        "fedkd.base.randomness",
-        *LEAVES,
+#: Rooms in order, the lowest first -> the rooms below that they may import. A name with a dot is a room within a room.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    "knowledge": ("base",),
+    "data": ("base",),
+    "nets": ("base",),
+    "losses": ("base",),
+    "losses.distillers": ("base", "losses", "nets"),
+    "targets": ("base", "losses"),
+    "aggregate": ("base", "knowledge"),
+    "experiment.algorithm": ("base", "knowledge", "data", "nets", "losses.distillers", "aggregate"),
+    "experiment": ("base", "knowledge", "data", "nets", "losses.distillers", "aggregate", "experiment.algorithm"),
+    "results": ("base", "data", "experiment.algorithm", "experiment"),
+    "grids": ("base",),
+    "engine.evaluation": ("base", "knowledge", "data", "nets", "losses", "experiment.algorithm"),
+    "engine": (
+        *("base", "knowledge", "data", "nets", "experiment.algorithm", "experiment", "results", "grids", "engine.evaluation"),
     ),
-    "fedkd/engine/evaluation/probe.py": ("torch", *LEAVES),
-    "fedkd/aggregate/": ("torch", "fedkd.aggregate", "fedkd.knowledge.knowledge", *LEAVES),
-    "fedkd/knowledge/attacks.py": ("torch", "fedkd.knowledge.knowledge", *LEAVES),
-    "fedkd/knowledge/codecs/": (
-        "torch",
-        "numpy",
-        "fedkd.knowledge.codecs",
-        "fedkd.knowledge.knowledge",
-        "fedkd.knowledge.codecs.lowrank",
-        *LEAVES,
+    "app": ("engine",),
+    "methods": (
+        *("base", "knowledge", "data", "nets", "losses", "losses.distillers", "targets", "aggregate"),
+        *("experiment.algorithm", "experiment", "results", "engine.evaluation", "engine"),
     ),
-    "fedkd/knowledge/codecs/lowrank.py": ("torch", *LEAVES),
-    "fedkd/knowledge/privacy.py": ("torch", "dp_accounting", *LEAVES),
-    "fedkd/experiment/protection.py": (
-        *(
-            "torch",
-            "fedkd.aggregate.nearest_on_simplex",
-            "fedkd.knowledge.knowledge",
-            "fedkd.knowledge.privacy",
-            "fedkd.experiment.algorithm.sections.Privacy",
-            *LEAVES,
-        ),
+    "cli": ("base", "data", "losses.distillers", "targets", "experiment", "results", "engine"),
+    "strategies": (
+        *("base", "knowledge", "nets", "losses", "losses.distillers", "targets", "aggregate"),
+        *("experiment.algorithm", "engine.evaluation", "engine", "methods"),
     ),
-    "fedkd/engine/evaluation/peers.py": ("torch", *LEAVES),
-    "fedkd/engine/evaluation/representations.py": ("torch",),
-    "fedkd/engine/evaluation/few_labels.py": ("torch",),
-    "fedkd/engine/evaluation/score.py": ("torch",),
-    "fedkd/knowledge/table.py": ("torch", *LEAVES),
-    "fedkd/aggregate/topology.py": ("torch", "networkx", *LEAVES),
-    "fedkd/methods/": (
-        *(
-            "torch",
-            "pydantic",
-            "fedkd.aggregate",
-            "fedkd.losses.distillers",
-            "fedkd.engine.evaluation.evaluate",
-            "fedkd.experiment.experiment",
-            "fedkd.knowledge.knowledge",
-        ),
-        *(
-            "fedkd.knowledge.codecs",
-            "fedkd.methods.contrastive",
-            "fedkd.engine.evaluation.encoders",
-            "fedkd.losses",
-            "fedkd.knowledge.codecs.lowrank",
-            "fedkd.knowledge.memory",
-            "fedkd.methods",
-            "fedkd.experiment.algorithm.client",
-            "fedkd.nets",
-            "fedkd.experiment.algorithm.node",
-            "fedkd.experiment.algorithm.optimizer_state",
-        ),
-        *(
-            "fedkd.base.randomness",
-            "fedkd.engine.evaluation.representations",
-            "fedkd.experiment.algorithm.server",
-            "fedkd.engine.strategy",
-            "fedkd.knowledge.table",
-            "fedkd.targets",
-            "fedkd.aggregate.topology",
-            "fedkd.experiment.algorithm.train",
-            *LEAVES,
-        ),
-    ),
-    "fedkd/results/lost_rounds.py": LEAVES,
-    "fedkd/engine/rehearsal.py": (
-        *(
-            "torch",
-            "fedkd.data",
-            "fedkd.experiment.named_nets",
-            "fedkd.nets",
-            "fedkd.experiment.algorithm.node",
-            "fedkd.base.randomness",
-            "fedkd.experiment.registry",
-        ),
-        *("fedkd.experiment.algorithm.train", *LEAVES),
-    ),
-    "fedkd/knowledge/records.py": ("torch", "numpy", "flwr.app", "fedkd.knowledge.knowledge", *LEAVES),
-    "fedkd/grids/": ("flwr", "grpc", "ray", "numpy", "fedkd.grids", "fedkd.base.errors"),
+}
+#: Rooms whose every file is maths -> all that they may import beside the standard library and fedkd.
+MATHS = {
+    "losses": ("torch",),
+    "losses.distillers": ("torch", "pydantic"),
+    "targets": ("torch",),
+    "nets": ("torch",),
+    "aggregate": ("torch", "networkx"),
+    "knowledge": ("torch", "numpy", "dp_accounting", "flwr.app"),
+    "engine.evaluation": ("torch", "sklearn"),
+    "grids": ("flwr", "grpc", "ray", "numpy"),
 }
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (
@@ -145,16 +87,54 @@ def within(name: str, *packages: str) -> bool:
     return any(f"{name}.".startswith(f"{package}.") for package in packages)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_imports_only_what_lies_below_it(layer: str) -> None:
-    outside = {
-        f"{file}: {name}"
-        for file, tree in FILES.items()
-        if file.startswith(layer)
-        for name in imports(tree)
-        if not within(name, *LAYERS[layer])
-    }
-    assert not outside
+def module_of(file: str) -> str:
+    """``fedkd/nets/cnn.py`` -> ``fedkd.nets.cnn``; strategies are ``fedkd.strategies.<name>``."""
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return name if name.startswith("fedkd") else f"fedkd.{name}"
+
+
+def room_of(module: str) -> str:
+    """The innermost room of a module; empty for the root itself."""
+    return max((room for room in ROOMS if within(module, f"fedkd.{room}")), key=len, default="")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def targets_of(file: str) -> set[str]:
+    """The modules of fedkd that a file imports, wherever in it; a public name stands for the module that it comes from."""
+    found = set()
+    for name in imports(FILES[file]):
+        if within(name, "fedkd"):
+            public = name.removeprefix("fedkd.")
+            name = f"fedkd.{fedkd._HOME[public]}" if public in fedkd._HOME else name
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found - {module_of(file), "fedkd"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    mine = {file for module, file in MODULES.items() if room_of(module) == room}
+    arrows = {(file, target) for file in mine for target in targets_of(file) if room_of(target) not in (room, *ROOMS[room])}
+    assert not arrows
+    assert all([*ROOMS].index(below) < [*ROOMS].index(room) for below in ROOMS[room])
+
+
+def test_no_two_files_import_each_other_by_whatever_way() -> None:
+    graph = networkx.DiGraph((module_of(file), target) for file in FILES for target in targets_of(file))
+    assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
+
+
+def test_the_root_holds_rooms_and_little_else() -> None:
+    entries = {path.name for path in (ROOT / "fedkd").iterdir() if not path.name.startswith(("__pycache__", "py.typed"))}
+    assert len(entries) <= 17
+    assert entries >= {room for room in ROOMS if "." not in room and room != "app"}
+
+
+@pytest.mark.parametrize("room", MATHS)
+def test_maths_imports_no_more_than_maths_needs(room: str) -> None:
+    names = {name for module, file in MODULES.items() if room_of(module) == room for name in imports(FILES[file])}
+    assert {name for name in names if not within(name, "fedkd", *MATHS[room])} == set()
 
 
 @pytest.mark.parametrize("file", STRATEGIES)
