@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.randomness import generator
-from fedkd.data.partition import Partition
+from fedkd.data.dealing import Partition
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
 
