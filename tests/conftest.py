@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 
 FOLDERS = sorted({str(path.parent) for path in Path(__file__).parent.rglob("*.py")})
 sys.path[:0] = FOLDERS
@@ -22,6 +23,7 @@ torch.set_num_threads(1)  # the nets are small and the cores shared
 from grids.forgetful import ForgetfulGrid  # noqa: E402
 
 from fedkd import Experiment, grids  # noqa: E402
+from fedkd.experiment import registry  # noqa: E402
 from fedkd.grids import JobGrid, RayGrid  # noqa: E402
 
 #: Every grid that fedkd exports, found by looking, and the one that forgets all between calls.
@@ -42,17 +44,20 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds.
 
-    What starts a cluster, servers or thousands of clients runs alone, the rest side by side.
+    Side by side, one process runs all tests on Ray, which it starts once, and one all tests of a strategy, which hold its
+    runs against one that is made once.
     """
     for item in items:
         on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
-        if on_ray or item.path.name in ("test_ray.py", "test_deployment.py", "test_scale.py"):
-            item.add_marker(pytest.mark.alone)
-        if on_ray or "ForgetfulGrid" in item.name or item.path.name == "test_ray.py":
+        if on_ray or "ForgetfulGrid" in item.name:
             item.add_marker(pytest.mark.slow)
+        name = "ray" if on_ray else item.callspec.params.get("name") if hasattr(item, "callspec") else None
+        if on_ray or name in registry.names():
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(params=GRIDS, ids=lambda grid: grid.__name__)
@@ -61,6 +66,17 @@ def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
     if issubclass(request.param, RayGrid):
         request.getfixturevalue("ray_session")
     return request.param
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures stay empty: drawing them takes three times as long as a short run, and this test looks at none."""
+
+    def save(figure: Figure, file: Path, **how: object) -> None:
+        Path(file).write_text("<svg/>")
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda figure: None)
 
 
 @pytest.fixture

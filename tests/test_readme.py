@@ -56,7 +56,6 @@ def last_row(run_directory: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_every_block_runs_as_printed_in_the_order_of_the_page(tmp_path: Path) -> None:
     """An experiment file is run as it stands and ends above chance; commands and programs end well."""
     shutil.copytree(ROOT / "simulations", tmp_path / "simulations", ignore=shutil.ignore_patterns("results"))

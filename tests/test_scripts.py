@@ -9,7 +9,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_strategy_loss_and_app_of_a_script_work_on_ray_as_in_process() -> None:
     script = Path(__file__).parent / "code_of_a_script.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from grids.forgetful import ForgetfulGrid
+from grids.hired import AnyExperiment, HiredGrid
 
 from fedkd import Client, Experiment, History, Knowledge, Strategy, TensorSpec, UpTo, simulate
 from fedkd.engine import app as fedkd_app
@@ -47,6 +48,12 @@ def numbers(history: History) -> str:
     """All metrics but times, as text: equal texts are equal bits."""
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in (*history.metrics, *history.clients)]
     return json.dumps(rows, sort_keys=True)
+
+
+@cache
+def finished(name: str) -> History:
+    """The usual run in this process, made once for all that other runs of it are held against."""
+    return simulate(small(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,15 +91,14 @@ def test_comes_back_from_its_name_and_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_metrics_on_a_grid_that_forgets(name: str) -> None:
     """Nothing but memory and live values may carry over; the other grid rebuilds each Context in another process."""
-    experiment = small(name)
-    histories = [simulate(experiment, grid) for grid in (InProcessGrid(), InProcessGrid(), ForgetfulGrid())]
+    histories = [finished(name), *(simulate(small(name), grid) for grid in (InProcessGrid(), ForgetfulGrid()))]
     assert len({numbers(history) for history in histories}) == 1
     assert not any(row["clients_failed"] for row in histories[0].metrics)
-    assert numbers(simulate(experiment.replace(seed=1))) != numbers(histories[0])
+    assert numbers(simulate(small(name, seed=1))) != numbers(histories[0])
 
 
 def of_every_kind() -> list[str]:
-    """A strategy for every combination of what makes a difference to an engine: starting its workers takes seconds.
+    """A strategy for every combination of what makes a difference to an engine.
 
     The grid that forgets, above, sends each strategy's messages through other processes too.
     """
@@ -106,10 +112,16 @@ def of_every_kind() -> list[str]:
     return list(found.values())
 
 
+@pytest.fixture(scope="module")
+def workers(ray_session: None) -> Iterator[RayGrid]:
+    with RayGrid(actors=2).open(AnyExperiment(), 4) as grid:
+        yield grid
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", of_every_kind())
-def test_same_seed_same_metrics_on_ray(name: str, ray_session: None) -> None:
-    assert numbers(simulate(small(name), RayGrid(actors=2))) == numbers(simulate(small(name)))
+def test_same_seed_same_metrics_on_ray(name: str, workers: RayGrid) -> None:
+    assert numbers(simulate(small(name), HiredGrid(workers))) == numbers(finished(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,8 +168,9 @@ def digest(knowledge: Knowledge) -> str:
     return content.hexdigest()
 
 
-def with_client_one(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Client, Knowledge], Knowledge]) -> History:
-    """A run of one round in which ``change`` replaces what client 1 uploads; None for a client that breaks down."""
+@cache
+def with_client_one(name: str, change: Callable[[Client, Knowledge], Knowledge]) -> History:
+    """A run of one round in which ``change`` replaces what client 1 uploads."""
     cls = strategies()[name]
     update = cls.client_update
 
@@ -165,7 +178,7 @@ def with_client_one(monkeypatch: pytest.MonkeyPatch, name: str, change: Callable
         upload = update(self, client, broadcast)
         return change(client, upload) if client.id == 1 else upload
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cls, "client_update", changed)
         return simulate(small(name, rounds=1), InProcessGrid())
 
@@ -191,9 +204,9 @@ def claims_to_be_huge(client: Client, upload: Knowledge) -> Knowledge:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fault", [turns_nan, grows_a_side, claims_to_be_huge])
 def test_a_bad_upload_leaves_the_others_as_if_its_client_had_dropped_out(
-    name: str, fault: Callable[[Client, Knowledge], Knowledge], monkeypatch: pytest.MonkeyPatch
+    name: str, fault: Callable[[Client, Knowledge], Knowledge]
 ) -> None:
-    expected, found = (with_client_one(monkeypatch, name, change) for change in (breaks_down, fault))
+    expected, found = (with_client_one(name, change) for change in (breaks_down, fault))
     assert found.metrics[1]["clients_failed"] == expected.metrics[1]["clients_failed"] == 1
     assert "upload rejected" in found.metrics[1]["failures"]["1"]
     others = [
@@ -220,7 +233,7 @@ def test_the_order_in_which_a_client_holds_the_public_samples_changes_nothing(
             client.federation = dataclasses.replace(client.federation, public=turned)
         return update(self, client, broadcast)
 
-    expected = simulate(small(name))
+    expected = finished(name)
     monkeypatch.setattr(cls, "client_update", elsewhere)
     assert numbers(simulate(small(name), InProcessGrid())) == numbers(expected)
 
@@ -242,7 +255,7 @@ def in_own_server_app(experiment: Experiment, start: Callable[..., Result]) -> R
 @pytest.mark.parametrize("name", NAMES)
 def test_is_a_flower_strategy_in_its_own_loop_and_in_flowers(name: str) -> None:
     experiment = small(name)
-    expected = simulate(experiment).metrics[2]
+    expected = finished(name).metrics[2]
     ours = in_own_server_app(experiment, experiment.strategy.start)
     assert ours.train_metrics_clientapp[2]["clients_ok"] == 4
     assert ours.train_metrics_clientapp[2].get("accuracy") == expected.get("accuracy")

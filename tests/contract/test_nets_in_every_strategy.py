@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Self
 
 import pytest
 import torch
 import torch.nn.functional as F
+from grids.forgetful import ForgetfulGrid
 from test_every_strategy import NAMES, numbers, of_every_kind, small
 from torch import Tensor, nn
 
-from fedkd import Experiment, simulate
-from fedkd.grids import InProcessGrid, JobGrid
+from fedkd import Experiment, History, simulate
+from fedkd.grids import JobGrid
 from fedkd.nets import Encoder
 
 FROZEN = torch.linspace(-0.3, 0.4, 36).view(4, 1, 3, 3)
@@ -99,9 +101,15 @@ def decided(name: str, **changes: Any) -> Experiment:
     return settings.replace(data=settings.data.model_copy(update={"test_limit": 100}))
 
 
+@cache
+def finished(name: str) -> History:
+    """The run in this process, made once for both tests of it."""
+    return simulate(decided(name))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_parts_masks_and_views_stand(name: str) -> None:
-    history = simulate(decided(name))
+    history = finished(name)
     assert [row["clients_failed"] for row in history.metrics] == [0, 0, 0], history.clients
     assert "evaluation_failures" not in history.metrics[-1]
 
@@ -109,10 +117,7 @@ def test_frozen_parts_masks_and_views_stand(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", of_every_kind())
 def test_what_no_state_dict_holds_is_the_same_on_a_grid_that_forgets(name: str) -> None:
-    from grids.forgetful import ForgetfulGrid
-
-    histories = [simulate(decided(name), grid) for grid in (InProcessGrid(), ForgetfulGrid())]
-    assert numbers(histories[0]) == numbers(histories[1])
+    assert numbers(simulate(decided(name), ForgetfulGrid())) == numbers(finished(name))
 
 
 @pytest.mark.parametrize("name", ["local", "dml"])
