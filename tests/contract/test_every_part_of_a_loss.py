@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """By part of the loss, the largest derivative by any parameter that a step of the run moves, until one is above SMALLEST."""
+    """By part of the loss, the largest derivative by any parameter that a step moves, until one is above SMALLEST."""
     found: dict[str, float] = {}
     descend = train.descend
 
