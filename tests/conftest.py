@@ -8,27 +8,20 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from hypothesis import settings
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # pytest-xdist's first process reads this file and runs no test: nothing heavy is imported for it
+    from fedkd import Experiment
+    from fedkd.grids import JobGrid
 
 FOLDERS = sorted({str(path.parent) for path in Path(__file__).parent.rglob("*.py")})
 sys.path[:0] = FOLDERS
+os.environ["OMP_NUM_THREADS"] = "1"  # the nets are small and the cores shared
 settings.register_profile("fedkd", derandomize=True, deadline=None, max_examples=25)  # the same examples in every run
 settings.load_profile("fedkd")
-torch.set_num_threads(1)  # the nets are small and the cores shared
-
-from grids.forgetful import ForgetfulGrid  # noqa: E402
-
-from fedkd import Experiment, grids  # noqa: E402
-from fedkd.experiment import registry  # noqa: E402
-from fedkd.grids import JobGrid, RayGrid  # noqa: E402
-
-#: Every grid that fedkd exports, found by looking, and the one that forgets all between calls.
-_EXPORTED = [value for value in map(grids.__getattr__, grids.__all__) if inspect.isclass(value)]
-GRIDS = [grid for grid in _EXPORTED if issubclass(grid, JobGrid) and not inspect.isabstract(grid)] + [ForgetfulGrid]
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Side by side, one process runs all tests on Ray, which it starts once, and one all tests of a strategy, which hold its
     runs against one that is made once.
     """
+    from fedkd.experiment import registry
+
     for item in items:
         on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
         if on_ray or "ForgetfulGrid" in item.name:
@@ -60,10 +55,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(name))
 
 
-@pytest.fixture(params=GRIDS, ids=lambda grid: grid.__name__)
+def every_grid() -> list[type[JobGrid]]:
+    """Every grid that fedkd exports, found by looking, and the one that forgets all between calls."""
+    from grids.forgetful import ForgetfulGrid
+
+    from fedkd import grids
+
+    exported = [value for value in map(grids.__getattr__, grids.__all__) if inspect.isclass(value)]
+    return [*(g for g in exported if issubclass(g, grids.JobGrid) and not inspect.isabstract(g)), ForgetfulGrid]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that makes a grid is a test of every grid."""
+    if "make_grid" in metafunc.fixturenames:
+        metafunc.parametrize("make_grid", every_grid(), ids=lambda grid: grid.__name__, indirect=True)
+
+
+@pytest.fixture
 def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
     """A factory of each kind of grid."""
-    if issubclass(request.param, RayGrid):
+    if request.param.__name__ == "RayGrid":
         request.getfixturevalue("ray_session")
     return request.param
 
@@ -72,7 +83,9 @@ def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures stay empty: drawing them takes three times as long as a short run, and this test looks at none."""
 
-    def save(figure: Figure, file: Path, **how: object) -> None:
+    from matplotlib.figure import Figure
+
+    def save(figure: Any, file: Path, **how: object) -> None:
         Path(file).write_text("<svg/>")
 
     monkeypatch.setattr(Figure, "savefig", save)
@@ -82,6 +95,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def read(tmp_path: Path) -> Callable[..., Experiment]:
     """Reads the text of an experiment file."""
+
+    from fedkd import Experiment
 
     def from_text(text: str, **overrides: str) -> Experiment:
         (tmp_path / "mine.toml").write_text(text)

@@ -84,6 +84,7 @@ FAIR: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAIR)
 def test_over_the_seeds_no_client_is_favoured(name: str) -> None:
     labels = torch.arange(103) % 10

@@ -32,8 +32,9 @@ MODULES = [
 @pytest.mark.parametrize("name", NAMES)
 @FEW
 @given(sent=knowledge())
-def test_all_but_the_values_comes_back(name: str, sent: Knowledge) -> None:
+def test_all_but_the_values_comes_back_from_a_message_that_is_no_larger(name: str, sent: Knowledge) -> None:
     message, _ = encode(chain([name]), sent, {})
+    assert message.raw_bytes <= sent.raw_bytes or name == "deflate"
     got, _ = decode(chain([name]), from_records(to_records(message)), {})
     assert forms(got) == forms(sent)
     assert (dict(got.header), got.weight, dict(got.metrics)) == (dict(sent.header), sent.weight, dict(sent.metrics))
@@ -68,13 +69,6 @@ def test_any_chain_keeps_both_ends_alike_over_rounds(names: list[str], messages:
         # What a memory gives back: the tensors, not their spaces.
         mine = {position: Knowledge.of("coded", base.tensors) for position, base in mine_next.items()}
         theirs = theirs_next
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "deflate"])
-@FEW
-@given(sent=knowledge())
-def test_no_codec_makes_a_message_larger(name: str, sent: Knowledge) -> None:
-    assert one(name).encode(sent, None).raw_bytes <= sent.raw_bytes
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LOSSLESS])

@@ -52,6 +52,7 @@ def note_of(name: str) -> tuple[str, str]:
     return key, str(note)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODED)
 @MANY
 @given(data=st.data())
@@ -66,6 +67,7 @@ def test_damaged_notes(name: str, data: st.DataObject) -> None:
     answers(name, replace(message, header={key: note}), data.draw(st.sampled_from([base, None])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODED)
 @MANY
 @given(data=st.data())
@@ -87,6 +89,7 @@ def test_notes_that_claim_other_forms(name: str, data: st.DataObject) -> None:
     answers(name, replace(message, header={key: "\n".join(map("\t".join, lines))}), data.draw(st.sampled_from([base, None])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODED)
 @MANY
 @given(data=st.data())
@@ -122,6 +125,7 @@ def test_damaged_tensors(name: str, data: st.DataObject) -> None:
     answers(name, replace(message, tensors=held, spaces=spaces), base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODED)
 @MANY
 @given(

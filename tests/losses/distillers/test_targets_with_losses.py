@@ -36,6 +36,7 @@ def experiment(target: str, loss: str) -> Experiment:
     return Experiment(strategy=strategy, data=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("target", RULES)
 def test_a_student_is_taught_or_the_pair_is_refused(target: str, loss: str) -> None:
