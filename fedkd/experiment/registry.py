@@ -21,8 +21,9 @@ ENTRY_POINTS = "fedkd.strategies"
 T = TypeVar("T")
 
 
+@cache
 def names() -> tuple[str, ...]:
-    """The names of all strategies, shipped and from entry points, sorted."""
+    """The names of all strategies, shipped and from entry points, sorted; the folder is read once in a process."""
     shipped = {module.name for module in pkgutil.iter_modules(importlib.import_module("fedkd.strategies").__path__)}
     return tuple(sorted(shipped | set(_installed())))
 
