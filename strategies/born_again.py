@@ -41,7 +41,7 @@ TEACHER = "teacher/"
 @final
 @dataclass(frozen=True)
 class BornAgain(Strategy):
-    """Generation 0 learns from labels; each later one starts anew and learns what the last net of the one before says.
+    """Generation 0 learns from labels; each later one starts anew and learns the last predictions of the one before.
 
     Paper: Furlanello et al., "Born-Again Neural Networks", ICML 2018, arXiv 1805.04770; formulas as usually stated.
     Variants:

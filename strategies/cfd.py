@@ -34,7 +34,7 @@ class CFD(Strategy):
     The server's net learns the mean and goes on over the rounds; its predictions are the broadcast (dual distillation).
     Deviations: deflate instead of CABAC. Epochs, batch size and optimiser are those of [train] in every phase, each of
     which begins with a new one, the server's too (the paper has Adam 1e-3). If the experiment names codecs itself,
-    these run instead, and the bits here say nothing.
+    these run instead, and the bits here have no effect.
     """
 
     bits_up: Bits = 1  # b_up, of each quantised probability; 1 = the most likely class, 32 = as they are

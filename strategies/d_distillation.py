@@ -86,7 +86,7 @@ class DDistillation(Strategy):
             )
 
     def first_broadcast(self, server: Server) -> Knowledge:
-        """Nothing; an impossible graph is found out here."""
+        """Nothing; an impossible graph is refused here."""
         self._mixing(server)
         return Knowledge()
 
@@ -173,7 +173,7 @@ def mix_received(memory: Memory, passed: Knowledge, name: str, weights: Tensor) 
     """A client's own table mixed with those of its neighbours, which count once; its own if it was sent none.
 
     Args:
-        memory: the client's, with its table under ``name``; it is told which round's tables were mixed.
+        memory: the client's, with its table under ``name``; it keeps which round's tables were mixed.
         passed: what ``route`` gave for this client, or empty knowledge.
         name: of the table.
         weights: the client's row of the mixing matrix, (K,).

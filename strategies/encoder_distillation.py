@@ -39,7 +39,7 @@ class EncoderDistillation(Strategy):
     in ISD, and no finished net: it trains on, so round 1 has no teacher. Heads have no BatchNorm. A client's loss is
     its own base's beside. The optimisers are new each round.
     ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set; the teacher's is
-    not told.
+    not reported.
     """
 
     relation: Literal["seed", "compress_2q", "compress_1q", "isd"] = "compress_2q"  # a name in RELATIONS

@@ -38,10 +38,10 @@ class FD(Strategy):
     under Non-IID Private Data", arXiv 1811.11479; formulas as usually stated, without FAug, the generator of missing
     samples.
     What travels: 4 C² + 4 C bytes up (mean softmax outputs by label, and of how many) and 4 C² down for each client and
-    round, C classes. Nets may differ. A row of zeros says nothing. Under [privacy] of how many is not told: all counts
-    are 1. The outputs are those of the round's training steps, of all epochs, so no pass over the samples is added. A
-    class that no other client holds has no teacher: its samples are taught their label only, as are all in the first
-    round.
+    round, C classes. Nets may differ. A row of zeros stands for no outputs. Under [privacy] of how many is not sent:
+    all counts are 1. The outputs are those of the round's training steps, of all epochs, so no pass over the samples is
+    added. A class that no other client holds has no teacher: its samples are taught their label only, as are all in the
+    first round.
     The optimiser is new each round.
     Deviations: a client that did not take part in a round is taught the mean over all who did, and owners of a class
     are those among the round's participants. gamma's value in the paper could not be verified.

@@ -180,7 +180,7 @@ def distil_to_best(
     lr: float,
     batch_size: int,
 ) -> float:
-    """Train a net towards what was said of these samples, by Adam, and leave it as it did best on the validation set.
+    """Train a net towards targets for these samples, by Adam, and leave it as it did best on the validation set.
 
     The start counts too. The learning rate falls to zero over ``until.steps`` as half a cosine. Samples come in
     shuffled passes, each of them once in each pass; ``validate_every`` steps are one ``fit``. A loss that is not finite
@@ -188,7 +188,7 @@ def distil_to_best(
 
     Args:
         net: the student; its output is logits.
-        subset: the samples that the rows of ``targets`` speak of, in their order.
+        subset: the samples that the rows of ``targets`` are for, in their order.
         targets: (P, C), whatever ``loss`` compares logits with.
         loss: ``loss(logits, rows of targets)``.
         validation: labelled samples.

@@ -215,7 +215,7 @@ def advance(
     uploads: Mapping[int, Knowledge],
     downlink: Sequence[str],
 ) -> dict[int, Knowledge]:
-    """Bring the server's net up to date, by what clients will read, and say what each client is to be sent.
+    """Bring the server's net up to date, by what clients will read; what each client is to be sent.
 
     A client holds the net as it was if its upload answers this very round: it was made from it, and it was accepted.
     """

@@ -57,7 +57,7 @@ class FedMDNFDP(Strategy):
     """
 
     subsample: Annotated[float, Field(gt=0, le=1)] = 0.5  # k / n
-    epsilon: NonNegative = 0.0  # above 0: k is the largest that costs no more, and ``subsample`` says nothing
+    epsilon: NonNegative = 0.0  # above 0: k is the largest that costs no more, and ``subsample`` has no effect
     replacement: bool = False  # whether a sample may be drawn twice
     knowledge: Literal["logits", "probabilities", "labels"] = "logits"
     public_per_round: Annotated[int, Field(ge=0)] = 5000  # 0 = all; fewer where there are fewer

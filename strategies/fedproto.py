@@ -124,10 +124,10 @@ class Prototypes:
     """Points of all classes, and of how many samples or owners each is the mean; 0 where the class is unknown.
 
     >>> held = Prototypes(torch.tensor([[1.0, 4.0], [0.0, 0.0], [5.0, 4.0]]), torch.tensor([10, 0, 3]))
-    >>> said = held.to_knowledge()
-    >>> {name: tensor.tolist() for name, tensor in said.tensors.items()}
+    >>> packed = held.to_knowledge()
+    >>> {name: tensor.tolist() for name, tensor in packed.tensors.items()}
     {'prototypes': [[1.0, 4.0], [5.0, 4.0]], 'class_ids': [0, 2], 'counts': [10, 3]}
-    >>> Prototypes.of(said, classes=3).nearest(torch.tensor([[1.0, 1.0]])).tolist()
+    >>> Prototypes.of(packed, classes=3).nearest(torch.tensor([[1.0, 1.0]])).tolist()
     [[-3.0, -inf, -5.0]]
     """
 

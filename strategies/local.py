@@ -16,7 +16,7 @@ from fedkd.nets import Net
 @final
 @dataclass(frozen=True)
 class Local(Strategy):
-    """Each client trains its own net on its own samples, round after round, and tells nobody anything.
+    """Each client trains its own net on its own samples, round after round, and sends nothing.
 
     Paper: none; the baseline of them all.
     What travels: nothing (0 bytes); nets may differ.

@@ -33,7 +33,7 @@ from fedkd.nets import MovingAverage
 @final
 @dataclass(frozen=True)
 class MeanTeacher(Strategy):
-    """Few labels: the student learns them, and to say of one view of a sample what its teacher says of another.
+    """Few labels: the student learns them, and to predict of one view of a sample what its teacher predicts of another.
 
     Paper: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780; defaults are
     those of the official PyTorch code on CIFAR-10. Set ``data.labelled`` below 1. With one client it is the paper.

@@ -46,7 +46,7 @@ class PCL(Strategy):
         z_e = V [features_1; ...; features_m]
         CE(z_e, y) + sum_i [ CE(z_i, y) + w T^2 KL(softmax(z_e / T) || softmax(z_i / T))
         + w mean_{j != i} T^2 KL(softmax(mean_j / T) || softmax(z_i / T)) ],   z_e in the KL and every mean_j constant
-    mean_j: what the averaged trunk and branch j say of view j. Decay after step t = 0, 1, ...: min(1 - 1/(t + 1),
+    mean_j: what the averaged trunk and branch j give of view j. Decay after step t = 0, 1, ...: min(1 - 1/(t + 1),
     0.999).
     Defaults: 3 branches, T = 3; w rises to 1 over the first 80 of 300 epochs, here by a ``ramp`` of 0.27 of the rounds.
     BatchNorm: the trunk runs once a view, so each view is normalised by itself and the trunk's running statistics move

@@ -24,7 +24,7 @@ M = TypeVar("M", bound=nn.Module)
 def check(strategy: Strategy, experiment: Settings) -> None:
     """Raise InputError if the experiment does not give what is needed, or names a net that cannot be cut.
 
-    Of a user's net, that is found out when it is built: before the first round.
+    Of a user's net, that shows when it is built: before the first round.
     """
     strategy.needs.check(type(strategy).__name__, experiment)
     for name in experiment.architectures:

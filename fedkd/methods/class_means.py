@@ -1,4 +1,4 @@
-"""Means by class, gathered batch by batch: what a client says of its outputs or features without a second pass."""
+"""Means by class, gathered batch by batch: a client's mean outputs or features, without a second pass."""
 
 from __future__ import annotations
 

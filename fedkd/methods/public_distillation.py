@@ -1,6 +1,6 @@
-"""Distillation over public samples: every node predicts the same ones, and learns from what others said of them.
+"""Distillation over public samples: every node predicts the same ones, and learns from the others' predictions.
 
-Rows of a table speak of the samples of one split, in its order, of their un-augmented images; ``distil`` looks them up by
+The rows of a table are for the samples of one split, in its order, of their un-augmented images; ``distil`` looks them up by
 sample id, so no shuffling can take a row to another sample.
 """
 
@@ -18,7 +18,7 @@ from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.table import Table
 from fedkd.losses import cross_entropy_loss
 
-#: A loss between a student's logits (B, C) and what its teachers said of the same samples (B, C).
+#: A loss between a student's logits (B, C) and its teachers' predictions of the same samples (B, C).
 DistillationLoss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -30,11 +30,11 @@ def predict_public(net: nn.Module, subset: Split) -> Tensor:
 def distil(
     net: nn.Module, subset: Split, targets: Tensor, loss: DistillationLoss, *, part: str = "distillation", **how: Any
 ) -> dict[str, float]:
-    """Train a net towards what was said of these samples.
+    """Train a net towards targets for these samples.
 
     Args:
         net: the student; its output is logits.
-        subset: the samples that the rows of ``targets`` speak of, in their order.
+        subset: the samples that the rows of ``targets`` are for, in their order.
         targets: (P, C), whatever ``loss`` compares logits with.
         loss: ``loss(logits, rows of targets)``.
         part: the name under which the loss is logged.
@@ -60,7 +60,7 @@ def train_on_labels(net: nn.Module, data: Split, **how: Any) -> dict[str, float]
 
 
 def warm_up(client: Client, net: nn.Module, data: Split, *, public_epochs: int, private_epochs: int) -> None:
-    """Before a client's first word: train on the public samples whose labels are given, if any, then on its own ``data``.
+    """Before a client's first upload: train on the public samples whose labels are given, if any, then on its own ``data``.
 
     Done once a client, whenever it first takes part. As in FedMD's code the optimiser of the first half is gone afterwards,
     that of the second goes on in the revisits, as the client's "revisit".
@@ -75,9 +75,9 @@ def warm_up(client: Client, net: nn.Module, data: Split, *, public_epochs: int, 
 
 
 def stacked_probabilities(uploads: Mapping[int, Knowledge], name: str = "probabilities") -> Tensor:
-    """What every client said of each sample, as distributions. (K, P, C), clients in order of their id.
+    """Every client's predictions of each sample, as distributions. (K, P, C), clients in order of their id.
 
-    The guard lets pass what rounding does to probabilities, sums near one and a small negative number, and rows of zeros that
-    say nothing: here the rows sum to one, and the silent ones are uniform. So no upload that passed makes a reduction fail.
+    The guard lets pass what rounding does to probabilities, sums near one and a small negative number, and rows of zeros,
+    which predict nothing: here the rows sum to one, and those of zeros are uniform. So no reduction fails by an upload that passed.
     """
     return renormalise(stack(uploads, name).clamp_min(0))

@@ -14,7 +14,7 @@ from fedkd import simulate
 from fedkd.experiment.algorithm import train
 from fedkd.experiment.algorithm.train import Work
 from fedkd.grids import InProcessGrid
-from fedkd.methods import lockstep
+from fedkd.methods.peers import lockstep
 
 SMALLEST = 1e-7
 #: Where a short run with a small net would never come to some part.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import fedkd.strategies.okddip as okddip_module
 import pytest
 import torch
 from flwr.app import ArrayRecord, Context
@@ -18,7 +19,6 @@ from fedkd.experiment.registry import strategies
 from fedkd.grids import InProcessGrid, run_app
 from fedkd.knowledge.codecs import EXACT, as_decoded, chain
 from fedkd.knowledge.memory import Memory
-from fedkd.methods import peer_attention
 
 #: Who holds something, and its name there. The server is looked at as it was a round ago: its last word is not out yet.
 Place = tuple[str, str]
@@ -85,24 +85,24 @@ def test_lossy_links_part_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("codec", ["int8", "float16"])
-def test_what_peers_compute_of_all_that_is_said_has_one_value(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer's own part counts as the others heard it; the graph of its net hangs on it nevertheless."""
+def test_what_peers_compute_of_all_outputs_has_one_value(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer's own part counts as the others received it; the graph of its net hangs on it nevertheless."""
     seen: dict[int, list[torch.Tensor]] = {0: [], 1: []}
-    heard_by: list[int] = []
-    cls, losses = strategies()["okddip"], peer_attention.attention_losses
+    received_by: list[int] = []
+    cls, losses = strategies()["okddip"], okddip_module.attention_losses
     update = cls.client_update
 
     def watched(self: Strategy, client: Client, broadcast: Knowledge) -> Knowledge:
-        heard_by.append(client.id)
+        received_by.append(client.id)
         return update(self, client, broadcast)
 
     def looked_at(logits: torch.Tensor, *rest: Any, **how: Any) -> torch.Tensor:
         assert logits.requires_grad
-        seen[heard_by[-1]].append(logits.detach().clone())
+        seen[received_by[-1]].append(logits.detach().clone())
         return losses(logits, *rest, **how)
 
     monkeypatch.setattr(cls, "client_update", watched)
-    monkeypatch.setattr(peer_attention, "attention_losses", looked_at)
+    monkeypatch.setattr(okddip_module, "attention_losses", looked_at)
     data = {"clients": 3, "partition": "shared", "train_limit": 260}
     simulate(small("okddip", rounds=1, data=data, uplink=codec, downlink=codec))
     assert len(seen[0]) > 3

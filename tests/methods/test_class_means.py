@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
-
-import fedkd.methods.prototypes
 import torch
 
-import fedkd.methods.class_means
 from fedkd.methods.class_means import ClassMeans
 
 
@@ -40,9 +36,3 @@ def test_rows_with_a_graph_leave_none_behind() -> None:
     means = ClassMeans(classes=2, width=1)
     means.add(torch.ones(3, 1, requires_grad=True) * 2, torch.tensor([0, 0, 1]))
     assert not means.values().requires_grad
-
-
-def test_the_examples_in_the_documentation_run() -> None:
-    for module in (fedkd.methods.class_means, fedkd.methods.prototypes):
-        results = doctest.testmod(module)
-        assert results.attempted and not results.failed

@@ -15,6 +15,7 @@ from fedkd.data import Source, normalise
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.server import Server
 from fedkd.methods.students.foreign_nets import NO_LOGIT, columns_of
+from fedkd.methods.students.saved_nets import known_classes, load_nets
 from fedkd.nets import build_net
 from fedkd.targets import RULES
 
@@ -62,7 +63,7 @@ def right(server: Server, net: nn.Module) -> float:
 @pytest.mark.parametrize("ours", [ANIMALS, ANIMALS[::-1], ("cat", "ant", "dog", "bee")])
 def test_teachers_answer_in_the_students_order(ours: tuple[str, ...], tmp_path: Path) -> None:
     run, server = teacher(tmp_path / "run"), server_on(animals(ours))
-    assert [right(server, net) for net in server.saved_nets(run).values()] == [1.0, 1.0]
+    assert [right(server, net) for net in load_nets(server, run).values()] == [1.0, 1.0]
 
 
 def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> N
     images, labels = torch.cat([here.train_images, bright]), torch.cat([here.train_labels, torch.zeros(40, dtype=torch.int64)])
     server = server_on(Source("brighter", images, labels, here.test_images, here.test_labels, ANIMALS))
     there = server_on(here)
-    for ours, theirs in zip(server.saved_nets(run).values(), there.saved_nets(run).values(), strict=True):
+    for ours, theirs in zip(load_nets(server, run).values(), load_nets(there, run).values(), strict=True):
         source = server.federation.source
         ours_said = ours(normalise(here.train_images, source.mean, source.std))
         theirs_said = theirs(normalise(here.train_images, here.mean, here.std))
@@ -104,25 +105,25 @@ def test_other_classes_are_refused_in_one_line_before_anything_runs(
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     run = teacher(tmp_path / "run")
     with pytest.raises(InputError, match=r"saw images \(1, 6, 6\), this run's are \(1, 8, 8\)"):
-        server_on(animals(size=8)).saved_nets(run)
+        load_nets(server_on(animals(size=8)), run)
 
 
 def test_a_run_that_recorded_nothing_teaches_with_a_notice_and_has_no_class_sets(tmp_path: Path) -> None:
     run, server = teacher(tmp_path / "run"), server_on(animals())
     (tmp_path / "run" / "data.json").unlink()
     with pytest.warns(UserWarning, match="does not say which data it saw"):
-        assert len(server.saved_nets(run)) == 2
+        assert len(load_nets(server, run)) == 2
     with pytest.warns(UserWarning), pytest.raises(InputError, match="does not say which classes its nets know"):
-        server.saved_class_sets(run)
+        known_classes(server, run)
 
 
 def test_for_unify_teachers_need_not_know_all_classes(tmp_path: Path) -> None:
     some, others = ("dog", "ant", "bee"), ("owl", "cat", "bee", "dog")
     runs = [teacher(tmp_path / name, classes=names, known=names) for name, names in (("a", some), ("b", others))]
     server = server_on(animals())
-    assert server.saved_class_sets(runs[0]).tolist() == [[True, True, False, True]] * 2
-    assert server.saved_class_sets(runs[1]).tolist() == [[False, True, True, True]] * 2
-    (net, *_) = server.saved_nets(runs[0], some_classes=True).values()
+    assert known_classes(server, runs[0]).tolist() == [[True, True, False, True]] * 2
+    assert known_classes(server, runs[1]).tolist() == [[False, True, True, True]] * 2
+    (net, *_) = load_nets(server, runs[0], some_classes=True).values()
     assert net(torch.zeros(2, 1, 6, 6))[:, 2].tolist() == [NO_LOGIT] * 2
     strategy = {"name": "multi_teacher", "teachers": runs, "target": "unify", "label_weight": 0.0}
     row = simulate(experiment(strategy, animals, rounds=3)).metrics[-1]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedkd import Experiment, InputError, predict, simulate
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.server import Server
-from fedkd.methods.students.saved_nets import saved_nets
+from fedkd.methods.students.saved_nets import known_classes, read_nets_of
 from fedkd.nets import Encoder, Net, build_net
 from fedkd.results.data import RecordedData
 
@@ -61,7 +61,7 @@ def assert_holds(net: Net, file: Path) -> None:
 
 
 def test_clients_nets_of_every_kind_come_back_bit_for_bit_in_order_of_their_ids(local_run: Path) -> None:
-    nets = saved_nets(local_run, **IMAGES)
+    nets = read_nets_of(local_run, **IMAGES)
     assert list(nets) == [f"client-{client}-main" for client in range(4)]
     of = Experiment.from_toml(local_run / "experiment.toml").architecture_of
     assert [net.architecture for net in nets.values()] == [of(client) for client in range(4)]
@@ -71,7 +71,7 @@ def test_clients_nets_of_every_kind_come_back_bit_for_bit_in_order_of_their_ids(
 
 
 def test_they_are_frozen_in_eval_mode_and_answer_as_in_the_run(local_run: Path) -> None:
-    nets = saved_nets(local_run, **IMAGES)
+    nets = read_nets_of(local_run, **IMAGES)
     assert not any(module.training for net in nets.values() for module in net.modules())
     assert not any(parameter.requires_grad for net in nets.values() for parameter in net.parameters())
     run = Run(Experiment.from_toml(local_run / "experiment.toml"), None)  # type: ignore[arg-type]
@@ -84,12 +84,12 @@ def test_they_are_frozen_in_eval_mode_and_answer_as_in_the_run(local_run: Path) 
 
 def test_ten_comes_after_nine(copied: Path) -> None:
     shutil.copy(copied / "nets" / "client-0-main.safetensors", copied / "nets" / "client-10-main.safetensors")
-    assert list(saved_nets(copied, **IMAGES))[-2:] == ["client-3-main", "client-10-main"]
+    assert list(read_nets_of(copied, **IMAGES))[-2:] == ["client-3-main", "client-10-main"]
 
 
 def test_building_them_draws_nothing_from_the_global_generator(local_run: Path) -> None:
     state = torch.get_rng_state()
-    saved_nets(local_run, **IMAGES)
+    read_nets_of(local_run, **IMAGES)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -110,7 +110,7 @@ def test_a_run_without_clients_own_nets_gives_its_common_one_or_the_servers(
     strategy: str, settings: dict[str, Any], expected: dict[str, str], tmp_path: Path
 ) -> None:
     simulate(experiment(strategy, **settings), out=tmp_path / "run")
-    nets = saved_nets(tmp_path / "run", **IMAGES)
+    nets = read_nets_of(tmp_path / "run", **IMAGES)
     assert {name: net.architecture for name, net in nets.items()} == expected
     for name, net in nets.items():
         assert_holds(net, tmp_path / "run" / "nets" / f"{name}.safetensors")
@@ -128,20 +128,20 @@ def test_the_server_knows_which_classes_each_of_them_has_seen(tmp_path: Path) ->
     left(tmp_path / "fedavg", experiment("fedavg", data=data), {"global": any_net})
     server = server_of(experiment("multi_teacher", data={"public": 20}))
     federation = Experiment.from_toml(tmp_path / "local" / "experiment.toml").federation()
-    known = server.saved_class_sets(str(tmp_path / "local"))
+    known = known_classes(server, str(tmp_path / "local"))
     assert known.shape == (10, 10)
     assert known.dtype == torch.bool
     for client, row in enumerate(known):
         labels = federation.client_train(client).labels[federation.client_train(client).indices]
         assert row.nonzero().flatten().tolist() == labels.unique().tolist()
         assert row.sum() == 2
-    assert torch.equal(server.saved_class_sets(str(tmp_path / "fedavg")), known.any(0, keepdim=True))
+    assert torch.equal(known_classes(server, str(tmp_path / "fedavg")), known.any(0, keepdim=True))
 
 
 def refusal(path: Path, **images: Any) -> str:
     """The one line that says no."""
     with pytest.raises(InputError) as error:
-        saved_nets(path, **{**IMAGES, **images})
+        read_nets_of(path, **{**IMAGES, **images})
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -210,7 +210,7 @@ def test_a_net_of_ones_own_comes_back_where_its_function_is_given(
     run = experiment("local", nets={path: 0.5, "mlp": 0.5}, net_options=options)
     own = build_net(function, **IMAGES, options=options[path])
     left(tmp_path / "run", run, {"client-0-main": own, "client-1-main": build_net("mlp", **IMAGES, options=options["mlp"])})
-    nets = saved_nets(tmp_path / "run", **IMAGES, functions={path: function})
+    nets = read_nets_of(tmp_path / "run", **IMAGES, functions={path: function})
     assert [net.architecture for net in nets.values()] == [path, "mlp"]
     images = torch.randn(3, 1, 8, 8)
     assert torch.equal(nets["client-0-main"](images), own.eval()(images))  # what no file holds is there too
@@ -232,4 +232,4 @@ def test_a_function_from_python_has_no_name_to_be_found_by(tmp_path: Path) -> No
     run = experiment("local", nets=logits_only, net_options={})
     left(tmp_path / "run", run, {"client-0-main": build_net(logits_only, **IMAGES)})
     assert "may be a '<function>'" in refusal(tmp_path / "run")
-    assert len(saved_nets(tmp_path / "run", **IMAGES, functions={"<function>": logits_only})) == 1
+    assert len(read_nets_of(tmp_path / "run", **IMAGES, functions={"<function>": logits_only})) == 1

@@ -9,15 +9,13 @@ from typing import Any
 import fedkd.strategies.born_again as born_again_module
 import pytest
 import torch
-from fedkd.methods.generations import BORN_AGAIN, confidence_shares, shuffle_others
-from fedkd.strategies.born_again import TEACHER, BornAgain
+from fedkd.strategies.born_again import TEACHER, VARIANTS, BornAgain, confidence_shares, shuffle_others, student_tensors
 from public_runs import server_of, tiny
 from test_resume import rows, run_in_pieces
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, Knowledge, Server, simulate
 from fedkd.knowledge.memory import Memory
-from fedkd.methods import checkpoints
 from fedkd.nets import Net
 
 
@@ -41,7 +39,7 @@ class Play:
         self.server._functions = self.experiment.functions()
         self.told = [strategy.first_broadcast(self.server).copy()]
         self.teachers: dict[int, Net] = {}  # by round, of client 1
-        frozen_net = checkpoints.frozen_net
+        frozen_net = born_again_module.frozen_net
 
         def watched(node: Any, name: str, weights: Any) -> Net:
             net = frozen_net(node, name, weights)
@@ -49,7 +47,7 @@ class Play:
                 self.teachers[node.round] = net
             return net
 
-        monkeypatch.setattr(checkpoints, "frozen_net", watched)
+        monkeypatch.setattr(born_again_module, "frozen_net", watched)
         for round in range(1, self.experiment.rounds + 1):
             self.server.round = round
             uploads = {id: self.update(id, round) for id in (0, 1)}
@@ -60,7 +58,7 @@ class Play:
 
     def last(self, round: int) -> dict[str, Tensor]:
         """The mean net after a round."""
-        return checkpoints.without(self.told[round], TEACHER)
+        return student_tensors(self.told[round])
 
 
 def same(a: Any, b: Any) -> bool:
@@ -100,7 +98,7 @@ def test_the_losses_by_hand(variant: str, expected: float) -> None:
     """Student (1/4, 3/4) and (1/2, 1/2), teacher (1/2, 1/2) and (1/5, 4/5), labels 0 and 1; two classes cannot be shuffled."""
     student = torch.tensor([[0.0, 2.0], [0.0, 0.0]]).log1p().requires_grad_(True)
     teacher = torch.tensor([[0.0, 0.0], [0.0, 3.0]]).log1p().requires_grad_(True)
-    loss = BORN_AGAIN[variant](student, teacher.detach(), torch.tensor([0, 1]), torch.Generator())
+    loss = VARIANTS[variant](student, teacher.detach(), torch.tensor([0, 1]), torch.Generator())
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
     assert student.grad is not None

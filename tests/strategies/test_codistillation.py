@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import fedkd.strategies.codistillation as codistillation_module
 import pytest
 import torch
 from fedkd.strategies.codistillation import Codistillation
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from fedkd import Client, Experiment, Knowledge, simulate
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.memory import Memory
-from fedkd.methods import checkpoints
 
 BARE = {"momentum": 0.0, "lr": 0.1, "batch_size": 8}  # without momentum a kept optimiser is a new one
 
@@ -51,7 +51,7 @@ def nets_of(experiment: Experiment) -> dict[int, Knowledge]:
 def test_psi_by_hand(loss: str, expected: float) -> None:
     """Own (1/4, 3/4); others (1/2, 1/2) and (1/5, 4/5), on average (0.35, 0.65); their mean logits (0, log(4) / 2)."""
     own, others = torch.tensor([[0.0, 2.0]]).log1p(), torch.tensor([[[0.0, 0.0]], [[0.0, 3.0]]]).log1p()
-    assert float(checkpoints.AGREEMENTS[loss](own, others)) == pytest.approx(expected, rel=1e-5)
+    assert float(codistillation_module.AGREEMENTS[loss](own, others)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_cross_entropy_and_divergence_have_one_gradient() -> None:
@@ -60,7 +60,7 @@ def test_cross_entropy_and_divergence_have_one_gradient() -> None:
     gradients = []
     for loss in ("cross_entropy", "kl"):
         own = start.clone().requires_grad_(True)
-        checkpoints.AGREEMENTS[loss](own, others).backward()
+        codistillation_module.AGREEMENTS[loss](own, others).backward()
         gradients.append(own.grad)
     assert torch.allclose(*gradients, atol=1e-6)  # type: ignore[arg-type]
 
@@ -87,8 +87,8 @@ def test_others_are_constants_and_their_statistics_stay(monkeypatch: pytest.Monk
     experiment = tiny(strategy, nets=with_batch_norm, net_options={}, data={"clients": 3})
     broadcast = strategy.server_update(server_of_functions(experiment), nets_of(experiment))[1]
     seen: list[nn.Module] = []
-    give = checkpoints.nets_of_others
-    monkeypatch.setattr(checkpoints, "nets_of_others", lambda *arguments: seen.extend(give(*arguments)) or list(seen))
+    give = codistillation_module.nets_of_others
+    monkeypatch.setattr(codistillation_module, "nets_of_others", lambda *arguments: seen.extend(give(*arguments)) or list(seen))
     client = client_in(experiment, 1, round=2)
     strategy.client_update(client, broadcast)
     assert len(seen) == 2
@@ -139,7 +139,7 @@ def test_the_exchanges_of_a_round_are_those_of_the_largest_shard() -> None:
     seen: list[int] = []
     for exchange in range(4):
         client = client_in(experiment, exchange=exchange)
-        draws = checkpoints.share_of_round(client, client.train, 4)
+        draws = codistillation_module.share_of_round(client, client.train, 4)
         assert len(draws) == [1, 2, 1, 2][exchange]
         seen += [id for draw in draws for id in client.train.batch(draw).ids.tolist()]
     assert all(sorted(seen[i : i + 16]) == sorted(client.train.samples.indices.tolist()) for i in (0, 16, 32))
@@ -151,12 +151,12 @@ def test_the_parts_of_a_round_have_the_steps_that_are_counted(samples: int, exch
     client = client_in(tiny(Codistillation(), train={"batch_size": 8, "epochs": 2}, data={"train_limit": 90}))
     data, found, positions = client.split(client.train.samples.subset(torch.arange(samples))), [], []
     for client.exchange in range(exchanges):
-        draws = checkpoints.share_of_round(client, data, exchanges)
+        draws = codistillation_module.share_of_round(client, data, exchanges)
         found.append(len(draws))
         positions += [position for draw in draws for position in draw.positions.tolist()]
     assert sorted(positions[:samples]) == sorted(positions[samples:]) == list(range(samples))  # each once an epoch
-    steps = checkpoints.steps_per_round(data)
-    counted = [checkpoints.steps_before(number, exchanges, steps) for number in range(exchanges + 1)]
+    steps = codistillation_module.steps_per_round(data)
+    counted = [codistillation_module.steps_before(number, exchanges, steps) for number in range(exchanges + 1)]
     assert found == [after - before for before, after in pairwise(counted)]
     assert sum(found) == steps
 
@@ -168,7 +168,7 @@ def test_a_small_client_has_nothing_to_train_on_in_some_exchanges() -> None:
     few = client.train.samples.subset(torch.arange(2))
     sizes = []
     for client.exchange in range(4):
-        sizes.append([len(draw.positions) for draw in checkpoints.share_of_round(client, client.split(few), 4)])
+        sizes.append([len(draw.positions) for draw in codistillation_module.share_of_round(client, client.split(few), 4)])
     assert sizes == [[], [], [], [2]]
     client.train_samples, client.exchange = few, 0
     before = {name: tensor.clone() for name, tensor in client.net(init="own", keep=True).state_dict().items()}
@@ -186,7 +186,7 @@ def test_each_client_is_told_all_others_with_their_architectures() -> None:
     for client, broadcast in told.items():
         others = [other for other in range(3) if other != client]
         assert broadcast.header == {"made": 0, **{f"architecture {other}": kinds[other] for other in others}}
-        nets = checkpoints.nets_of_others(client_in(experiment, client, round=2), broadcast)
+        nets = codistillation_module.nets_of_others(client_in(experiment, client, round=2), broadcast)
         assert [net.architecture for net in nets] == [kinds[other] for other in others]
         for other, net in zip(others, nets, strict=True):
             assert all(torch.equal(tensor, uploads[other].tensors[name]) for name, tensor in net.state_dict().items())

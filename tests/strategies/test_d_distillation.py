@@ -8,8 +8,7 @@ from typing import Any
 import fedkd.strategies.d_distillation as d_distillation_module
 import pytest
 import torch
-from fedkd.methods.gossip import hear, mix, peers, route
-from fedkd.strategies.d_distillation import DDistillation
+from fedkd.strategies.d_distillation import DDistillation, mix, mix_received, mixing, route
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from fedkd.grids import InProcessGrid
 from fedkd.knowledge.codecs import as_decoded, chain
 from fedkd.knowledge.memory import Memory
 
-RING = peers("ring", 4, 4, 0)  # Metropolis weights of 1/3 each
+RING = mixing("ring", 4, 4, 0)  # Metropolis weights of 1/3 each
 
 
 def said(value: float) -> Knowledge:
@@ -32,18 +31,18 @@ def holding(value: float) -> Memory:
 
 
 def test_on_a_complete_graph_everybody_holds_the_mean_after_one_exchange() -> None:
-    neighbours, weights = peers("full", 4, 4, 0)
+    neighbours, weights = mixing("full", 4, 4, 0)
     values = (0.0, 0.2, 0.4, 1.0)
     passed = route({k: said(v) for k, v in enumerate(values)}, "z", neighbours, round=1)
     for client, value in enumerate(values):
-        assert hear(holding(value), passed[client], "z", weights[client]).tolist()[0] == pytest.approx([0.4, 0.6])
+        assert mix_received(holding(value), passed[client], "z", weights[client]).tolist()[0] == pytest.approx([0.4, 0.6])
 
 
 def test_on_a_ring_a_third_of_oneself_and_of_each_neighbour() -> None:
     values = (0.0, 0.3, 0.6, 0.9)
     passed = route({k: said(v) for k, v in enumerate(values)}, "z", RING[0], round=1)
     assert passed[0].tensors["z"].shape == (2, 1, 2)
-    assert hear(holding(0.0), passed[0], "z", RING[1][0])[0, 0].item() == pytest.approx((0.0 + 0.3 + 0.9) / 3)
+    assert mix_received(holding(0.0), passed[0], "z", RING[1][0])[0, 0].item() == pytest.approx((0.0 + 0.3 + 0.9) / 3)
 
 
 def test_an_edge_counts_only_if_both_ends_uploaded() -> None:
@@ -51,18 +50,18 @@ def test_an_edge_counts_only_if_both_ends_uploaded() -> None:
     passed = route({0: said(0.0), 1: said(0.3), 3: said(0.9)}, "z", RING[0], round=1)
     assert passed.keys() == {0, 1, 3}
     assert passed[1].header["heard_from"] == "0"
-    found = {k: hear(holding(v), passed[k], "z", RING[1][k])[0, 0].item() for k, v in ((0, 0.0), (1, 0.3), (3, 0.9))}
+    found = {k: mix_received(holding(v), passed[k], "z", RING[1][k])[0, 0].item() for k, v in ((0, 0.0), (1, 0.3), (3, 0.9))}
     assert found == pytest.approx({0: 0.4, 1: 0.2, 3: 0.6})
     assert sum(found.values()) == pytest.approx(0.0 + 0.3 + 0.9)
-    assert hear(holding(0.6), Knowledge(), "z", RING[1][2])[0, 0].item() == pytest.approx(0.6)
+    assert mix_received(holding(0.6), Knowledge(), "z", RING[1][2])[0, 0].item() == pytest.approx(0.6)
     assert route({0: said(0.0), 2: said(0.6)}, "z", RING[0], round=1) == {}  # no two of them are neighbours
 
 
 def test_what_is_passed_twice_is_mixed_once() -> None:
     memory, passed = holding(0.0), route({0: said(0.0), 1: said(0.9)}, "z", RING[0], round=5)[0]
-    memory["z"] = hear(memory, passed, "z", RING[1][0])
+    memory["z"] = mix_received(memory, passed, "z", RING[1][0])
     assert memory.tensor("z")[0, 0].item() == pytest.approx(0.3)
-    assert torch.equal(hear(memory, passed, "z", RING[1][0]), memory.tensor("z"))
+    assert torch.equal(mix_received(memory, passed, "z", RING[1][0]), memory.tensor("z"))
 
 
 def test_mixing_keeps_the_sum_of_a_row() -> None:
@@ -97,8 +96,8 @@ def test_the_mean_of_all_estimates_stays_the_mean_of_all_decisions(
         memories = {k: Memory.read(state) for k, state in grid.states().items()}
         met = {k: memory for k, memory in memories.items() if "consensus" in memory}
         s = [memory.tensor("decisions") for memory in met.values()]
-        weights = peers(graph, 5, 4, 0)[1]
-        z = [hear(memory, waiting.get(k, Knowledge()), "consensus", weights[k]) for k, memory in met.items()]
+        weights = mixing(graph, 5, 4, 0)[1]
+        z = [mix_received(memory, waiting.get(k, Knowledge()), "consensus", weights[k]) for k, memory in met.items()]
         if met:
             torch.testing.assert_close(torch.stack(z).mean(0), torch.stack(s).mean(0), atol=1e-5, rtol=0)
             checked.append(row["round"])
@@ -119,7 +118,7 @@ def test_a_client_keeps_what_its_neighbours_read(links: dict[str, str], monkeypa
             str(passed.header.get("heard_from", "")).split(","), passed.tensors.get(name, ()), strict=False
         ):
             read[int(passed.header["heard_in"]), int(other)] = table
-        return hear(memory, passed, name, weights)
+        return mix_received(memory, passed, name, weights)
 
     grid, kept = InProcessGrid(), dict[tuple[int, int], Tensor]()
 
@@ -127,7 +126,7 @@ def test_a_client_keeps_what_its_neighbours_read(links: dict[str, str], monkeypa
         for client, state in grid.states().items():
             kept[row["round"], client] = Memory.read(state).tensor("consensus")
 
-    monkeypatch.setattr(d_distillation_module, "hear", heard)
+    monkeypatch.setattr(d_distillation_module, "mix_received", heard)
     simulate(tiny(DDistillation(), rounds=3, data={"clients": 3, "train_limit": 90}, **links), grid, on_round=look)
     assert read.keys() == {(round, client) for round in (1, 2) for client in range(3)}
     assert all(torch.equal(table, kept[place]) for place, table in read.items())

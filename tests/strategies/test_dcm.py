@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.methods.peer_heads import auxiliary_classifiers, crossed_distillation, intermediate, summed_cross_entropy
-from fedkd.strategies.dcm import DCM
+from fedkd.strategies.dcm import DCM, auxiliary_classifiers, crossed_distillation, intermediate, summed_cross_entropy
 from public_runs import client_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, jointly, peer_of, peers
 from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, InputError, simulate
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.peers.lockstep import Heard
+from fedkd.methods.peers.lockstep import AllOutputs
 from fedkd.methods.peers.turns import plan
 
 RESNET = {"resnet18": {"width": 4}}
@@ -53,7 +52,7 @@ def test_exchanged_is_joint_training(clients: int) -> None:
         assert_equal_weights(auxiliary_classifiers(client, net), joint[str(client.id)]["auxiliary"])
 
 
-def test_the_losses_by_hand_and_what_they_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_losses_by_hand_and_what_they_pull() -> None:
     """Two samples, two classes: my heads say (1/2, 1/2); the other's three heads (1/2, 1/2), (1/5, 4/5) and (1/2, 1/2)."""
     mine, other = torch.zeros(2, 3, 2, requires_grad=True), torch.zeros(1, 2, 3, 2)
     other[:, :, 1, 1] = torch.tensor(4.0).log()
@@ -69,13 +68,13 @@ def test_the_losses_by_hand_and_what_they_pull(monkeypatch: pytest.MonkeyPatch) 
     assert crossed_distillation(mine, other[:0], temperature=1.0).item() == 0
 
 
-def test_the_weight_multiplies_the_distillation_and_labels_are_learned_by_all_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weight_multiplies_the_distillation_and_labels_are_learned_by_all_heads() -> None:
     experiment = peers(DCM(weight=0.5), nets="cnn")
-    peer, batch = peer_of(experiment, 0, monkeypatch), batch_of(experiment)
-    said = peer.say(batch)
+    peer, batch = peer_of(experiment, 0), batch_of(experiment)
+    own = peer.forward(batch)
     heard = torch.randn(3, 24, 3, 10, generator=torch.Generator().manual_seed(0))
-    parts = peer.loss(said, Heard((0, 1, 2), 0, {"logits": heard}, {}), batch)
-    whole = crossed_distillation(said["logits"], heard[1:], temperature=1.0)
+    parts = peer.loss(own, AllOutputs((0, 1, 2), 0, {"logits": heard}, {}), batch)
+    whole = crossed_distillation(own["logits"], heard[1:], temperature=1.0)
     assert parts["distillation"].item() == pytest.approx(0.5 * whole.item())
     parts["cross_entropy"].backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in peer.net.parameters())

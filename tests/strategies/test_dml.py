@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import fedkd.strategies.dml as dml_module
 import pytest
 import torch
 from fedkd.strategies.dml import DML
 from test_lockstep import node_of, peers
 from torch import Tensor
 
-from fedkd import Batch, Experiment, InputError, Knowledge, simulate
-from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd import Batch, Experiment, InputError, simulate
+from fedkd.methods.peers.lockstep import AllOutputs, Peer
 from fedkd.methods.peers.turns import plan
 
 #: What three peers say of two samples of two classes: probabilities of the first class.
@@ -29,53 +28,44 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
     return (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
 
 
-def peer_of(strategy: DML, monkeypatch: pytest.MonkeyPatch, *, round: int = 1, rounds: int = 1) -> Peer:
-    """What the strategy tells of a peer."""
-    seen: list[Peer] = []
-
-    def look(client: Any, broadcast: Knowledge, peer: Peer, update: str) -> Knowledge:
-        assert update == strategy.update
-        seen.append(peer)
-        return Knowledge()
-
-    monkeypatch.setattr(dml_module, "take_turn", look)
-    strategy.client_update(node_of(peers(strategy, nets="mlp", rounds=rounds), 1, round=round), Knowledge())
-    return seen[0]
+def peer_of(strategy: DML, *, round: int = 1, rounds: int = 1) -> Peer:
+    """Peer 1 of three."""
+    return strategy.peer(node_of(peers(strategy, nets="mlp", rounds=rounds), 1, round=round))
 
 
-def parts(strategy: DML, monkeypatch: pytest.MonkeyPatch, **when: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def parts(strategy: DML, **when: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The loss of peer 1 of three, its own logits, and what all said."""
     said, mine = logits_of(SAID).requires_grad_(), logits_of(SAID[1]).requires_grad_()
     batch = object.__new__(Batch)
     batch.__dict__["labels"] = torch.tensor([0, 1])
-    loss = peer_of(strategy, monkeypatch, **when).loss({"logits": mine}, Heard((0, 1, 2), 1, {"logits": said}, {}), batch)
+    loss = peer_of(strategy, **when).loss({"logits": mine}, AllOutputs((0, 1, 2), 1, {"logits": said}, {}), batch)
     return dict(loss), mine, said
 
 
-def test_the_mean_of_the_divergences_from_each_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, _, _ = parts(DML(weight=3.0), monkeypatch)
+def test_the_mean_of_the_divergences_from_each_of_the_others() -> None:
+    found, _, _ = parts(DML(weight=3.0))
     expected = 3 * (divergence(SAID[0], SAID[1]) + divergence(SAID[2], SAID[1])) / 2
     assert found["cross_entropy"].item() == pytest.approx(-(torch.tensor(0.8).log() + torch.tensor(0.5).log()).item() / 2)
     assert found["distillation"].item() == pytest.approx(expected.item())
     assert found.keys() == {"cross_entropy", "distillation"}
 
 
-def test_the_divergence_from_the_mean_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, _, _ = parts(DML(target="ensemble"), monkeypatch)
+def test_the_divergence_from_the_mean_of_the_others() -> None:
+    found, _, _ = parts(DML(target="ensemble"))
     assert found["distillation"].item() == pytest.approx(divergence((SAID[0] + SAID[2]) / 2, SAID[1]).item())
 
 
 @pytest.mark.parametrize("target", ["pairwise", "ensemble"])
-def test_temperature_softens_both_sides_and_keeps_the_gradients_size(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, _, _ = parts(DML(target=target, temperature=2.0), monkeypatch)
+def test_temperature_softens_both_sides_and_keeps_the_gradients_size(target: Any) -> None:
+    found, _, _ = parts(DML(target=target, temperature=2.0))
     soft = (logits_of(SAID) / 2).softmax(-1)[..., 0]  # (3, 2)
     teachers = [soft[0], soft[2]] if target == "pairwise" else [(soft[0] + soft[2]) / 2]
     expected = 4 * sum(divergence(teacher, soft[1]) for teacher in teachers) / len(teachers)
     assert found["distillation"].item() == pytest.approx(float(expected))
 
 
-def test_another_loss_takes_the_place_of_the_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, _, _ = parts(DML(loss="logit_mse"), monkeypatch)
+def test_another_loss_takes_the_place_of_the_divergence() -> None:
+    found, _, _ = parts(DML(loss="logit_mse"))
     z = logits_of(SAID)
     expected = (((z[0] - z[1]) ** 2).mean() + ((z[2] - z[1]) ** 2).mean()) / 2
     assert found["distillation"].item() == pytest.approx(expected.item())
@@ -84,9 +74,9 @@ def test_another_loss_takes_the_place_of_the_divergence(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("target", ["pairwise", "ensemble"])
-def test_what_is_heard_is_a_constant(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_heard_is_a_constant(target: Any) -> None:
     """The gradient of the mean of two divergences is that of the divergence from the mean: p - q."""
-    found, mine, said = parts(DML(target=target), monkeypatch)
+    found, mine, said = parts(DML(target=target))
     sum(found.values(), start=torch.zeros(())).backward()
     assert said.grad is None
     p, q, labels = SAID[1], (SAID[0] + SAID[2]) / 2, torch.tensor([1.0, 0.0])
@@ -94,13 +84,13 @@ def test_what_is_heard_is_a_constant(target: Any, monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(mine.grad[:, 0], ((p - q) + (p - labels)) / 2)  # over two samples
 
 
-def test_the_weight_grows_over_its_share_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weight_grows_over_its_share_of_the_rounds() -> None:
     """A ramp over half of four rounds: exp(-5) in the first, exp(-5 / 4) in the second, 1 in the third."""
     for round, expected in ((1, 0.0067379), (2, 0.2865048), (3, 1.0), (4, 1.0)):
-        peer = peer_of(DML(ramp=0.5), monkeypatch, round=round, rounds=4)
+        peer = peer_of(DML(ramp=0.5), round=round, rounds=4)
         assert peer.weight == pytest.approx(expected, rel=1e-4)
-        found, _, _ = parts(DML(ramp=0.5), monkeypatch, round=round, rounds=4)
-        full, _, _ = parts(DML(), monkeypatch)
+        found, _, _ = parts(DML(ramp=0.5), round=round, rounds=4)
+        full, _, _ = parts(DML())
         assert found["distillation"].item() == pytest.approx(expected * full["distillation"].item(), rel=1e-4)
 
 

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 from anchor_runs import D, anchors, first_step, kl, relations, unit
-from fedkd.methods.anchor_relations import RELATIONS, Lesson
-from fedkd.strategies.encoder_distillation import EncoderDistillation
+from fedkd.strategies.encoder_distillation import RELATIONS, EncoderDistillation, RelationTerm
 from public_runs import client_of, server_of, tiny
 from torch import Tensor, nn
 
@@ -69,11 +68,11 @@ def test_the_students_own_anchors_are_those_that_it_said_last() -> None:
     client = client_of(tiny(strategy, **SMALL))
     net, subset = own_net(client, strategy.build_base()), client.public_subset(round=0)
     ids = subset.samples.indices
-    lesson = Lesson(RELATIONS["compress_2q"], net, subset, Anchors(ids, unit(0, 30)))
+    term = RelationTerm(RELATIONS["compress_2q"], net, subset, Anchors(ids, unit(0, 30)))
     fresh = unit(5, 10).requires_grad_()
-    lesson.loss(net, fresh, ids[:10])
+    term.loss(net, fresh, ids[:10])
     expected = torch.cat([fresh.detach(), predict_rows(net, subset)[10:]])
-    found = lesson.loss(net, unit(6, 5), ids[25:]).item()
+    found = term.loss(net, unit(6, 5), ids[25:]).item()
     assert found == pytest.approx(compress(unit(6, 5), unit(0, 30)[25:], unit(0, 30)[:25], expected[:25]), rel=1e-3)
 
 
@@ -86,9 +85,9 @@ def test_the_gradient_reaches_the_student_alone() -> None:
     strategy = EncoderDistillation(relation="isd")
     client = client_of(tiny(strategy, **SMALL))
     net, subset, taught = own_net(client, strategy.build_base(), "prediction"), client.public_subset(round=0), unit(0, 30)
-    lesson = Lesson(RELATIONS["isd"], net, subset, Anchors(subset.samples.indices, taught.requires_grad_()))
-    batch = lesson.next()
-    lesson.loss(net, net.head("projection", net.features(batch.images)), batch.ids).backward()
+    term = RelationTerm(RELATIONS["isd"], net, subset, Anchors(subset.samples.indices, taught.requires_grad_()))
+    batch = term.next()
+    term.loss(net, net.head("projection", net.features(batch.images)), batch.ids).backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in net.heads["prediction"].parameters())
     assert taught.grad is None
 
@@ -97,7 +96,7 @@ def test_a_batch_is_at_most_half_of_the_public_samples() -> None:
     strategy = EncoderDistillation()
     client = client_of(tiny(strategy, train={"batch_size": 64}))
     net, subset = own_net(client, strategy.build_base()), client.public_subset(round=0)
-    assert len(Lesson(RELATIONS["seed"], net, subset, Anchors(subset.samples.indices, unit(0, 30))).next()) == 15
+    assert len(RelationTerm(RELATIONS["seed"], net, subset, Anchors(subset.samples.indices, unit(0, 30))).next()) == 15
 
 
 def test_the_teacher_speaks_in_unit_rows_and_goes_on_learning() -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 from typing import Any
 
 import fedkd.strategies.feddf as feddf_module
 import pytest
 import torch
-from fedkd.methods.early_stopping import Patience, accuracy, distil_to_best
-from fedkd.strategies.feddf import FedDF, kept
+from fedkd.strategies.feddf import FedDF, Patience, accuracy, distil_to_best, kept
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, Knowledge, Server, load, simulate
 from fedkd.losses import kd_loss
-from fedkd.methods import early_stopping
 from fedkd.methods.architecture_groups import group_net
 from fedkd.methods.public_distillation import predict_public
 
@@ -124,10 +121,6 @@ def test_the_nets_that_are_kept_by_hand() -> None:
     assert kept({0: 0.5, 1: 0.2}, 10) == ([0, 1], [0, 1])  # of two the worse has no others to be far below
 
 
-def test_the_examples_of_the_module_run() -> None:
-    assert doctest.testmod(feddf_module).failed == 0
-
-
 def test_an_outlier_is_averaged_and_does_not_teach(monkeypatch: pytest.MonkeyPatch) -> None:
     data = {**DATA, "clients": 6, "train_limit": 150}
     server = server_of(experiment(data=data))
@@ -185,15 +178,15 @@ def test_training_ends_after_so_many_steps_without_a_better_one(monkeypatch: pyt
     net, public, targets, how = student()
     steps: list[int] = []
     rates: list[float] = []
-    fit = early_stopping.fit
+    fit = feddf_module.fit
 
     def counted(net: Any, data: Any, loss: Any, **rest: Any) -> dict[str, float]:
         steps.append(len(rest["draws"]))
         rates.append(rest["optimizer"].param_groups[0]["lr"])
         return fit(net, data, loss, **rest)
 
-    monkeypatch.setattr(early_stopping, "fit", counted)
-    monkeypatch.setattr(early_stopping, "accuracy", lambda net, data: 0.5)  # never better
+    monkeypatch.setattr(feddf_module, "fit", counted)
+    monkeypatch.setattr(feddf_module, "accuracy", lambda net, data: 0.5)  # never better
     distil_to_best(net, public, targets, **how | {"until": Patience(100, 4, 10)})
     assert steps == [4, 4, 4]  # 12 is the first look at which 10 steps brought nothing
     steps.clear(), rates.clear()
@@ -214,7 +207,7 @@ def test_each_public_sample_comes_once_in_a_pass(monkeypatch: pytest.MonkeyPatch
         seen.extend(data.batch(draw).ids.tolist() for draw in rest["draws"])
         return {}
 
-    monkeypatch.setattr(early_stopping, "fit", counted)
+    monkeypatch.setattr(feddf_module, "fit", counted)
     distil_to_best(net, public, targets, **how | {"loss": loss, "until": Patience(8, 3, 100), "batch_size": 8})
     assert [len(ids) for ids in seen] == [8, 8, 8, 6] * 2
     for first in (0, 4):

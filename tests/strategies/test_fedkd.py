@@ -8,8 +8,7 @@ from typing import Any
 import fedkd.strategies.fedkd as fedkd_module
 import pytest
 import torch
-from fedkd.methods.compressed_updates import all_weights, catch_up, parts_schema, update_from
-from fedkd.strategies.fedkd import FedKD
+from fedkd.strategies.fedkd import LARGEST, FedKD, all_weights, catch_up, parts_schema, update_from
 from public_runs import client_of, few_samples, server_of, tiny
 from torch import Tensor, nn
 
@@ -20,7 +19,6 @@ from fedkd.experiment.algorithm.train import make_optimizer
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.codecs.lowrank import compress
 from fedkd.knowledge.memory import Memory
-from fedkd.methods import compressed_updates
 from fedkd.methods.mutual import shared_net
 
 
@@ -268,7 +266,7 @@ def test_a_huge_update_is_named() -> None:
     weights = {"w": torch.zeros(3, 3)}
     with pytest.raises(ValueError, match=r"the update of w holds 2e\+06, beyond 1e\+06"):
         update_from({"w": torch.full((3, 3), -2e6)}, weights)
-    assert compressed_updates.LARGEST == 1e6
+    assert LARGEST == 1e6
 
 
 def test_a_share_of_the_energy_is_asked_for() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.methods.prototypes import Prototypes
-from fedkd.strategies.fedproto import FedProto
+from fedkd.strategies.fedproto import FedProto, Prototypes
 from public_runs import client_of, server_of, tiny
 
 from fedkd import Experiment, InputError, Knowledge, predict, simulate

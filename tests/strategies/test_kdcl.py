@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import fedkd.strategies.kdcl as kdcl_module
 import pytest
 import torch
-from fedkd.methods.held_out import VALIDATION, held_out, shares
-from fedkd.strategies.kdcl import KDCL
+from fedkd.strategies.kdcl import KDCL, VALIDATION, peer_shares, validation_logits
 from test_lockstep import node_of, peers
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, predict, simulate
-from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd.methods.peers.lockstep import AllOutputs
 from fedkd.methods.peers.turns import plan
 
 T = 2.0
@@ -22,18 +20,15 @@ SAID = torch.tensor([[[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0], [1.0,
 LABELS = torch.tensor([0, 1])
 
 
-def distillation(
-    strategy: KDCL, monkeypatch: pytest.MonkeyPatch, said: Tensor, beside: dict[str, Tensor] | None = None
-) -> Tensor:
+def distillation(strategy: KDCL, said: Tensor, beside: dict[str, Tensor] | None = None) -> Tensor:
     """The strategy's own: peer 0 of those who said these logits (K, B, C)."""
-    seen: list[Peer] = []
-    monkeypatch.setattr(kdcl_module, "take_turn", lambda client, broadcast, peer: seen.append(peer) or Knowledge())
-    monkeypatch.setattr(kdcl_module, "held_out", lambda client, net: Knowledge())
-    strategy.client_update(node_of(peers(strategy, nets="mlp"), 0), Knowledge())
+    client = node_of(peers(strategy, nets="mlp"), 0)
+    client.exchange = 1  # after the first, in which logits of the validation set travel too
+    peer = strategy.peer(client)
     batch = object.__new__(Batch)
     batch.__dict__["labels"] = LABELS
-    heard = Heard(tuple(range(len(said))), 0, {"logits": said}, beside or {})
-    parts = seen[0].loss({"logits": said[0]}, heard, batch)
+    everybodys = AllOutputs(tuple(range(len(said))), 0, {"logits": said}, beside or {})
+    parts = peer.loss({"logits": said[0]}, everybodys, batch)
     assert parts.keys() == {"cross_entropy", "distillation"}
     expected = -said[0].log_softmax(-1)[torch.arange(2), LABELS].mean()
     assert parts["cross_entropy"].item() == pytest.approx(expected.item())
@@ -57,38 +52,38 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_one_target_of_all_logits_draws_a_peer(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = distillation(KDCL(target=target), monkeypatch, SAID)
+def test_one_target_of_all_logits_draws_a_peer(target: Any) -> None:
+    found = distillation(KDCL(target=target), SAID)
     assert found.item() == pytest.approx(to_target(SAID[0], (TARGETS[target] / T).softmax(-1)), rel=1e-4)
-    half = distillation(KDCL(target=target, weight=0.5), monkeypatch, SAID)
+    half = distillation(KDCL(target=target, weight=0.5), SAID)
     assert half.item() == pytest.approx(found.item() / 2)
 
 
-def test_a_linear_target_lies_between_peers_that_err_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_linear_target_lies_between_peers_that_err_differently() -> None:
     """One gives class 2 too much, the other class 1, equally: half of each is best."""
     said = torch.tensor([[[2.0, 0.0, 2.0]] * 2, [[2.0, 2.0, 0.0]] * 2], dtype=torch.float64)
     said[:, 1] = said[:, 1][:, [1, 0, 2]]  # for the label 1: classes 0 and 1 change places
     between = torch.tensor([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0]], dtype=torch.float64)
-    found = distillation(KDCL(target="linear"), monkeypatch, said)
+    found = distillation(KDCL(target="linear"), said)
     assert found.item() == pytest.approx(to_target(said[0], (between / T).softmax(-1)), rel=1e-4)
 
 
-def test_the_general_target_is_a_mixture_of_probabilities_in_the_servers_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_general_target_is_a_mixture_of_probabilities_in_the_servers_shares() -> None:
     soft = (SAID / T).softmax(-1)  # (K, B, C)
-    found = distillation(KDCL(target="general"), monkeypatch, SAID, {"shares": torch.tensor([0.25, 0.75])})
+    found = distillation(KDCL(target="general"), SAID, {"shares": torch.tensor([0.25, 0.75])})
     assert found.item() == pytest.approx(to_target(SAID[0], 0.25 * soft[0] + 0.75 * soft[1]), rel=1e-4)
-    left = distillation(KDCL(target="general"), monkeypatch, SAID, {"shares": torch.tensor([0.1, 0.1])})  # who left had 0.8
+    left = distillation(KDCL(target="general"), SAID, {"shares": torch.tensor([0.1, 0.1])})  # who left had 0.8
     assert left.item() == pytest.approx(to_target(SAID[0], soft.mean(0)), rel=1e-4)
-    nothing = distillation(KDCL(target="general"), monkeypatch, SAID, {"shares": torch.tensor([0.0, 0.0])})
+    nothing = distillation(KDCL(target="general"), SAID, {"shares": torch.tensor([0.0, 0.0])})
     assert nothing.item() == pytest.approx(left.item())
 
 
 @pytest.mark.parametrize("target", [*TARGETS, "general"])
-def test_a_target_is_a_constant(target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_a_constant(target: Any) -> None:
     """The gradient is T (q - p) / B, and none of it comes from the target, which the peer's own logits are part of."""
     said = SAID.clone().requires_grad_()
     beside = {"shares": torch.tensor([0.5, 0.5])}
-    distillation(KDCL(target=target), monkeypatch, said, beside).backward()
+    distillation(KDCL(target=target), said, beside).backward()
     soft = (SAID / T).softmax(-1)
     p = soft.mean(0) if target == "general" else (TARGETS[target] / T).softmax(-1)
     assert said.grad is not None
@@ -150,32 +145,34 @@ def test_shares_are_those_of_least_expected_error_by_hand() -> None:
     """
     for errors, expected in (((0.5, 0.25), (0.0, 1.0)), ((0.4, 0.3), (3 / 13, 10 / 13))):
         server = node_of(peers(KDCL(target="general"), clients=2), None)
-        found = shares(server, say_of_validation(server, [1 - e for e in errors]))
+        found = peer_shares(server, say_of_validation(server, [1 - e for e in errors]))
         assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_shares_stay_for_the_round_and_leave_with_their_peer() -> None:
     server = node_of(peers(KDCL(target="general")), None)
     uploads = say_of_validation(server, [0.6, 0.7, 0.8])
-    first = shares(server, dict(reversed(uploads.items())))
+    first = peer_shares(server, dict(reversed(uploads.items())))
     assert first.sum().item() == pytest.approx(1) and first.argmax() == 2
     server.exchange = 1
-    left = shares(server, {0: Knowledge(), 2: Knowledge()})
+    left = peer_shares(server, {0: Knowledge(), 2: Knowledge()})
     assert left.tolist() == [first[0].item(), first[2].item()]
 
 
-def test_what_is_held_out_is_said_once_a_round_and_in_eval_mode() -> None:
+def test_logits_of_the_validation_set_travel_once_a_round_and_are_of_eval_mode() -> None:
     experiment = peers(KDCL(target="general"), nets="test_lockstep:Tiny")
     client: Client = node_of(experiment, 0)
     net = client.net(init="own", keep=True)
-    upload = held_out(client, net)
-    assert upload.tensors[VALIDATION].shape == (20, 10)
+    logits = validation_logits(client, net)
+    assert logits.shape == (20, 10)
     images = client.validation.batch(next(iter(client.validation.draws(epochs=1, batch_size=20, rng=torch.Generator()))))
     order = images.ids.argsort()
     samples = client.validation.samples.indices.argsort()
-    assert torch.allclose(upload.tensors[VALIDATION][samples], net.eval()(images.images)[order], atol=1e-5)
+    assert torch.allclose(logits[samples], net.eval()(images.images)[order], atol=1e-5)
+    strategy = KDCL(target="general")
+    assert strategy.peer(client).beside.keys() == {VALIDATION}
     client.exchange = 1
-    assert not held_out(client, net).tensors
+    assert not strategy.peer(client).beside
 
 
 class Normed(nn.Module):

@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fedkd.methods.peer_contrast import pair_losses
-from fedkd.methods.peer_heads import EmbeddingHead
-from fedkd.strategies.mcl import MCL
+from fedkd.strategies.mcl import MCL, EmbeddingHead, pair_losses
 from public_runs import client_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, jointly, peer_of, peers
 from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, simulate
 from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
-from fedkd.methods.peers.lockstep import Heard
+from fedkd.methods.peers.lockstep import AllOutputs
 from fedkd.methods.peers.turns import plan
 from fedkd.targets import mean_logits
 
@@ -94,27 +92,27 @@ def test_the_losses_of_three_samples_by_hand() -> None:
     assert found["soft_icl"].item() == pytest.approx(expected.item(), rel=1e-4)  # type: ignore[union-attr]
 
 
-def test_twice_as_many_peers_pull_twice_and_the_mean_of_logits_is_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twice_as_many_peers_pull_twice_and_the_mean_of_logits_is_a_constant() -> None:
     experiment = peers(MCL(logit_weight=1.0))
-    peer, batch = peer_of(experiment, 2, monkeypatch), batch_of(experiment)
+    peer, batch = peer_of(experiment, 2), batch_of(experiment)
     rng = torch.Generator().manual_seed(0)
-    said = {
+    own = {
         "embedding": torch.randn(24, 128, generator=rng).requires_grad_(),
         "logits": torch.zeros(24, 10, requires_grad=True),
     }
     other, logits = torch.randn(1, 24, 128, generator=rng), torch.randn(1, 24, 10, generator=rng)
-    mine = {"embedding": said["embedding"].detach()[None], "logits": said["logits"].detach()[None]}
+    mine = {"embedding": own["embedding"].detach()[None], "logits": own["logits"].detach()[None]}
     parts = {}
     for others in (1, 2):
         tensors = {"embedding": other.repeat(others, 1, 1), "logits": logits.repeat(others, 1, 1)}
         everything = {name: torch.cat([tensors[name], mine[name]]).requires_grad_() for name in tensors}
-        parts[others] = peer.loss(said, Heard((*range(others), 2), 2, everything, {}), batch)
+        parts[others] = peer.loss(own, AllOutputs((*range(others), 2), 2, everything, {}), batch)
         sum(parts[others].values()).backward()  # type: ignore[union-attr]
         assert everything["logits"].grad is None
     assert set(parts[1]) == {"cross_entropy", "vcl", "icl", "soft_vcl", "soft_icl", "logit"}
     for name in ("icl", "soft_vcl", "soft_icl"):
         assert parts[2][name].item() == pytest.approx(2 * parts[1][name].item(), rel=1e-5)
-    assert all(bool(tensor.grad.any()) for tensor in said.values())  # type: ignore[union-attr]
+    assert all(bool(tensor.grad.any()) for tensor in own.values())  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("logit_weight", "numbers"), [(0.0, 128), (1.0, 128 + 10)])

@@ -18,8 +18,8 @@ from fedkd import Experiment, InputError, Knowledge, Server, simulate
 from fedkd.base.randomness import seeded
 from fedkd.knowledge.memory import Memory
 from fedkd.losses.distillers import DISTILLERS, Shown
-from fedkd.methods.students.teachers import CLASSES, live, record, remembered, teachers_say
-from fedkd.methods.students.teaching import Lesson, teach
+from fedkd.methods.students.teachers import CLASSES, live_teachers, make_teachers, record, recorded_teachers
+from fedkd.methods.students.teaching import TeachingTask, teach
 from fedkd.nets import Net, build_net
 from fedkd.targets import RULES
 
@@ -62,7 +62,7 @@ def shown_in(server: Server, epochs: int) -> list[Shown]:
 def test_what_was_recorded_once_is_what_teachers_say_at_every_step_whatever_the_order() -> None:
     server, needs = server_of(experiment()), frozenset({"logits", "features"})
     nets = [net("cnn"), net("mlp"), net("resnet18")]
-    kept, asked = remembered(record(nets, server.public, needs), server.public), live(nets, needs)
+    kept, asked = recorded_teachers(record(nets, server.public, needs), server.public), live_teachers(nets, needs)
     for shown in shown_in(server, epochs=2):
         for found, expected in zip(kept(shown), asked(shown), strict=True):
             torch.testing.assert_close(found.logits, expected.logits, rtol=1e-6, atol=1e-6)
@@ -80,11 +80,11 @@ def test_only_what_is_needed_is_recorded() -> None:
 def test_a_finished_run_is_asked_once_and_clients_each_round(finished_run: str) -> None:
     server, needs = server_of(experiment()), frozenset({"logits"})
     (shown, *_) = shown_in(server, epochs=1)
-    first = teachers_say(server, (finished_run,), {}, server.public, needs)[0](shown)
+    first = make_teachers(server, (finished_run,), {}, server.public, needs)[0](shown)
     shutil.rmtree(finished_run)
-    again = teachers_say(server, (finished_run,), {}, server.public, needs)[0](shown)
+    again = make_teachers(server, (finished_run,), {}, server.public, needs)[0](shown)
     assert all(torch.equal(one.logits, other.logits) for one, other in zip(first, again, strict=True))
-    said = [teachers_say(server, (), upload_of(server, round), server.public, needs)[0](shown) for round in (1, 2)]
+    said = [make_teachers(server, (), upload_of(server, round), server.public, needs)[0](shown) for round in (1, 2)]
     assert not torch.equal(said[0][0].logits, said[1][0].logits)
 
 
@@ -99,7 +99,7 @@ def test_uploaded_nets_of_two_kinds_keep_apart_where_they_are_asked_at_every_ste
     server = server_of(experiment(nets="cnn"))
     uploads = {client: upload_of(server, client)[0] for client in (0, 1)}
     (shown, *_) = shown_in(server, epochs=1)
-    once, often = (teachers_say(server, (), uploads, server.public, frozenset(needs))[0] for needs in ({"logits"}, {"maps"}))
+    once, often = (make_teachers(server, (), uploads, server.public, frozenset(needs))[0] for needs in ({"logits"}, {"maps"}))
     for expected, found in zip(once(shown), often(shown), strict=True):
         torch.testing.assert_close(found.logits, expected.logits, rtol=1e-6, atol=1e-6)
     assert not torch.equal(often(shown)[0].logits, often(shown)[1].logits)
@@ -126,20 +126,22 @@ def test_a_client_whose_net_overflows_teaches_nobody(strategy: str) -> None:
 # What they teach
 
 
-def lesson_from(nets: list[Net], lesson: Lesson, server: Server, **how: Any) -> dict[str, float]:
+def taught_by(nets: list[Net], task: TeachingTask, server: Server, **how: Any) -> dict[str, float]:
     """A round of teaching by nets that are asked at every step."""
-    data = lesson.samples(server.public)
-    return teach(server, server.net("student", keep=True), data, live(nets, lesson.needs), lesson, {}, **how)
+    data = task.samples(server.public)
+    return teach(server, server.net("student", keep=True), data, live_teachers(nets, task.needs), task, {}, **how)
 
 
-@pytest.mark.parametrize("lesson", [Lesson(), Lesson(augmented=True), *(Lesson(loss=n) for n in ("hint", "crd", "jacobian"))])
-def test_teachers_stay_as_they_are(lesson: Lesson) -> None:
+@pytest.mark.parametrize(
+    "task", [TeachingTask(), TeachingTask(augmented=True), *(TeachingTask(loss=n) for n in ("hint", "crd", "jacobian"))]
+)
+def test_teachers_stay_as_they_are(task: TeachingTask) -> None:
     """To the bit, batch statistics too, and even where their weights could learn."""
     nets = [net("resnet18"), net("cnn")]
     before = [state_of(teacher) for teacher in nets]
     server = server_of(experiment())
     student = state_of(server.net("student", keep=True))
-    lesson_from(nets, lesson, server)
+    taught_by(nets, task, server)
     for teacher, state in zip(nets, before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in teacher.state_dict().items())
         assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -165,7 +167,7 @@ def test_three_equal_teachers_teach_what_one_does(target: str) -> None:
 def test_of_losses_that_hear_each_teacher_the_mean_counts(loss: str) -> None:
     def student(teachers: int) -> dict[str, torch.Tensor]:
         server, nets = server_of(experiment()), [build_first()] * teachers
-        lesson_from(nets, Lesson(loss=loss), server)
+        taught_by(nets, TeachingTask(loss=loss), server)
         return state_of(server.net("student"))
 
     def build_first() -> Net:
@@ -181,7 +183,7 @@ def test_the_loss_is_the_sum_of_its_weighted_parts() -> None:
     still = experiment(train={"lr": 1e-12, "batch_size": 30})
 
     def parts(**weights: float) -> dict[str, float]:
-        return lesson_from([net_of_seed(server_of(still))], Lesson(**weights), server_of(still))
+        return taught_by([net_of_seed(server_of(still))], TeachingTask(**weights), server_of(still))
 
     def net_of_seed(server: Server) -> Net:
         return server.net("teacher", init="own").eval()
@@ -203,11 +205,11 @@ def connectors(server: Server, name: int = 0) -> dict[str, torch.Tensor]:
 def test_a_connector_goes_on_where_the_last_round_left_it() -> None:
     """At a learning rate of nothing nothing may change; a new one would be drawn at random."""
     server = server_of(experiment(nets="cnn", train={"lr": 1e-30, "weight_decay": 0.0}))
-    nets, lesson = [net("resnet18"), net("resnet18")], Lesson(loss="hint")
-    lesson_from(nets, lesson, server)
+    nets, task = [net("resnet18"), net("resnet18")], TeachingTask(loss="hint")
+    taught_by(nets, task, server)
     first = [connectors(server, name) for name in (0, 1)]
     assert first[0].keys() == first[1].keys() and first[0]
-    lesson_from(nets, lesson, server)
+    taught_by(nets, task, server)
     for name, kept in enumerate(first):
         for key, tensor in kept.items():
             if key.endswith(("weight", "bias")):  # batch statistics move without a gradient
@@ -218,19 +220,19 @@ def test_teachers_that_come_and_go_find_their_own_connector_again() -> None:
     """Client 5's net is wider than client 2's: one's connector does not even fit the other's."""
     server = server_of(experiment())
     narrow, wide = net("cnn"), net("resnet18")
-    lesson = Lesson(loss="hint")
-    lesson_from([narrow, wide], lesson, server, names=(2, 5))
+    task = TeachingTask(loss="hint")
+    taught_by([narrow, wide], task, server, names=(2, 5))
     kept = connectors(server, 2)
-    lesson_from([wide], lesson, server, names=(5,))
+    taught_by([wide], task, server, names=(5,))
     assert all(torch.equal(tensor, kept[name]) for name, tensor in connectors(server, 2).items())
-    lesson_from([wide, narrow], lesson, server, names=(5, 2))
+    taught_by([wide, narrow], task, server, names=(5, 2))
     assert any(not torch.equal(tensor, kept[name]) for name, tensor in connectors(server, 2).items())
 
 
 def test_weights_belong_to_teachers_and_not_to_places() -> None:
     def logged(nets: list[Net], weights: tuple[float, ...], names: tuple[int, ...] = ()) -> dict[str, float]:
-        lesson = Lesson(target="weighted", teacher_weights=weights)
-        return lesson_from(nets, lesson, server_of(experiment()), names=names)
+        task = TeachingTask(target="weighted", teacher_weights=weights)
+        return taught_by(nets, task, server_of(experiment()), names=names)
 
     a, b = net("mlp"), net("cnn")
     assert logged([a, b], (1.0, 0.0, 3.0), names=(0, 2)) == logged([a, b], (1.0, 3.0))

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.methods.peer_attention import Attention, attention_losses
-from fedkd.strategies.okddip import OKDDip
+from fedkd.strategies.okddip import Attention, OKDDip, attention_losses
 from public_runs import client_of, server_of
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, Strategy, fit, simulate
 from fedkd.experiment.algorithm.train import descend, make_optimizer
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.peers.lockstep import Heard, Peer
+from fedkd.methods.peers.lockstep import AllOutputs, Peer
 from fedkd.methods.peers.turns import plan
 from fedkd.results.history import TIMES
 from fedkd.targets import mean_logits
@@ -61,18 +60,10 @@ def assert_equal_weights(found: nn.Module, expected: nn.Module) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def peer_of(experiment: Experiment, id: int, monkeypatch: pytest.MonkeyPatch) -> Peer:
+def peer_of(experiment: Experiment, id: int) -> Peer:
     """What a client takes its turn as."""
-    seen: list[Peer] = []
-
-    def look(client: Client, broadcast: Knowledge, peer: Peer, *rest: Any) -> Knowledge:
-        seen.append(peer)
-        return Knowledge()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(f"fedkd.strategies.{type(experiment.strategy).__name__.lower()}.take_turn", look)
-        experiment.strategy.client_update(client_of(experiment, id), Knowledge())
-    return seen[0]
+    peer: Peer = experiment.strategy.peer(client_of(experiment, id))  # type: ignore[attr-defined]
+    return peer
 
 
 def batch_of(experiment: Experiment) -> Batch:
@@ -160,13 +151,13 @@ def test_targets_by_hand_and_what_the_gradient_reaches() -> None:
     assert all(bool(row.any()) for row in by_keys)  # and all keys are
 
 
-def test_the_leader_learns_from_the_mean_of_the_peers_which_it_does_not_pull(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_leader_learns_from_the_mean_of_the_peers_which_it_does_not_pull() -> None:
     experiment = peers(OKDDip(ramp=0))
-    peer, batch = peer_of(experiment, 2, monkeypatch), batch_of(experiment)
+    peer, batch = peer_of(experiment, 2), batch_of(experiment)
     said = torch.zeros(24, 10, requires_grad=True)
     others = torch.zeros(2, 24, 10)
     others[0, :, 3], others[1, :, 3] = 3.0, 9.0  # their mean over T = 3: 2 for class 3, so e^2 against nine times 1
-    parts = peer.loss({"logits": said}, Heard((0, 1), 2, {"logits": others.requires_grad_()}, {}), batch)
+    parts = peer.loss({"logits": said}, AllOutputs((0, 1), 2, {"logits": others.requires_grad_()}, {}), batch)
     p = 2.718281828**2 / (2.718281828**2 + 9)
     q = (1 - p) / 9
     expected = 9 * (p * torch.tensor(10 * p).log() + 9 * q * torch.tensor(10 * q).log())

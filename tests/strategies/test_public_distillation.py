@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fedkd.strategies.fedmd_nfdp import FORMS
 from public_runs import client_of, tiny
 
 from fedkd import Knowledge, Split
 from fedkd.losses import logit_mse, soft_cross_entropy
-from fedkd.methods.public_distillation import SAYINGS, distil, predict_public, stacked_probabilities, warm_up
+from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, warm_up
 
 
 def said(space: str, *tables: torch.Tensor) -> dict[int, Knowledge]:
@@ -54,20 +55,20 @@ def test_what_the_guard_lets_pass_becomes_distributions() -> None:
 
 
 def test_labels_are_votes_of_one_byte() -> None:
-    saying = SAYINGS["labels"]
-    assert saying.spec(7, 10).raw_bytes == 7
-    assert saying.spec(7, 1000).raw_bytes == 28
-    votes = saying.of_logits(torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]]))
+    form = FORMS["labels"]
+    assert form.spec(7, 10).raw_bytes == 7
+    assert form.spec(7, 1000).raw_bytes == 28
+    votes = form.of_logits(torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]]))
     assert votes.tolist() == [1, 0]
     uploads = said("labels", votes, torch.tensor([1, 2], dtype=torch.uint8))
-    assert saying.consensus(uploads, 3).tolist() == [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+    assert form.consensus(uploads, 3).tolist() == [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
 
 
 def test_logits_and_probabilities_are_averaged_as_they_are() -> None:
     logits = torch.tensor([[0.0, 2.0]])
-    assert SAYINGS["logits"].consensus(said("logits", logits, -logits), 2).tolist() == [[0.0, 0.0]]
-    rows = SAYINGS["probabilities"].of_logits(torch.tensor([[0.0, 3.0]]).log1p())  # (1/5, 4/5)
-    assert torch.allclose(SAYINGS["probabilities"].consensus(said("probabilities", rows, rows), 2), torch.tensor([[0.2, 0.8]]))
+    assert FORMS["logits"].consensus(said("logits", logits, -logits), 2).tolist() == [[0.0, 0.0]]
+    rows = FORMS["probabilities"].of_logits(torch.tensor([[0.0, 3.0]]).log1p())  # (1/5, 4/5)
+    assert torch.allclose(FORMS["probabilities"].consensus(said("probabilities", rows, rows), 2), torch.tensor([[0.2, 0.8]]))
 
 
 @pytest.mark.parametrize(("public_labels", "moves"), [(True, True), (False, False)])

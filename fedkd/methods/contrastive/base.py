@@ -43,7 +43,7 @@ class Base(ABC, Generic[S]):
         """Raise InputError on settings that do not go with the experiment. Default: all do."""
 
     def check_clients(self, server: Server) -> None:
-        """Raise InputError on a client that cannot take part, before round 1. Default: one with nothing to tell apart."""
+        """Raise InputError on a client that cannot take part, before round 1. Default: one with a single sample."""
         client, samples = smallest_client(server)
         if samples < 2:
             raise InputError(

@@ -28,8 +28,8 @@ def kernels(encoder: nn.Module) -> dict[str, Tensor]:
     """
     convolutions = [name for name, module in encoder.named_modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     weights = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
-    found = {name: weight for name, weight in weights.items() if name.removesuffix(".weight") in convolutions}
-    return found or {name: weight for name, weight in weights.items() if weight.ndim == 2}
+    kernels = {name: weight for name, weight in weights.items() if name.removesuffix(".weight") in convolutions}
+    return kernels or {name: weight for name, weight in weights.items() if weight.ndim == 2}
 
 
 def weight_divergence(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
@@ -46,7 +46,7 @@ def weight_divergence(before: Mapping[str, Tensor], after: Mapping[str, Tensor])
 @final
 @dataclass(frozen=True, eq=False)
 class DivergenceState(TargetState):
-    """One local training, and the kernels of the online encoder as it found them."""
+    """One local training, and the kernels of the online encoder before it."""
 
     before: Mapping[str, Tensor]
 

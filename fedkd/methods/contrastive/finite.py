@@ -11,9 +11,9 @@ def is_finite(net: nn.Module) -> bool:
     """Whether every parameter is a finite number; one look at the device.
 
     >>> layer = nn.Linear(1, 1)
-    >>> found = is_finite(layer)
+    >>> before = is_finite(layer)
     >>> _ = nn.init.constant_(layer.bias, torch.nan)
-    >>> found, is_finite(layer)
+    >>> before, is_finite(layer)
     (True, False)
     """
     return bool(torch.stack([parameter.isfinite().all() for parameter in net.parameters()]).all())

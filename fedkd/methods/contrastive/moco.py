@@ -1,4 +1,4 @@
-"""MoCo: a view is told from the past, which a queue holds as a slowly moving encoder saw it."""
+"""MoCo: contrast with a queue of past keys, which a slowly moving copy of the encoder computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ProtoCL: beside its own past, a view is told from the prototypes of the client's clusters."""
+"""ProtoCL: MoCo whose views are also contrasted with the prototypes of the client's clusters."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ProtoCL(Base[ProtoCLState]):
         return MoCo(self.temperature, self.queue, self.momentum)
 
     def check(self, experiment: Settings) -> None:
-        """Some prototypes, and two at least: one can be told from nothing. Also what MoCo asks for."""
+        """Two prototypes at least: one has nothing to contrast with. Also what MoCo asks for."""
         if not self.prototypes or min(self.prototypes) < 2:
             given = list(self.prototypes)
             raise InputError(f"strategy: prototypes {given} leave nothing to tell apart: give counts of 2 or more")

@@ -1,4 +1,4 @@
-"""Target nets: what one view says of an image is predicted from the other view; nothing is told apart."""
+"""Target nets: a moving average's projection of one view is predicted from the other view; there is no contrast."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TargetNet(Base[S]):
 
     After each step ``target <- momentum target + (1 - momentum) online``, parameters only. The target starts as a copy of the
     online net that the client first receives, and stays with the client over the rounds. It is run in train mode and has
-    BatchNorm statistics of its own. Subclasses say what a client takes of the global weights, in ``receive``.
+    BatchNorm statistics of its own. Subclasses decide what a client takes of the global weights, in ``receive``.
     A training that ends in weights that are not finite is forgotten: the client then starts anew from what it receives.
 
     Deviations from BYOL: z and xi are standardised over the batch here, for the projection head has no BatchNorm, BYOL's has

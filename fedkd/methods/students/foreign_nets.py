@@ -1,4 +1,4 @@
-"""Nets of another run, heard as this run hears its own: inputs as they knew them, classes in this run's order."""
+"""Nets of another run, used as this run's own: inputs as they knew them, classes in this run's order."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The nets that a finished run left on disk, built again as nets of this run.
 
-Which architecture each one has is told by its weights.
+Which architecture each one has shows from its weights.
 """
 
 from __future__ import annotations

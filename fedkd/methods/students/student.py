@@ -39,7 +39,7 @@ def check_nets(key: str, names: Iterable[str], experiment: Settings) -> None:
 
 
 def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -> Knowledge:
-    """The student's initial weights; runs that cannot teach are found out here. ``some_classes``: they need not know all."""
+    """The student's initial weights; runs that cannot teach are refused here. ``some_classes``: they need not know all."""
     for run in runs:
         with under("strategy.teachers"):
             load_nets(server, run, some_classes=some_classes)
