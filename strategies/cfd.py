@@ -39,16 +39,17 @@ class CFD(Strategy):
 
     bits_up: Bits = 1  # b_up, of each quantised probability; 1 = the most likely class, 32 = as they are
     bits_down: Bits = 1  # b_down
-    public_size: Annotated[int, Field(ge=0)] = 0  # of the one subset X_pub for the whole run; 0 = all
+    public_samples: Annotated[int, Field(ge=0)] = 0  # of the one subset X_pub for the whole run; 0 = all
     distillation_epochs: Annotated[int, Field(ge=0)] = 0  # 0 = train.epochs
 
     paper: ClassVar[str] = "Sattler et al., IEEE TNSE 2022, arXiv 2012.00632"
     sends: ClassVar[str] = "quantised soft labels of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True, server_net=True)
+    renamed: ClassVar[Mapping[str, str]] = {"public_size": "public_samples"}
     idle: ClassVar[Idle] = {
         "bits_up": (Instead("uplink"),),
         "bits_down": (Instead("downlink"),),
-        "public_size": (Beyond("public_size"),),
+        "public_samples": (Beyond("public_samples"),),
     }
 
     def uplink(self, experiment: Settings) -> tuple[str, ...]:
@@ -61,7 +62,7 @@ class CFD(Strategy):
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A row for each of the fixed public samples."""
-        shape = (len(server.public_subset(self.public_size, round=0)), server.classes)
+        shape = (len(server.public_subset(self.public_samples, round=0)), server.classes)
         return {"probabilities": TensorSpec(shape, torch.float32, "probabilities")}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
@@ -83,8 +84,8 @@ class CFD(Strategy):
         return {"server" if isinstance(node, Server) else "main": classifier(node.net(keep=True))}
 
     def _distil(self, node: Node, net: Net, targets: Tensor) -> dict[str, float]:
-        subset = node.public_subset(self.public_size, round=0)
+        subset = node.public_subset(self.public_samples, round=0)
         return distil(net, subset, targets, soft_cross_entropy, epochs=self.distillation_epochs)
 
     def _predict(self, node: Node, net: Net) -> dict[str, Tensor]:
-        return {"probabilities": predict_public(net, node.public_subset(self.public_size, round=0)).softmax(1)}
+        return {"probabilities": predict_public(net, node.public_subset(self.public_samples, round=0)).softmax(1)}

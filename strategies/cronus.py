@@ -51,11 +51,12 @@ class Cronus(Strategy):
     local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1; the last of them ends with the first upload
     aggregate: Literal["mean", "median", "trimmed_mean", "geometric_median", "spectral_filter"] = "spectral_filter"
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.25  # epsilon: the share of clients that may be left out
-    public_size: Annotated[int, Field(ge=0)] = 0  # of the one public subset for the whole run; 0 = all
+    public_samples: Annotated[int, Field(ge=0)] = 0  # of the one public subset for the whole run; 0 = all
 
     paper: ClassVar[str] = "Chang et al. 2019, arXiv 1912.11279"
     sends: ClassVar[str] = "probabilities of public samples, both ways"
     needs: ClassVar[Needs] = Needs(labels=True, public=True)
+    renamed: ClassVar[Mapping[str, str]] = {"public_size": "public_samples"}
     idle: ClassVar[Idle] = {
         "aggregate": (Within("local_rounds"),),
         "corrupt": (
@@ -63,19 +64,19 @@ class Cronus(Strategy):
             When("aggregate", "trimmed_mean", "spectral_filter"),
             OfSomebody("corrupt"),
         ),
-        "public_size": (Beyond("public_size"),),
+        "public_samples": (Beyond("public_samples"),),
     }
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """A row for each of the fixed public samples; nothing before the last local round."""
-        shape = (len(server.public_subset(self.public_size, round=0)), server.classes)
+        shape = (len(server.public_subset(self.public_samples, round=0)), server.classes)
         probabilities = TensorSpec(shape, torch.float32, "probabilities")
         return {} if 0 < server.round < self.local_rounds else {"probabilities": probabilities}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs, with the public samples once these are labelled; then predict them."""
         net, data = client.net(init="own", keep=True), client.train.labelled()
-        public, labels = client.public_subset(self.public_size, round=0), broadcast.tensors.get("probabilities")
+        public, labels = client.public_subset(self.public_samples, round=0), broadcast.tensors.get("probabilities")
         losses = train_on_labels(net, data) if labels is None else train_on_both(net, data, public, labels)
         upload = {"probabilities": predict_public(net, public).softmax(1)} if client.round >= self.local_rounds else {}
         return Knowledge.of("probabilities", upload, weight=len(data), metrics=losses)

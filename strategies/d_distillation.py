@@ -62,16 +62,17 @@ class DDistillation(Strategy):
     rho: Annotated[float, Field(ge=0)] = 5.0  # weight of the consensus
     graph: Literal["ring", "torus", "random_regular", "full"] = "ring"
     degree: Annotated[int, Field(ge=1)] = 4  # neighbours of each client, of random_regular
-    public_size: Annotated[int, Field(ge=0)] = 0  # |R|, 0 = all
+    public_samples: Annotated[int, Field(ge=0)] = 0  # |R|, 0 = all
 
     paper: ClassVar[str] = "Bistritz et al., NeurIPS 2020"
     sends: ClassVar[str] = "soft decisions on public samples, to the neighbours on a graph"
     needs: ClassVar[Needs] = Needs(labels=True, public=True)
     outlives_its_round: ClassVar[bool] = False  # its sender has gone on, and mixing an older z would change the mean
+    renamed: ClassVar[Mapping[str, str]] = {"public_size": "public_samples"}
     idle: ClassVar[Idle] = {
         "degree": (When("graph", "random_regular"),),
         "graph": (Unless(rho=0),),
-        "public_size": (Beyond("public_size"),),
+        "public_samples": (Beyond("public_samples"),),
     }
 
     def _mixing(self, node: Node) -> tuple[tuple[tuple[int, ...], ...], Tensor]:
@@ -92,7 +93,7 @@ class DDistillation(Strategy):
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """The client's z."""
-        shape = (len(server.public_subset(self.public_size, round=0)), server.classes)
+        shape = (len(server.public_subset(self.public_samples, round=0)), server.classes)
         return {"consensus": TensorSpec(shape, torch.float32, "embedding")}
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:
@@ -104,7 +105,7 @@ class DDistillation(Strategy):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Mix one's estimate with the neighbours', train towards it, and upload what has become of it."""
         net, data = client.net(init="own", keep=True), client.train.labelled()
-        reference = client.public_subset(self.public_size, round=0)
+        reference = client.public_subset(self.public_samples, round=0)
         if met := "consensus" in client.memory:
             z = mix_received(client.memory, broadcast, "consensus", self._mixing(client)[1][client.id])  # (P, C)
             table, stream = Table(reference.samples.indices, z), reference.stream("reference")

@@ -48,7 +48,8 @@ def load(name: str) -> type[Algorithm]:
 
 def build(table: Mapping[str, Any]) -> Algorithm:
     """A strategy from its table: its name and its own fields."""
-    return build_class(load(str(table.get("name", "fedavg"))), {k: v for k, v in table.items() if k != "name"})
+    cls = load(str(table.get("name", "fedavg")))
+    return build_class(cls, {cls.renamed.get(key, key): value for key, value in table.items() if key != "name"})
 
 
 def build_class(cls: type[T], table: Mapping[str, Any], *, key: str = "strategy") -> T:

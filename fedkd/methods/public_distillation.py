@@ -78,6 +78,6 @@ def stacked_probabilities(uploads: Mapping[int, Knowledge], name: str = "probabi
     """Every client's predictions of each sample, as distributions. (K, P, C), clients in order of their id.
 
     The guard lets pass what rounding does to probabilities, sums near one and a small negative number, and rows of zeros,
-    which predict nothing: here the rows sum to one, those of zeros are uniform, and no upload that passed makes a reduction fail.
+    which predict nothing: here the rows sum to one, those of zeros are uniform, and no reduction fails.
     """
     return renormalise(stack(uploads, name).clamp_min(0))

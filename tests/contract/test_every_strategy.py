@@ -69,6 +69,12 @@ def test_is_a_final_frozen_dataclass_that_says_what_it_does(name: str) -> None:
     assert cls.paper and cls.sends
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if strategies()[name].renamed])
+def test_fields_written_down_by_an_earlier_name_are_read(name: str) -> None:
+    for earlier, now in strategies()[name].renamed.items():
+        assert getattr(build({"name": name, earlier: 7}), now) == 7
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_overrides_nothing_that_its_family_does_alike_for_all(name: str) -> None:
     """Families are the abstract classes of fedkd.methods: only what is abstract there is for a strategy to say."""

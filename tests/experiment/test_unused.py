@@ -141,8 +141,8 @@ NOTES: list[tuple[dict[str, Any], str]] = [
         'note: net_options.resnet18 = {"width": 4} does nothing here: nobody has this',
     ),
     (
-        {"strategy": {"name": "cfd", "public_size": 50}, "data": PUBLIC},
-        "note: strategy.public_size = 50 does nothing here: there",
+        {"strategy": {"name": "cfd", "public_samples": 50}, "data": PUBLIC},
+        "note: strategy.public_samples = 50 does nothing here: there",
     ),
     (
         {"strategy": {"name": "born_again", "variant": "dkpp"}, "rounds": 3},

@@ -68,7 +68,7 @@ def test_clients_start_every_round_at_the_same_weights() -> None:
 
 def test_the_public_samples_are_the_same_in_every_round() -> None:
     """Delta coding compares a label with the last one of its sample."""
-    strategy = CFD(public_size=20)
+    strategy = CFD(public_samples=20)
     server = server_of(tiny(strategy))
     net, said = server.net(), []
     for round in (1, 2):
@@ -80,7 +80,7 @@ def test_the_public_samples_are_the_same_in_every_round() -> None:
 
 def test_bytes_are_those_of_the_soft_labels_and_far_fewer_travel() -> None:
     """4 P C bytes each way, a client and round, as the strategy sees them; the server speaks from round 2 on."""
-    rows = simulate(tiny(CFD(public_size=20), rounds=2)).metrics
+    rows = simulate(tiny(CFD(public_samples=20), rounds=2)).metrics
     assert [row["bytes_up"] for row in rows] == [0, 1600, 1600]
     assert [row["bytes_down"] for row in rows] == [0, 0, 1600]
     assert rows[2]["coded_bytes_up"] < 1600 / 8

@@ -99,7 +99,7 @@ def test_what_the_others_say_moves_the_net() -> None:
 
 def test_only_the_last_local_round_and_those_after_it_send() -> None:
     """4 P C bytes, a client and round: 20 samples, 10 classes, 2 clients."""
-    rows = simulate(tiny(Cronus(local_rounds=2, public_size=20), rounds=4)).metrics
+    rows = simulate(tiny(Cronus(local_rounds=2, public_samples=20), rounds=4)).metrics
     assert [row["bytes_up"] for row in rows] == [0, 0, 1600, 1600, 1600]
     assert [row["bytes_down"] for row in rows] == [0, 0, 0, 1600, 1600]
     assert ["distillation" in row for row in rows] == [False, False, False, True, True]

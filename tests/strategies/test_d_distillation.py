@@ -195,7 +195,7 @@ def test_the_consensus_moves_the_nets() -> None:
 def test_bytes_along_edges(graph: str, clients: int, edges: int) -> None:
     """20 reference samples of 10 classes are 800 bytes: up once, down once for each edge into a client."""
     data = {"clients": clients, "train_limit": 30 + 10 * clients, "partition": "iid"}
-    rows = simulate(tiny(DDistillation(graph=graph, public_size=20), rounds=2, data=data)).metrics  # type: ignore[arg-type]
+    rows = simulate(tiny(DDistillation(graph=graph, public_samples=20), rounds=2, data=data)).metrics  # type: ignore[arg-type]
     assert [row["bytes_up"] for row in rows[1:]] == [800 * clients] * 2
     assert [row["bytes_down"] for row in rows[1:]] == [0, 800 * clients * edges]
     assert [row["edges"] for row in rows[1:]] == pytest.approx([0, edges])

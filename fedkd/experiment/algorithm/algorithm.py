@@ -74,6 +74,8 @@ class Algorithm(ABC):
     compares_clients: ClassVar[bool] = False
     #: Where its fields do nothing, or what ``needs`` names: conditions of ``fedkd.experiment.algorithm.conditions``, by name.
     idle: ClassVar[Idle] = MappingProxyType({})
+    #: Earlier names of its fields -> those of today: experiments written down with them still run.
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @abstractmethod
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
