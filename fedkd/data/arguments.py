@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedkd.base.errors import InputError
-from fedkd.data.flower_partition import partitioners
 
 #: Argument -> the least that it may be, for each number of a list.
 LEAST = {
@@ -30,18 +29,20 @@ LEAST = {
 POSITIVE = ("alpha",)
 
 
-def check_values(name: str, arguments: Mapping[str, Any], *, clients: int | None = None) -> None:
-    """Raise InputError, naming the argument and its value, for one that the partitioner of this name cannot take.
+def check_values(
+    name: str, arguments: Mapping[str, Any], parameters: Mapping[str, Parameter], *, clients: int | None = None
+) -> None:
+    """Raise InputError, naming the argument and its value, for one that the partition of this name cannot take.
 
     Args:
-        name: a name in ``partitioners()``.
+        name: the partition's.
         arguments: those given; their names are known.
+        parameters: those that the partition takes, with their types.
         clients: how many, where lists have an entry for each; None leaves their lengths unchecked.
     """
-    wanted = inspect.signature(partitioners()[name]).parameters
     for key, value in arguments.items():
-        if not _fits(value, wanted[key].annotation):
-            raise InputError(f"data.{key} = {value!r}: {_in_words(wanted[key].annotation)} belongs here")
+        if not _fits(value, parameters[key].annotation):
+            raise InputError(f"data.{key} = {value!r}: {_in_words(parameters[key].annotation)} belongs here")
         numbers = _numbers(value)
         if key in POSITIVE and not all(0 < number < math.inf for number in numbers):
             raise InputError(f"data.{key} = {value!r}: must be larger than 0")
@@ -86,5 +87,6 @@ def _in_words(annotation: Any) -> str:
 
 
 def _numbers(value: object) -> list[float]:
-    flat = value if isinstance(value, list | tuple) else [value]
-    return [number for number in flat if isinstance(number, int | float) and not isinstance(number, bool)]
+    if isinstance(value, list | tuple):
+        return [number for part in value for number in _numbers(part)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []

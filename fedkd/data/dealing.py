@@ -1,4 +1,4 @@
-"""What every partition deals with: whose an image is, and which part goes to which client."""
+"""What partitions have in common: whose an image is, what has no label, and which part goes to which client."""
 
 from __future__ import annotations
 
@@ -29,3 +29,21 @@ def client_order(clients: int, seed: int) -> Tensor:
 def shuffled(parts: Sequence[Tensor], seed: int) -> list[Tensor]:
     """The parts in the clients' order."""
     return [parts[part] for part in client_order(len(parts), seed).tolist()]
+
+
+def in_drawn_order(keys: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows (N,) in an order that is drawn, as some partitions do not shuffle, and their keys, numbered from 0 without gaps."""
+    order = torch.randperm(len(keys), generator=generator(seed, "partition order"))
+    return order, torch.unique(keys[order], return_inverse=True)[1]
+
+
+def by_label(name: str, labels: Tensor, deal: Callable[[Tensor], list[Tensor]], seed: int) -> list[Tensor]:
+    """Parts of rows (N,) that ``deal`` makes of the labels that there are; rows without one go evenly to all parts."""
+    labelled, rest = torch.nonzero(labels >= 0).flatten(), torch.nonzero(labels < 0).flatten()
+    if not len(labelled):
+        raise InputError(f"data.partition {name!r} deals out by label, and no image has one: set it to 'iid'")
+    parts = [labelled[part] for part in deal(labels[labelled])]
+    if not len(rest):
+        return parts
+    evenly = rest[torch.randperm(len(rest), generator=generator(seed, "partition rest"))].tensor_split(len(parts))
+    return [torch.cat(both) for both in zip(parts, evenly, strict=True)]

@@ -1,4 +1,4 @@
-"""flwr-datasets' partitioners by name. It imports flwr_datasets, so partition.py imports it only when it needs it.
+"""flwr-datasets' partitioners by name. It imports flwr_datasets, so partition.py imports it only where one is named.
 
 The classes are found by looking, so a partitioner that flwr-datasets adds is known here at once.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -19,8 +18,8 @@ from flwr_datasets import partitioner
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.base.randomness import derive, generator
-from fedkd.data.dealing import Partition, client_order, owners_of, shuffled
+from fedkd.base.randomness import derive
+from fedkd.data.dealing import Partition, by_label, in_drawn_order, owners_of, shuffled
 
 FILLED_IN = {"num_partitions", "partition_by", "seed"}  # from data.clients, the labels or owners, and the run's seed
 NUMBERED = {"distribution", "exponential", "inner_dirichlet", "linear", "size", "square"}  # a client's number says what it gets
@@ -28,17 +27,16 @@ NO_FIT = {"id_to_size_fnc", "vertical_even", "vertical_size"}  # one takes a fun
 
 
 def partitioners() -> dict[str, Any]:
-    """The classes by our names for them: ``DirichletPartitioner`` is ``dirichlet``."""
+    """The classes by our names for them: ``ShardPartitioner`` is ``shard``."""
     shortened = {kind: kind.removesuffix("Partitioner") for kind in partitioner.__all__}
     names = {kind: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", short).lower() for kind, short in shortened.items()}
     return {name: getattr(partitioner, kind) for kind, name in names.items() if name and name not in NO_FIT}
 
 
-def parameters(name: str) -> tuple[set[str], set[str]]:
-    """The names of the required and of the optional arguments, but for those that are filled in."""
-    free = {key: value for key, value in inspect.signature(partitioners()[name]).parameters.items() if key not in FILLED_IN}
-    required = {key for key, parameter in free.items() if parameter.default is parameter.empty}
-    return required, free.keys() - required
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of a partitioner by name, but for those that are filled in."""
+    taken = inspect.signature(partitioners()[name]).parameters
+    return {key: parameter for key, parameter in taken.items() if key not in FILLED_IN}
 
 
 def flower_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
@@ -48,26 +46,21 @@ def flower_partition(name: str, arguments: Mapping[str, Any], *, clients: int, s
     given = {"num_partitions": clients, "partition_by": column, "seed": derive(seed, "partition")}
     filled_in = {key: given[key] for key in inspect.signature(kind).parameters if key in given}
     values: dict[str, Any] = filled_in | {key: _plain(value) for key, value in arguments.items()}
-    if name == "dirichlet" and isinstance(values.get("alpha"), list) and len(values["alpha"]) == clients:
-        order = client_order(clients, seed).argsort().tolist()  # each client keeps the alpha that was given for it
-        values["alpha"] = [values["alpha"][client] for client in order]
 
     def deal(labels: Tensor, groups: Tensor | None) -> list[Tensor]:
-        keys, pool = owners_of(groups, name) if column == "group" else labels, torch.arange(len(labels))
-        by_label = column == "label" and "partition_by" in filled_in
-        rest = pool[:0]
-        if by_label:  # what has no label cannot be dealt out by it
-            pool, rest = pool[labels >= 0], pool[labels < 0]
-            if not len(pool):
-                raise InputError(f"data.partition {name!r} deals out by label, and no image has one: set it to 'iid'")
-        with _translated(name, arguments, clients, len(labels)):
-            parts = [pool[part] for part in _draw(kind(**values), column, keys[pool], seed)]
-        if len(rest):
-            evenly = rest[torch.randperm(len(rest), generator=generator(seed, "partition rest"))].tensor_split(len(parts))
-            parts = [torch.cat(both) for both in zip(parts, evenly, strict=True)]
+        def parts_of(keys: Tensor) -> list[Tensor]:
+            with _translated(name, clients):
+                return _draw(kind(**values), column, keys, seed)
+
+        if column == "group":
+            parts = parts_of(owners_of(groups, name))
+        elif "partition_by" in filled_in:
+            parts = by_label(name, labels, parts_of, seed)
+        else:
+            parts = parts_of(labels)
         return parts if _is_numbered(name, values) else shuffled(parts, seed)
 
-    with _translated(name, arguments, clients, 0):
+    with _translated(name, clients):
         kind(**values)  # a constructor checks some of the values, so say now what is wrong
     return deal
 
@@ -94,27 +87,18 @@ class _Rows(Dataset):  # type: ignore[misc]
 
 
 def _draw(dealer: Any, column: str, keys: Tensor, seed: int) -> list[Tensor]:
-    """Each client's rows, of images with these labels or owners (N,); shuffled first, as some dealers do not."""
-    order = torch.randperm(len(keys), generator=generator(seed, "partition order"))
-    dense = torch.unique(keys[order], return_inverse=True)[1]  # some dealers take for granted that no label is absent
-    dealer.dataset = _Rows.from_dict({"row": order.numpy(), column: dense.numpy()})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The specified min_partition_size")  # its end is an error, see below
-        return [torch.from_numpy(dealer.load_partition(client)) for client in range(dealer.num_partitions)]
+    """Each client's rows, of images with these labels or owners (N,)."""
+    order, numbers = in_drawn_order(keys, seed)  # some dealers take for granted that no label is absent
+    dealer.dataset = _Rows.from_dict({"row": order.numpy(), column: numbers.numpy()})
+    return [torch.from_numpy(dealer.load_partition(client)) for client in range(dealer.num_partitions)]
 
 
 @contextmanager
-def _translated(name: str, arguments: Mapping[str, Any], clients: int, images: int) -> Iterator[None]:
+def _translated(name: str, clients: int) -> Iterator[None]:
     """Whatever a partitioner raises, as one line for the user."""
     try:
         yield
     except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
-        if "max number of attempts" in str(error):
-            least = arguments.get("min_partition_size", 10)
-            raise InputError(
-                f"data.partition {name!r}: no draw of ten gave each of {clients} clients {least} of {images} images; "
-                "raise alpha, lower min_partition_size, or set self_balancing = true"
-            ) from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"data.partition {name!r}, {clients} clients: {reason}") from error
 

@@ -1,16 +1,21 @@
-"""Partitions: how images are dealt out to clients. Three of our own, and flwr-datasets' by name."""
+"""Partitions: how images are dealt out to clients. Four of our own, and flwr-datasets' by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd.base.errors import InputError, did_you_mean, unknown
-from fedkd.base.randomness import generator
-from fedkd.data.dealing import Partition, owners_of, shuffled
+from fedkd.base.randomness import derive, generator
+from fedkd.data.arguments import check_values
+from fedkd.data.dealing import Partition, by_label, client_order, in_drawn_order, owners_of, shuffled
+from fedkd.data.dirichlet import dirichlet
 
 
 def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
@@ -20,8 +25,8 @@ def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, see
     meaning (its size in ``size`` and ``linear``, its owner in ``natural_id`` ...), it keeps it.
 
     Args:
-        name: ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner of
-            flwr-datasets in snake case: ``dirichlet`` is its ``DirichletPartitioner``.
+        name: ``dirichlet``, ``iid``, ``natural_id``, ``shared`` (a single part, which every client sees), or a partitioner
+            of flwr-datasets in snake case: ``shard`` is its ``ShardPartitioner``.
         arguments: the partitioner's arguments, but for the number of partitions, the column and the seed.
         clients: how many.
         seed: the run's.
@@ -29,10 +34,10 @@ def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, see
     Raises:
         InputError: an unknown name or argument, or a bad value.
     """
-    check_partition(name, arguments)
+    check_partition(name, arguments, clients=clients)
     if name in OWN:
-        return lambda labels, groups: OWN[name](labels, groups, clients, seed)
-    from fedkd.data.flower_partition import flower_partition
+        return lambda labels, groups: OWN[name](labels, groups, clients, seed, **arguments)
+    from fedkd.data.flower_partition import flower_partition  # this imports flwr_datasets, which takes longer than torch
 
     return flower_partition(name, arguments, clients=clients, seed=seed)
 
@@ -46,31 +51,29 @@ def check_partition(name: str, arguments: Mapping[str, Any], *, known: Iterable[
         known: what else could have been meant by an unknown argument: the other keys of the section.
         clients: how many, if that is known.
     """
-    required, optional = _parameters(name)
-    for argument in sorted(set(arguments) - required - optional):
+    parameters = _parameters(name)
+    for argument in sorted(arguments.keys() - parameters):
         if others := [other for other in partition_names() if argument in argument_names(other)]:
             raise InputError(f"unknown key 'data.{argument}' with partition {name!r}: it is one of {' and '.join(others)}")
-        near = did_you_mean(argument, required | optional | {*known})
+        near = did_you_mean(argument, {*parameters, *known})
         raise InputError(f"unknown key 'data.{argument}' with partition {name!r}: {near}")
-    for argument in sorted(required - set(arguments)):
-        raise InputError(f"data.partition {name!r} needs data.{argument}")
-    if name not in OWN:
-        from fedkd.data.arguments import check_values
-
-        check_values(name, arguments, clients=clients)
+    for argument, parameter in sorted(parameters.items()):
+        if parameter.default is Parameter.empty and argument not in arguments:
+            raise InputError(f"data.partition {name!r} needs data.{argument}")
+    check_values(name, arguments, parameters, clients=clients)
 
 
 def argument_names(name: str) -> set[str]:
     """The arguments that a partition takes. InputError for an unknown partition."""
-    required, optional = _parameters(name)
-    return required | optional
+    return set(_parameters(name))
 
 
-def _parameters(name: str) -> tuple[set[str], set[str]]:
-    """The names of a partition's required and optional arguments."""
+def _parameters(name: str) -> dict[str, Parameter]:
+    """A partition's arguments by name, with their types and defaults."""
     if name in OWN:
-        return set(), set()
-    from fedkd.data.flower_partition import parameters, partitioners  # this imports flwr_datasets: 1.5 s
+        taken = signature(OWN[name], eval_str=True).parameters
+        return {key: parameter for key, parameter in taken.items() if parameter.kind is Parameter.KEYWORD_ONLY}
+    from fedkd.data.flower_partition import parameters, partitioners  # only here: see make_partition
 
     if name not in partitioners():
         raise unknown("data.partition", name, partition_names())
@@ -98,4 +101,39 @@ def _shared(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> l
     return [torch.arange(len(labels))]
 
 
-OWN = {"iid": _iid, "natural_id": _natural_id, "shared": _shared}
+def _dirichlet(
+    labels: Tensor,
+    groups: Tensor | None,
+    clients: int,
+    seed: int,
+    *,
+    alpha: int | float | list[float] | NDArray[np.float64],
+    min_partition_size: int = 10,
+    self_balancing: bool = False,
+    shuffle: bool = True,
+) -> list[Tensor]:
+    alphas = np.broadcast_to(np.asarray(alpha, dtype=np.float64).ravel(), clients)
+    kept = alphas[client_order(clients, seed).argsort().numpy()]  # each client keeps the alpha that was given for it
+
+    def deal(labels: Tensor) -> list[Tensor]:
+        order, numbers = in_drawn_order(labels, seed)
+        parts = dirichlet(
+            numbers.numpy(),
+            kept,
+            min_partition_size=min_partition_size,
+            self_balancing=self_balancing,
+            shuffle=shuffle,
+            seed=derive(seed, "partition"),
+        )
+        return [order[torch.from_numpy(part)] for part in parts]
+
+    return shuffled(by_label("dirichlet", labels, deal, seed), seed)
+
+
+#: Our own: (labels, groups, clients, seed) -> each client's rows; what more they take are keys of [data].
+OWN: dict[str, Callable[..., list[Tensor]]] = {
+    "dirichlet": _dirichlet,
+    "iid": _iid,
+    "natural_id": _natural_id,
+    "shared": _shared,
+}

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fedkd.base.errors import InputError
+from fedkd.base.randomness import generator
 from fedkd.data import Federation, Source
+from fedkd.data.dirichlet import dirichlet
 from fedkd.data.partition import check_partition, make_partition, partition_names
 
 LABELS = torch.arange(200) % 5  # forty images of each of five classes
@@ -52,6 +55,33 @@ def test_parts_are_disjoint_and_follow_the_seed(name: str) -> None:
     assert set(rows) <= set(range(200))
     assert deal(0) == parts
     assert deal(1) != parts
+
+
+@pytest.mark.slow  # it imports flwr_datasets
+@pytest.mark.filterwarnings("ignore:The specified min_partition_size")  # theirs warns of each draw that it repeats
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"alpha": 0.5},
+        {"alpha": 1, "shuffle": False},
+        {"alpha": 0.1, "min_partition_size": 0},
+        {"alpha": 0.3, "min_partition_size": 12},  # most draws leave a client with less
+        {"alpha": 0.1, "self_balancing": True},
+        {"alpha": [0.2, 0.5, 1.0, 5.0, 9.0, 0.2, 0.5, 1.0, 5.0, 9.0], "min_partition_size": 1, "self_balancing": True},
+    ],
+)
+def test_the_dirichlet_draw_is_that_of_flwr_datasets(arguments: dict[str, Any], seed: int) -> None:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    labels = torch.randint(0, 7, (403,), generator=generator(seed, "labels")).numpy()
+    theirs = DirichletPartitioner(num_partitions=10, partition_by="label", seed=seed, **arguments)
+    theirs.dataset = Dataset.from_dict({"row": range(403), "label": labels})
+    usual: dict[str, Any] = {"min_partition_size": 10, "self_balancing": False, "shuffle": True}
+    alpha = np.broadcast_to(arguments["alpha"], 10)
+    ours = dirichlet(labels, seed=seed, **(usual | arguments | {"alpha": alpha}))
+    assert [part.tolist() for part in ours] == [list(theirs.load_partition(client)["row"]) for client in range(10)]
 
 
 def test_iid_parts_are_even() -> None:
