@@ -17,7 +17,7 @@ from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.explain import shown
 from fedkd.experiment.unused import given_keys, tell
 from fedkd.experiment.unused_keys import idle_engine
-from fedkd.grids import InProcessGrid, JobGrid, RayGrid, run_app
+from fedkd.grids import InProcessGrid, JobGrid, run_app
 from fedkd.results.history import History
 
 
@@ -76,6 +76,8 @@ def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
     if isinstance(name, Grid):  # one of another kind that can be opened is welcome too
         return name
     if name == "ray":
+        from fedkd.grids import RayGrid  # only here, as importing Ray takes a second
+
         return RayGrid(settings.actors, settings.num_cpus, settings.num_gpus, settings.address)
     if name != "in-process":
         raise InputError(f"engine.name: unknown engine {name!r}: use in-process or ray, or give simulate a grid")

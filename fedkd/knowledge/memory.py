@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING
 
 import torch
-from flwr.app import RecordDict
 from torch import Tensor
 
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.knowledge.records import MANIFEST, METRICS, TENSORS, from_records, to_records
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
 
 Value = Tensor | int | float | str
 
@@ -58,6 +60,8 @@ class Memory(MutableMapping[str, Value]):
 
     def write(self, state: RecordDict) -> None:
         """Write everything into ``state`` (a Context's), replacing what an earlier call wrote."""
+        from fedkd.knowledge.records import MANIFEST, to_records  # only here, as it imports Flower: an Experiment needs none
+
         if not self and MANIFEST not in state:
             return
         tensors = {key: value for key, value in self.items() if isinstance(value, Tensor)}
@@ -67,7 +71,9 @@ class Memory(MutableMapping[str, Value]):
     @classmethod
     def read(cls, state: RecordDict) -> Memory:
         """What ``write`` wrote; empty where nothing was."""
+        from fedkd.knowledge.records import MANIFEST, METRICS, TENSORS, from_records  # likewise
+
         if MANIFEST not in state:
             return cls()
-        held = from_records(RecordDict({key: state[key] for key in (TENSORS, MANIFEST, METRICS)}))
+        held = from_records(type(state)({key: state[key] for key in (TENSORS, MANIFEST, METRICS)}))
         return cls({**held.tensors, **held.header})
