@@ -53,6 +53,8 @@ def run_recorded(
         directory.save_checkpoint(row["round"], parts_of(run))
         if on_round:
             on_round(row)
+        if row["round"]:  # not before a round is shown: drawing takes a second
+            directory.draw_partition(now.data, run.server.federation.partition_table())
 
     path = Path(out)
     (refuse_without_run if resume else refuse_if_taken)(path)
@@ -80,7 +82,7 @@ def identity_of(experiment: Experiment, functions: Functions) -> Identity:
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
     """The directory of a new run, once all is known to be right that can be known before round 1."""
     run.prepare()
-    return RunDirectory.create(path, now, partition=run.server.federation.partition_table())
+    return RunDirectory.create(path, now)
 
 
 def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:

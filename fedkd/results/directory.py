@@ -13,7 +13,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.results import checkpoint
 from fedkd.results.changes import brought_up, differences, write_down
 from fedkd.results.checkpoint import Checkpoint
-from fedkd.results.data import FILE
+from fedkd.results.data import FILE, RecordedData
 from fedkd.results.environment import environment, packages_since
 from fedkd.results.files import write_atomically, writing
 from fedkd.results.identity import CODE, EXPERIMENT, Identity, refuse_edited
@@ -40,22 +40,18 @@ class RunDirectory:
         self._identity, self._logs, self._last = dict(identity), logs, last
 
     @classmethod
-    def create(cls, path: str | Path, identity: Identity, *, partition: Tensor) -> RunDirectory:
-        """Start a run's directory: what the run is, ``env.json`` and ``partition.png``, of counts (clients, classes).
+    def create(cls, path: str | Path, identity: Identity) -> RunDirectory:
+        """Start a run's directory: what the run is, and ``env.json``.
 
         Raises InputError, before anything is written, for a directory that is not empty or cannot be written.
         """
         path = Path(path)
         refuse_if_taken(path)
-        from fedkd.results.plots import partition as draw_partition
-
         directory = cls(path, identity.digests(), {name: Log(path / name) for name in (METRICS, CLIENTS)})
         try:
             with writing(path, InputError):
                 path.mkdir(parents=True, exist_ok=True)
                 write_atomically(path / "env.json", json.dumps(environment(), indent=1) + "\n")
-                data, figure = identity.data, path / "partition.png"
-                draw_partition(partition, data.classes, figure, unlabelled=data.unlabelled, unheld=data.unheld)
                 identity.write(path)
         except BaseException:
             directory.discard_unstarted()
@@ -112,6 +108,16 @@ class RunDirectory:
         with writing(self.path):
             self._logs[CLIENTS].append([{"round": row["round"], **client} for client in clients])
             self._logs[METRICS].append([row])
+
+    def draw_partition(self, data: RecordedData, counts: Tensor) -> None:
+        """Write ``partition.png``, of counts (clients, classes), where it is not there yet."""
+        figure = self.path / "partition.png"
+        if figure.exists():
+            return
+        from fedkd.results.plots import partition
+
+        with writing(figure):
+            partition(counts, data.classes, figure, unlabelled=data.unlabelled, unheld=data.unheld)
 
     def save_representations(self, round: int, tensors: Mapping[str, Tensor], classes: Sequence[object]) -> None:
         """Keep what a round's picture shows: features (N, D) and labels (N,). Call it before ``append`` for the same round."""

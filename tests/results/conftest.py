@@ -37,10 +37,11 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         rounds = len(rows) - 1 if rows else 2
         text = description(strategy, seed, rounds, **data)
         identity = Identity(text, RecordedData.of(federation), {})
-        directory = RunDirectory.create(tmp_path / name, identity, partition=federation.partition_table())
+        directory = RunDirectory.create(tmp_path / name, identity)
         for row in rows:
             directory.append(row, clients)
         if finish:
+            directory.draw_partition(identity.data, federation.partition_table())
             directory.finish({"global": {"weight": torch.zeros(2, 3)}})
         return directory
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
-from run_rows import MakeRun, insects_run, rows_of
+from run_rows import MakeRun, insects, insects_run, rows_of
 from safetensors.torch import load_file
 
 from fedkd.base.errors import InputError
 from fedkd.results import RunDirectory
+from fedkd.results.data import RecordedData
 from fedkd.results.files import read_lines
 
 STATE = {"server": RecordDict({"config": ConfigRecord({"x": 1})})}
@@ -23,7 +24,7 @@ STATE = {"server": RecordDict({"config": ConfigRecord({"x": 1})})}
 
 def test_a_new_run_says_what_it_is_and_where_it_ran(make_run: MakeRun) -> None:
     run = make_run()
-    assert sorted(file.name for file in run.path.iterdir()) == ["data.json", "env.json", "experiment.toml", "partition.png"]
+    assert sorted(file.name for file in run.path.iterdir()) == ["data.json", "env.json", "experiment.toml"]
     assert 'name = "fedx"' in run.experiment_toml()
     environment = json.loads((run.path / "env.json").read_text())
     assert {"fedkd", "torch", "flwr", "ray", "numpy"} <= environment["versions"].keys()
@@ -49,7 +50,7 @@ def test_a_taken_directory_is_refused_and_left_alone(tmp_path: Path, content: st
     (taken / content).write_text("mine")
     nobody: Any = None
     with pytest.raises(InputError, match=message):
-        RunDirectory.create(taken, nobody, partition=nobody)
+        RunDirectory.create(taken, nobody)
     assert [(file.name, file.read_text()) for file in taken.iterdir()] == [(content, "mine")]
 
 
@@ -84,6 +85,7 @@ def test_resume_says_what_is_missing(tmp_path: Path, make_run: MakeRun) -> None:
 
 def test_a_finished_run_holds_nets_figures_and_report(make_run: MakeRun) -> None:
     run = make_run(rows=rows_of(0.1, 0.2))
+    run.draw_partition(RecordedData.of(insects()), insects().partition_table())
     weight = torch.arange(6).reshape(2, 3).T  # not contiguous
     run.finish({"global": {"weight": weight, "tied": weight}})
     assert torch.equal(load_file(run.path / "nets" / "global.safetensors")["tied"], weight)

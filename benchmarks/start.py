@@ -1,0 +1,109 @@
+"""Start-up: ``from fedkd import Experiment`` against ``import torch``, and ``fedkd run`` to round 1 against a bare script.
+
+    python benchmarks/start.py                  # about four minutes on two idle cores
+    python benchmarks/start.py --repeats 5
+
+Every contender is a process of its own, in one torch thread; they take turns, so that all of them meet the same load. Before the
+first turn each runs once unmeasured, so that bytecode and disk are warm. Of each repeat the ratio, or the difference, is that of
+neighbours; their median counts, and the interval holds the middle half of them. The processor time of both goes beside it, as far
+as the operating system tells: it moves less than the clock on a machine that others use too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "start.json"
+BARE = [sys.executable, str(ROOT / "benchmarks" / "start_bare.py")]
+COMMAND = [sys.executable, "-c", "from fedkd.cli import main; main()"]
+#: name -> the process; of the last two the time to the line of round 1 counts, of the others all.
+CONTENDERS = {
+    "import torch": [sys.executable, "-c", "import torch"],
+    "from fedkd import Experiment": [sys.executable, "-c", "from fedkd import Experiment"],
+    "fedkd --help": [*COMMAND, "--help"],
+    "fedkd strategies": [*COMMAND, "strategies"],
+    "bare script": BARE,
+    "fedkd run": [*COMMAND, "run", str(ROOT / "simulations" / "digits_fedavg.toml"), "--set", "rounds=1", "--json", "--out"],
+}
+
+
+def measure(name: str, folder: Path) -> tuple[float, float]:
+    """Seconds by the clock until it is there, and seconds of processor time until its end."""
+    place = folder / "run"
+    command = [*CONTENDERS[name], *([str(place)] if name == "fedkd run" else [])]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        there = 0.0
+        for line in process.stdout:
+            if line.startswith(b'{"round": 1'):
+                there = time.perf_counter() - began
+    there = there or time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: run it by hand to see why")
+    shutil.rmtree(place, ignore_errors=True)
+    return there, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Their median, and the borders of the middle half."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": round(middle, 3), "from": round(low, 3), "to": round(high, 3)}
+
+
+def compare(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """The figures that count, from the seconds of each contender, repeat by repeat."""
+
+    def pairs(mine: str, other: str) -> list[tuple[float, float]]:
+        return list(zip(seconds[mine], seconds[other], strict=True))
+
+    return {
+        **{
+            f"{name} / import torch": summary([mine / torch for mine, torch in pairs(name, "import torch")])
+            for name in ("from fedkd import Experiment", "fedkd --help", "fedkd strategies")
+        },
+        "fedkd run - bare script (s)": summary([mine - bare for mine, bare in pairs("fedkd run", "bare script")]),
+        **{f"{name} (s)": summary(values) for name, values in seconds.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    repeats = parser.parse_args().repeats
+    clock: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    processor: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(-1, repeats):
+            for name in CONTENDERS:
+                there, used = measure(name, Path(folder))
+                if repeat >= 0:
+                    clock[name].append(there)
+                    processor[name].append(used)
+            print(f"{repeat + 1} of {repeats}", file=sys.stderr)
+    found = {
+        "command": f"python benchmarks/start.py --repeats {repeats}",
+        "machine": {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": sys.version.split()[0]},
+        "repeats": repeats,
+        "clock": compare(clock),
+        "processor": compare(processor),
+    }
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["clock"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
