@@ -3,10 +3,10 @@
     python benchmarks/start.py                  # about four minutes on two idle cores
     python benchmarks/start.py --repeats 5
 
-Every contender is a process of its own, in one torch thread; they take turns, so that all of them meet the same load. Before the
-first turn each runs once unmeasured, so that bytecode and disk are warm. Of each repeat the ratio, or the difference, is that of
-neighbours; their median counts, and the interval holds the middle half of them. The processor time of both goes beside it, as far
-as the operating system tells: it moves less than the clock on a machine that others use too.
+Every contender is a process of its own, in one torch thread. They take turns, so that all of them meet the same load; each runs
+once unmeasured before, so that bytecode and disk are warm. Of each repeat the ratio, or the difference, is taken; their median
+counts, and the interval holds the middle half of them. The same of processor time, until the process ends, stands beside it: on
+a machine that others use too it moves less than the clock.
 """
 
 from __future__ import annotations

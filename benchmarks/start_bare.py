@@ -1,7 +1,8 @@
 """What a careful person writes without fedkd: round 1 of FedAvg on digits, with torch and scikit-learn alone.
 
-As ``simulations/digits_fedavg.toml`` has it: data, net, optimiser, clients, epochs and batches are the same, and the accuracies of
-the global net before and after round 1, on the global test set and on each client's own. Only who holds which image differs.
+As ``simulations/digits_fedavg.toml`` has it: data, net, optimiser, clients, epochs and batches are the same, and so are the
+accuracies that are measured before and after round 1, of the global net, on the global test set and on each client's own. Only
+who holds which image differs.
 """
 
 from __future__ import annotations
