@@ -22,7 +22,6 @@ from fedkd.experiment.misplaced import refuse_misplaced
 from fedkd.experiment.run_config import APP_KEYS, tables_of
 from fedkd.experiment.unused import forget_but, given_keys, is_complete, tell
 from fedkd.experiment.values import ExperimentValues
-from fedkd.losses.distillers.registry import added
 
 _NO_FUNCTIONS = Functions()
 
@@ -141,6 +140,7 @@ class Experiment(ExperimentValues):
     def functions(self) -> Functions:
         """What of this experiment is code: functions, and names that lead to the user's own files."""
         from fedkd.experiment.named_nets import functions_of_nets
+        from fedkd.losses.distillers.registry import added  # only here: that imports sixty losses
 
         source = self.data.source
         return Functions(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedkd.base.user_code import given_only, names_code
 from fedkd.data import Source
-from fedkd.losses.distillers import DISTILLERS, Recipe
+
+if TYPE_CHECKING:
+    from fedkd.losses.distillers import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,10 @@ class Functions:
 
     def given_only(self) -> AbstractContextManager[None]:
         """Inside the block names lead to these and to no import; the losses are known by their names."""
-        DISTILLERS.update(self.losses)
+        if self.losses:
+            from fedkd.losses.distillers import DISTILLERS  # only here: that imports sixty losses
+
+            DISTILLERS.update(self.losses)
         return given_only({**self.nets, **self.code})
 
 
