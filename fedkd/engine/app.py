@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -18,9 +17,9 @@ from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
 from fedkd.engine.evaluation.evaluate import evaluate_client
-from fedkd.engine.evaluation.probe import Probe
-from fedkd.engine.exchange import INSTRUCTION, PROBE
 from fedkd.engine.guard import common_ground
+from fedkd.engine.instruction import RECORD, Instruction
+from fedkd.engine.sent_probes import split_probes
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
@@ -31,7 +30,6 @@ from fedkd.experiment.algorithm.train import warm_up
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
 from fedkd.knowledge.channels import ClientEnd
-from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import Unpacked, from_records, to_records
 
@@ -65,13 +63,15 @@ def client_app_of(functions: Functions) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        with functions.given_only(), _reasons(context, _where(message)):
-            return Message(_exchange(message.content, context, functions), reply_to=message)
+        asked = Instruction.from_records(message.content)
+        with functions.given_only(), _reasons(context, _where(asked)):
+            return Message(_exchange(asked, message.content, context, functions), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        with functions.given_only(), _reasons(context, _where(message)):
-            return Message(_evaluate(message.content, context, functions), reply_to=message)
+        asked = Instruction.from_records(message.content)
+        with functions.given_only(), _reasons(context, _where(asked)):
+            return Message(_evaluate(asked, message.content, context, functions), reply_to=message)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
@@ -80,7 +80,7 @@ def client_app_of(functions: Functions) -> ClientApp:
             facts = agreed_facts(experiment.run_federation.facts, experiment.privacy, simulated=_simulated(context))
         warm_up()
         partition = int(context.node_config.get("partition-id", -1))
-        return Message(RecordDict({INSTRUCTION: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
+        return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
     @app.query("persist")
     def persist(message: Message, context: Context) -> Message:
@@ -139,16 +139,15 @@ def _experiment(context: Context, functions: Functions) -> Experiment:
     return Experiment.from_flat(config, functions)
 
 
-def _open(facts: Mapping[str, Any], context: Context, experiment: Experiment, functions: Functions) -> Client:
+def _open(asked: Instruction, context: Context, experiment: Experiment, functions: Functions) -> Client:
     """The client of this call: the live one of this very Context and round, else a new one from memory."""
     held, client = _LIVE.pop(id(context), (None, None))
-    if client is None or held is not context or client.round != facts["round"]:
+    if client is None or held is not context or client.round != asked.round:
         memory = Memory.read(context.state)
-        client = Client(
-            int(facts["client"]), experiment, functions, experiment.run_federation, memory, device_of(experiment.engine)
-        )
+        device = device_of(experiment.engine)
+        client = Client(asked.client, experiment, functions, experiment.run_federation, memory, device)
         mislabel(client)
-    client.round, client.exchange = int(facts["round"]), int(facts["exchange"])
+    client.round, client.exchange = asked.round, asked.exchange
     client.simulated = _simulated(context)
     return client
 
@@ -157,9 +156,8 @@ def _simulated(context: Context) -> bool:
     return bool(context.node_config.get("simulated", False))
 
 
-def _where(message: Message) -> str:
-    facts = message.content[INSTRUCTION]
-    return f"client {facts['client']!r}, round {facts['round']!r}"
+def _where(asked: Instruction) -> str:
+    return f"client {asked.client}, round {asked.round}"
 
 
 def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
@@ -174,9 +172,9 @@ def _persist(context: Context, client: Client) -> None:
     _LIVE.pop(id(context), None)
 
 
-def _close(facts: Mapping[str, Any], context: Context, client: Client) -> None:
+def _close(asked: Instruction, context: Context, client: Client) -> None:
     """Write memory now, or keep the client for the round's next exchange."""
-    if facts["persist"]:
+    if asked.persist:
         return _persist(context, client)
     client.release(kept=False)
     _LIVE[id(context)] = (context, client)
@@ -184,16 +182,16 @@ def _close(facts: Mapping[str, Any], context: Context, client: Client) -> None:
         _persist(*next(iter(_LIVE.values())))
 
 
-def _exchange(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+def _exchange(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
     """One exchange: strategy, then codec, then record."""
-    start, facts = time.perf_counter(), content[INSTRUCTION]
+    start = time.perf_counter()
     experiment = _experiment(context, functions)
-    client = _open(facts, context, experiment, functions)
+    client = _open(asked, context, experiment, functions)
     seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         which, strategy = f"{client.round}.{client.exchange}", experiment.strategy
         down = ClientEnd("downlink", strategy.downlink(experiment), client.memory)
-        broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=str(facts["held"]))
+        broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=asked.held)
         upload = under_adversity(client, strategy.client_update, broadcast)
         check_metrics(upload.metrics)
         header = {
@@ -205,35 +203,21 @@ def _exchange(content: RecordDict, context: Context, functions: Functions) -> Re
         seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
         upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
         up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)
-        records = to_records(up.encode(upload, which, acknowledged=str(facts["acknowledged"])))
-        _close(facts, context, client)
+        records = to_records(up.encode(upload, which, acknowledged=asked.acknowledged))
+        _close(asked, context, client)
     return records
 
 
-def _evaluate(content: RecordDict, context: Context, functions: Functions) -> RecordDict:
+def _evaluate(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
     """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
-    facts = content[INSTRUCTION]
     experiment = _experiment(context, functions)
-    client = _open(facts, context, experiment, functions)
+    client = _open(asked, context, experiment, functions)
     if experiment.privacy.noise_multiplier and not client.simulated:
         raise ClientFailure("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
-        received = from_records(content, memo=_UNPACKED)
-        broadcast = Knowledge(*_without_probes(received), received.header)
-        predictors, probes = experiment.strategy.predictors(client, broadcast), _probes(received, client.device)
-        asked = {"globally": bool(facts["global"]), "logits": bool(facts.get("compared", 0))}
-        answer = evaluate_client(predictors, client, probes, **asked)
+        broadcast, probes = split_probes(from_records(content, memo=_UNPACKED), client.device)
+        predictors = experiment.strategy.predictors(client, broadcast)
+        answer = evaluate_client(predictors, client, probes, globally=bool(asked.globally), logits=asked.compared)
         client.release()
     return to_records(answer)
-
-
-def _probes(received: Knowledge, device: torch.device) -> dict[str, Probe]:
-    names = {name.split("/")[1] for name in received.tensors if name.startswith(PROBE)}
-    parts = {name: [received.tensors[f"{PROBE}{name}/{part}"].to(device) for part in ("weight", "bias")] for name in names}
-    return {name: Probe(weight, bias) for name, (weight, bias) in parts.items()}
-
-
-def _without_probes(received: Knowledge) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    tensors = {name: tensor for name, tensor in received.tensors.items() if not name.startswith(PROBE)}
-    return tensors, {name: received.spaces[name] for name in tensors}

@@ -16,11 +16,13 @@ from fedkd.engine.answers import check_answer
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation.evaluate import PEER_LOGITS, evaluate_global
 from fedkd.engine.evaluation.peers import compared
-from fedkd.engine.exchange import EVALUATE, PROBE, Courier, Traffic
+from fedkd.engine.exchange import Courier, Traffic
 from fedkd.engine.guard import SLACK_BYTES, check_upload
+from fedkd.engine.instruction import EVALUATE
 from fedkd.engine.reasons import first_line, in_words
 from fedkd.engine.round_metrics import Books
 from fedkd.engine.row import headline, means, others, own_headlines, probed, worst_tenth
+from fedkd.engine.sent_probes import with_probes
 from fedkd.experiment.algorithm.participation import draw_evaluated
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
@@ -53,21 +55,14 @@ class EvaluationRound:
         server.release(kept=False)
         books.row |= found.row
         books.representations = found.representations
-        probes = {f"{PROBE}{name}/{part}": t for name, p in found.probes.items() for part, t in vars(p).items()}
-        with_probes: dict[int, Knowledge] = {}
-
-        def evaluated(knowledge: Knowledge) -> Knowledge:
-            if id(knowledge) not in with_probes:
-                with_probes[id(knowledge)] = self._courier.as_received(knowledge).with_tensors("weights", probes)
-            return with_probes[id(knowledge)]
-
         self._asked = self._whom_to_ask()
-        sent = {client: evaluated(broadcasts.to(client)) for client in self._asked}
+        distinct = {id(knowledge): knowledge for knowledge in map(broadcasts.to, self._asked)}
+        sent = {key: with_probes(self._courier.as_received(each), found.probes) for key, each in distinct.items()}
+        messages = {client: sent[id(broadcasts.to(client))] for client in self._asked}
         self._compares = strategy.compares_clients and not predictors
         self._splits = ("own",) if predictors else ("own", "global")
-        facts = {"round": server.round, "exchange": 0, "global": int(not predictors)}
-        facts |= {"compared": 1} if self._compares else {}
-        return self._courier.instruct(EVALUATE, sent, facts, books.evaluation)
+        asked = {"globally": not predictors, "compared": self._compares}
+        return self._courier.instruct(EVALUATE, messages, books.evaluation, round=server.round, **asked)
 
     def _whom_to_ask(self) -> list[int]:
         """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from fedkd.base.errors import InputError
 from fedkd.engine.guard import Guard
+from fedkd.engine.instruction import JOIN, RECORD, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.grids.jobs import JobGrid
@@ -19,10 +20,6 @@ from fedkd.knowledge.channels import ServerEnd
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
 
-INSTRUCTION = "fedkd.instruction"
-JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
-#: Tensors of the server's linear probes, beside those of the broadcast, in a message that asks to evaluate.
-PROBE = "probe/"
 #: How often a grid that is not ours is asked for replies, in seconds.
 POLL_SECONDS = 0.5
 _PLAIN = ServerEnd("downlink", ())
@@ -91,22 +88,35 @@ class Courier:
             if time.monotonic() > deadline:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
             time.sleep(poll)
-        asked = [Message(RecordDict({INSTRUCTION: ConfigRecord()}), node, JOIN) for node in nodes]
+        asked = [Message(RecordDict({RECORD: ConfigRecord()}), node, JOIN) for node in nodes]
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
         else:
             replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
         refuse_errors(replies)
-        self._node_of = assign_clients(claims_of(replies, INSTRUCTION), nodes, self._clients)
-        check_data(replies, INSTRUCTION, {node: client for client, node in self._node_of.items()}, facts)
+        self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
+        check_data(replies, {node: client for client, node in self._node_of.items()}, facts)
 
     def instruct(
-        self, kind: str, broadcasts: Mapping[int, Knowledge], facts: Mapping[str, int], traffic: dict[int, Traffic]
+        self,
+        kind: str,
+        broadcasts: Mapping[int, Knowledge],
+        traffic: dict[int, Traffic],
+        *,
+        round: int,
+        exchange: int = 0,
+        **asked: bool,
     ) -> list[Message]:
         """One message a client, in order of client id. Equal knowledge is coded and packed once and its bytes are shared.
 
-        ``traffic``, by client, is added to: here it is known what each message weighs.
+        Args:
+            kind: ``TRAIN``, ``PERSIST`` or ``EVALUATE``.
+            broadcasts: what each client is sent.
+            traffic: bytes by client; those of these messages are added.
+            round: of these messages.
+            exchange: within the round.
+            asked: what else each `Instruction` says.
         """
         link = self.down if kind == TRAIN else _PLAIN
         packed: dict[tuple[int, int], tuple[RecordDict, int, int, codecs.Bases]] = {}
@@ -118,14 +128,13 @@ class Courier:
                 records = to_records(coded)
                 packed[key] = (records, wire_bytes(records), coded.raw_bytes, leaves)
             records, size, coded_bytes, left = packed[key]
-            acknowledged = {"acknowledged": self.up.which(client), "held": link.which(client)}
-            instruction = ConfigRecord({**facts, "client": client, **acknowledged})
-            content = RecordDict({**records, INSTRUCTION: instruction})
-            messages.append(Message(content, self._node_of[client], kind, group_id=str(facts.get("round", 0))))
+            instruction = Instruction(round, exchange, client, self.up.which(client), link.which(client), **asked).to_record()
+            content = RecordDict({**records, RECORD: instruction})
+            messages.append(Message(content, self._node_of[client], kind, group_id=str(round)))
             wire = size + config_bytes(instruction)
             traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
             if kind == TRAIN:
-                self._sent[client] = (f"{facts['round']}.{facts['exchange']}", left)
+                self._sent[client] = (f"{round}.{exchange}", left)
         return messages
 
     def as_received(self, knowledge: Knowledge) -> Knowledge:

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import ConfigRecord, Message
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.engine.instruction import RECORD
 from fedkd.engine.reasons import first_line
 
 
-def claims_of(replies: Iterable[Message], record: str) -> dict[int, int]:
-    """Node id -> the ``partition-id`` that its reply names in this record; -1 where it names none, or is no such reply."""
+def claims_of(replies: Iterable[Message]) -> dict[int, int]:
+    """Node id -> the ``partition-id`` that its reply names; -1 where it names none, or is no such reply."""
     claims: dict[int, int] = {}
     for reply in replies:
-        said = reply.content.get(record) if reply.has_content() else None
+        said = reply.content.get(RECORD) if reply.has_content() else None
         claim = said.get("partition-id") if isinstance(said, ConfigRecord) else None
         claims.setdefault(reply.metadata.src_node_id, claim if type(claim) is int else -1)
     return claims
@@ -29,7 +30,7 @@ def refuse_errors(replies: Iterable[Message]) -> None:
             raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
 
 
-def check_data(replies: Iterable[Message], record: str, client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
+def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
     """Compare what each client's node says of its data, by name, with the server's.
 
     Raises:
@@ -37,7 +38,7 @@ def check_data(replies: Iterable[Message], record: str, client_of: Mapping[int, 
     """
     said = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
     for client, reply in sorted(said.items()):
-        facts = reply.content.get(record) if reply.has_content() else None
+        facts = reply.content.get(RECORD) if reply.has_content() else None
         for name, expected in ours.items():
             theirs = facts.get(name) if isinstance(facts, ConfigRecord) else None
             if theirs != expected:

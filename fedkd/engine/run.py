@@ -12,8 +12,9 @@ from fedkd.base.errors import RunFailed
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
-from fedkd.engine.exchange import PERSIST, TRAIN, Courier
+from fedkd.engine.exchange import Courier
 from fedkd.engine.guard import Guard, guard_of
+from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.late_uploads import Latecomers
 from fedkd.engine.privacy_ledger import Ledger
 from fedkd.engine.rehearsal import rehearse
@@ -140,8 +141,8 @@ class Run:
             self._cohort = sorted(set(drawn) - set(dropped))
         broadcasts = {client: self.broadcasts.to(client) for client in self._cohort}
         last = exchange == self._exchanges - 1
-        facts = {"round": round, "exchange": exchange, "persist": int(last or not self.courier.keeps_contexts)}
-        return self.courier.instruct(TRAIN, broadcasts, facts, self.books.down)
+        persist = last or not self.courier.keeps_contexts
+        return self.courier.instruct(TRAIN, broadcasts, self.books.down, round=round, exchange=exchange, persist=persist)
 
     def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> None:
         """Uploads in; the server's half; the next broadcast stands ready. A round without uploads keeps the last one."""
@@ -218,9 +219,9 @@ class Run:
         left = sorted(set(everyone) - set(self._cohort))
         # Who left in mid-round still holds its memory live: have it written.
         if left and self._exchanges > 1 and self.courier.keeps_contexts:
-            facts = {"round": round, "exchange": 0, "persist": 1}
-            farewells = self.courier.instruct(PERSIST, dict.fromkeys(left, Knowledge()), facts, {})
-            list(self.courier.grid.send_and_receive(farewells, timeout=self.experiment.timeout))
+            nothing = dict.fromkeys(left, Knowledge())
+            messages = self.courier.instruct(PERSIST, nothing, {}, round=round, persist=True)
+            list(self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout))
 
     def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
         everyone = dict.fromkeys(self.server.clients, False)

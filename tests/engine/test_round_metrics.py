@@ -10,7 +10,8 @@ from contract import Counting, LeaveOneOut
 from flwr.app import Message
 
 from fedkd import Experiment, Knowledge, simulate
-from fedkd.engine.exchange import TRAIN, Received
+from fedkd.engine.exchange import Received
+from fedkd.engine.instruction import TRAIN
 from fedkd.engine.round_metrics import DOWN, UP, Books
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.records import wire_bytes

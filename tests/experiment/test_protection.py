@@ -20,7 +20,7 @@ from fedkd.app import client_app
 from fedkd.base.errors import RunFailed
 from fedkd.cli.baselines import baselines_of
 from fedkd.data import Source, load_source
-from fedkd.engine.exchange import INSTRUCTION
+from fedkd.engine.instruction import RECORD
 from fedkd.engine.guard import Rejected, check_header, common_ground
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.upload_schemas import schemas_before_data, upload_schemas
@@ -328,9 +328,9 @@ def test_who_joins_from_elsewhere_says_nothing_of_its_own_data() -> None:
     said = []
     for source in (one_world, another_world):
         with (grid := Elsewhere("query.join")).open(client_app(data=source), 4, experiment("fd", source).to_flat()):
-            asked = [grid.create_message(RecordDict({INSTRUCTION: ConfigRecord()}), "query.join", MINE, "0")]
+            asked = [grid.create_message(RecordDict({RECORD: ConfigRecord()}), "query.join", MINE, "0")]
             (reply,) = grid.send_and_receive(asked, timeout=60)
-        said.append(dict(reply.content[INSTRUCTION]))
+        said.append(dict(reply.content[RECORD]))
     assert said[0] == said[1]
     assert said[0].keys() == {"partition-id", "label_space", "public_set"}
 
