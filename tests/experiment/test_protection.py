@@ -20,8 +20,8 @@ from fedkd.app import client_app
 from fedkd.base.errors import RunFailed
 from fedkd.cli.baselines import baselines_of
 from fedkd.data import Source, load_source
-from fedkd.engine.instruction import RECORD
 from fedkd.engine.guard import Rejected, check_header, common_ground
+from fedkd.engine.instruction import RECORD
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.upload_schemas import schemas_before_data, upload_schemas
 from fedkd.experiment.registry import strategies
