@@ -15,7 +15,9 @@ import typer
 
 from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
+from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.plain_help import PlainCommand
+from fedkd.cli.tables import print_table
 
 if TYPE_CHECKING:
     from fedkd.results.recorded import RecordedRun
@@ -29,6 +31,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from fedkd import __version__
+
+        print(f"fedkd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def main() -> None:
@@ -138,48 +157,8 @@ def plot(
         print(file)
 
 
-@app.command(cls=PlainCommand)
-def strategies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the strategies: name, paper, what travels, what they need."""
-    from fedkd.experiment.registry import strategies
-
-    rows = [
-        {"name": name, "paper": cls.paper, "sends": cls.sends, "needs": str(cls.needs)} for name, cls in strategies().items()
-    ]
-    _show(rows, as_json)
-
-
-@app.command(cls=PlainCommand)
-def losses(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the losses that `strategy.loss` takes: function, what they need, usual weight, options."""
-    from fedkd.losses.distillers import DISTILLERS
-
-    rows = [
-        {
-            "name": name,
-            "function": recipe.loss.__name__,
-            "needs": ", ".join(sorted(recipe.needs)),
-            "weight": f"{recipe.weight:g}",
-            "options": ", ".join(recipe.option_names),
-        }
-        for name, recipe in DISTILLERS.items()
-    ]
-    _show(rows, as_json)
-
-
-@app.command(cls=PlainCommand)
-def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the ensemble targets that `strategy.target` takes, and what they need beside the teachers' logits."""
-    from fedkd.targets import RULES
-
-    _show([{"name": name, "needs": ", ".join(sorted(rule.needs))} for name, rule in RULES.items()], as_json)
-
-
-def _show(rows: list[dict[str, str]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print_table(rows, sys.stdout)
+for listing in (strategies, keys, losses, targets):
+    app.command(cls=PlainCommand)(listing)
 
 
 @app.command(cls=PlainCommand)
@@ -233,16 +212,3 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
         print(
             f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}{whose}", file=stream
         )
-
-
-def print_table(rows: Sequence[dict[str, str]], stream: TextIO) -> None:
-    """Rows as an aligned table, as wide as the terminal; in a pipe as wide as it needs to be."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    Console(file=stream, width=None if stream.isatty() else 500, markup=False, highlight=False).print(table)
