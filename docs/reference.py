@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from families import FAMILIES
+from pieces import auto, documented, first_line, keys_table, listed, numpy_parameters, page, prose, table
 
 from fedkd import losses, targets
-from fedkd.cli.prose import blocks
 from fedkd.data.flower_partition import FILLED_IN, partitioners
 from fedkd.data.partition import OWN, partition_names
 from fedkd.data.views import PRESETS
@@ -29,50 +29,6 @@ from fedkd.nets import ZOO
 
 ROOT = Path(__file__).parents[1]
 
-#: Family -> one line, the guide that explains it, its strategies. Every strategy is in one of them.
-FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "Answers about public samples": (
-        "Clients say what they predict for samples that all of them hold; weights stay at home, so nets may differ.",
-        "logits",
-        ("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf"),
-    ),
-    "Answers by class": (
-        "A mean output or feature for each class, a few hundred bytes; no public samples.",
-        "logits",
-        ("fd", "fedproto", "feddistill"),
-    ),
-    "Weights, with distillation at the client": (
-        "Weights are averaged, and the client learns from the global net or a small shared one as well.",
-        "choose",
-        ("fedntd", "moon", "fml", "fedkd"),
-    ),
-    "A student and its teachers": (
-        "A net at the server learns from frozen nets: those of clients, or of finished runs.",
-        "teachers",
-        ("multi_teacher", "you2017", "dgkd"),
-    ),
-    "Peers": (
-        "Nets that learn side by side tell each other what they think of every mini-batch.",
-        "peers",
-        ("dml", "kdcl", "okddip", "mcl", "dcm", "codistillation"),
-    ),
-    "A net that teaches itself": (
-        "Branches, exits, a moving average or the last generation of one net are its teachers.",
-        "peers",
-        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again"),
-    ),
-    "Encoders without labels": (
-        "Clients train encoders by contrast between views, and exchange weights or representations.",
-        "encoders",
-        ("fedsimclr", "fedmoco", "fedbyol", "fedprotocl", "fedu", "fedema", "fedx", "fedx_rep", "encoder_distillation"),
-    ),
-    "Baselines": (
-        "What a result must be held against.",
-        "choose",
-        ("fedavg", "fedprox", "local", "local_encoders", "centralised", "ensemble"),
-    ),
-}
-
 
 def pages() -> dict[str, str]:
     """Every generated page: its path below ``generated``, without ``.md``, and its text."""
@@ -85,6 +41,8 @@ def pages() -> dict[str, str]:
         "partitions": partitions_page(),
         "nets": nets_page(),
         "attacks": attacks_page(),
+        "deployment": mirrored("deployment/README.md"),
+        "changelog": mirrored("CHANGELOG.md"),
     }
     return found | {f"strategies/{name}": strategy_page(name) for name in strategies()}
 
@@ -104,9 +62,9 @@ def keys_page() -> str:
     """Every key of the experiment file, section by section."""
     parts = [
         "# Every key of the experiment file",
-        "The same list in the terminal: `fedkd keys`, `fedkd keys train`. In a file a key stands in its section, `[train]`; with "
-        "`--set` and in Flower's run-config it is written with a dot, `train.epochs=5`. What is left out has its default. A key that "
-        "an experiment does not use is told, with the reason.",
+        "The same list in the terminal: `fedkd keys`, `fedkd keys train`. In a file a key stands in its section, `[train]`; "
+        "with `--set` and in Flower's run-config it is written with a dot, `train.epochs=5`. What is left out has its default. "
+        "A key that an experiment does not use is told, with the reason.",
     ]
     by_section: dict[str, list[Key]] = {}
     for key in experiment_keys():
@@ -196,9 +154,9 @@ def losses_page() -> str:
         "# Losses",
         prose(losses.__doc__ or ""),
         "## By name",
-        "What `loss` of `multi_teacher` takes, and, where it needs logits only, that of `feddf`, `fedmd`, `fml` and `dml`. The weight "
-        "is what the official code, or RepDistiller, multiplies the loss by beside a cross-entropy of weight 1; `strategy.weight` "
-        "scales it. Options go into `loss_options`. In the terminal: `fedkd losses`.",
+        "What `loss` of `multi_teacher` takes, and, where it needs logits only, that of `feddf`, `fedmd`, `fml` and `dml`. The "
+        "weight is what the official code, or RepDistiller, multiplies the loss by beside a cross-entropy of weight 1; "
+        "`strategy.weight` scales it. Options go into `loss_options`. In the terminal: `fedkd losses`.",
         table(("name", "function", "needs", "usual weight", "options"), rows),
         "## Functions and modules",
         documented("fedkd.losses", losses.__all__),
@@ -214,8 +172,8 @@ def targets_page() -> str:
         "# Targets",
         prose(targets.__doc__ or ""),
         "## By name",
-        "What `strategy.target` of `multi_teacher` takes. A target that excludes classes may give one the probability 0, so it does "
-        "not go with losses on raw logits. In the terminal: `fedkd targets`.",
+        "What `strategy.target` of `multi_teacher` takes. A target that excludes classes may give one the probability 0, so it "
+        "does not go with losses on raw logits. In the terminal: `fedkd targets`.",
         table(("name", "needs beside logits", "excludes classes"), rows),
         "## Functions",
         documented("fedkd.targets", targets.__all__),
@@ -250,9 +208,9 @@ def partitions_page() -> str:
     """Every partition, with its arguments."""
     parts = [
         "# Partitions",
-        "How `data.partition` deals out the training images. Arguments stand beside it in `[data]`. Three are fedkd's own; the others "
-        "are the partitioners of flwr-datasets, by name in snake case, whose words for their arguments are quoted here. The number of "
-        "clients, the column and the seed are filled in.",
+        "How `data.partition` deals out the training images. Arguments stand beside it in `[data]`. Three are fedkd's own; the "
+        "others are the partitioners of flwr-datasets, by name in snake case, whose words for their arguments are quoted here. "
+        "The number of clients, the column and the seed are filled in.",
     ]
     for name in partition_names():
         if name in OWN:
@@ -286,8 +244,8 @@ def nets_page() -> str:
     """The nets that fedkd brings."""
     return page(
         "# Nets",
-        "A name for `nets`, `server_net` and `shared_net`. Keyword arguments stand in the file as `[net_options.NAME]`. To add one, "
-        "see [a net of your own](../add/net.md).",
+        "A name for `nets`, `server_net` and `shared_net`. Keyword arguments stand in the file as `[net_options.NAME]`. To add "
+        "one, see [a net of your own](../add/net.md).",
         *(f"## `{name}`\n\n" + auto("class", f"{kind.__module__}.{kind.__name__}") for name, kind in sorted(ZOO.items())),
         "## What a net is",
         auto("class", "fedkd.nets.Encoder", ":members:"),
@@ -306,83 +264,14 @@ def attacks_page() -> str:
         rows += [(f"`{name}`", space, words, "yes" if space in attack.scaled else "") for space, words in changes.items()]
     return page(
         "# Attacks",
-        "What `attack.name` makes of the labels or of the upload of hostile clients, by what it finds there. `attack.scale` is `scale` "
-        "here. What an attack does not name is sent honestly.",
+        "What `attack.name` makes of the labels or of the upload of hostile clients, by what it finds there. `attack.scale` is "
+        "`scale` here. What an attack does not name is sent honestly.",
         table(("name", "of", "what it does", "scaled"), rows),
     )
 
 
-def page(*parts: str) -> str:
-    """A page of these parts."""
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines)
-
-
-def escaped(cell: str) -> str:
-    """A cell's text: bars would end it. What stands in code marks stays code."""
-    return cell.replace("``", "`").replace("|", "\\|").replace("\n", " ")
-
-
-def keys_table(keys: Iterable[Key], *, example: bool) -> str:
-    """Keys with default, range, meaning and, where the models give one, an example."""
-    head = ("key", "default", "range", "meaning", *(("example",) if example else ()))
-    rows = []
-    for key in keys:
-        shown = f"`{key.name} = {key.example}`" if key.example else ""
-        rows.append((f"`{key.name}`", f"`{key.default}`", key.range, key.meaning, *((shown,) if example else ())))
-    return table(head, rows)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names in code marks, with commas."""
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def prose(text: str, *, headings: bool = False) -> str:
-    """A docstring as Markdown: formulas become code, and with ``headings`` its parts get one each."""
-    parts = []
-    for block in blocks(text):
-        if block.verbatim:
-            parts.append(f"```text\n{inspect.cleandoc(block.text)}\n```")
-            continue
-        heading = re.match(r"(Papers?|What travels|Deviations?)\b", block.text) if headings else None
-        parts += [f"## {heading[1]}"] if heading else []
-        body = re.sub(r"^(Papers?|What travels|Deviations?):\s*", "", block.text) if heading else block.text
-        body = body[0].upper() + body[1:] if heading else body
-        parts.append(re.sub(r"::$", ":", body.replace("``", "`")))
-    return "\n\n".join(parts)
-
-
-def first_line(thing: Any) -> str:
-    """The first paragraph of a docstring."""
-    return next((block.text for block in blocks(inspect.getdoc(thing) or "")), "")
-
-
-def numpy_parameters(text: str) -> dict[str, str]:
-    """Parameter -> meaning, of a docstring in NumPy's form.
-
-    >>> numpy_parameters("A\\n\\nParameters\\n----------\\nsize : int\\n    How\\n    large.\\nname : str\\n    Whose.")
-    {'size': 'How large.', 'name': 'Whose.'}
-    """
-    found: dict[str, str] = {}
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
-    for match in re.finditer(r"^(\w+)\s*:[^\n]*\n((?:[ \t]+[^\n]*\n?|\n)+)", section[1] if section else "", re.MULTILINE):
-        found[match[1]] = " ".join(match[2].split())
-    return found
-
-
-def documented(module: str, names: Iterable[str]) -> str:
-    """Functions, classes and values of a module by their docstrings."""
-    made: Mapping[str, Any] = vars(sys.modules[module])
-    kinds: Callable[[Any], str] = lambda thing: "class" if inspect.isclass(thing) else "function"  # noqa: E731
-    return "\n\n".join(auto(kinds(made[name]), f"{module}.{name}") for name in names if callable(made[name]))
-
-
-def auto(kind: str, path: str, *options: str) -> str:
-    """What Sphinx makes of a docstring."""
-    return "\n".join(["```{eval-rst}", f".. auto{kind}:: {path}", *(f"   {option}" for option in options), "```"])
+def mirrored(file: str) -> str:
+    """A file of the repository as a page; its links lead to where its neighbours stand."""
+    path = ROOT / file
+    folder = Path(*[".."] * 2, file).parent
+    return re.sub(r"\]\((?!https?:|#)([^)]+)\)", rf"]({folder.as_posix()}/\1)", path.read_text(encoding="utf-8"))

@@ -41,17 +41,15 @@ def run_app(
 ) -> Context:
     """Run any Flower app and return the Context of its ServerApp.
 
-    Parameters
-    ----------
-    num_supernodes
-        How many clients; node ``i`` holds ``partition-id`` ``i``.
-    run_config
-        Flat values (str, int, float, bool) that server and clients find in ``context.run_config``.
-    grid
-        ``"in-process"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
-
     Flower drops what the ServerApp's main returns: let it leave results in ``context``. An exception in a client
     becomes an error reply; one in the ServerApp is raised here. No global state is left behind.
+
+    Args:
+        server_app: runs in this process.
+        client_app: runs on the grid, once for each message.
+        num_supernodes: how many clients; node ``i`` holds ``partition-id`` ``i``.
+        run_config: flat values (str, int, float, bool) that server and clients find in ``context.run_config``.
+        grid: ``"in-process"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
     """
     engine = grid_named(grid) if isinstance(grid, str) else grid
     context = server_context(dict(run_config or {}))

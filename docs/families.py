@@ -1,0 +1,45 @@
+"""The families of methods: how the docs and the README sort the strategies."""
+
+#: Family -> one line, the guide that explains it, its strategies. Every strategy is in one of them.
+FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "Answers about public samples": (
+        "Clients say what they predict for samples that all of them hold, so nets may differ.",
+        "logits",
+        ("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf"),
+    ),
+    "Answers by class": (
+        "A mean output or feature for each class, a few hundred bytes; no public samples.",
+        "logits",
+        ("fd", "fedproto", "feddistill"),
+    ),
+    "Weights, with distillation at the client": (
+        "Weights are averaged, and the client learns from the global net or a small shared one as well.",
+        "choose",
+        ("fedntd", "moon", "fml", "fedkd"),
+    ),
+    "A student and its teachers": (
+        "A net at the server learns from frozen nets: those of clients, or of finished runs.",
+        "teachers",
+        ("multi_teacher", "you2017", "dgkd"),
+    ),
+    "Peers": (
+        "Nets that learn side by side tell each other what they think of every mini-batch.",
+        "peers",
+        ("dml", "kdcl", "okddip", "mcl", "dcm", "codistillation"),
+    ),
+    "A net that teaches itself": (
+        "Branches, exits, a moving average or the last generation of one net are its teachers.",
+        "peers",
+        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again"),
+    ),
+    "Encoders without labels": (
+        "Clients train encoders by contrast between views, and exchange weights or representations.",
+        "encoders",
+        ("fedsimclr", "fedmoco", "fedbyol", "fedprotocl", "fedu", "fedema", "fedx", "fedx_rep", "encoder_distillation"),
+    ),
+    "Baselines": (
+        "What a result must be held against.",
+        "choose",
+        ("fedavg", "fedprox", "local", "local_encoders", "centralised", "ensemble"),
+    ),
+}
