@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 # Tests use one thread each. Some wait for servers and Ray's workers: one process more than there are cores keeps all busy.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 SIDE_BY_SIDE := --dist loadgroup --numprocesses
@@ -11,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # constraints.txt pins the oldest flwr that pyproject.toml admits; this is the newest.
 NEWEST_FLWR := 1.42.0
 
-.PHONY: demo test newest-flwr check types clean
+.PHONY: demo test newest-flwr check types docs links clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,5 +51,16 @@ types: $(STAMP)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p fedkd
 
+docs: $(DOCS_STAMP)  ## the documentation, docs/_build/index.html; a warning is an error, links between pages are checked
+	$(BIN)/sphinx-build -q --fail-on-warning --keep-going docs docs/_build
+	@echo docs/_build/index.html
+
+links: $(DOCS_STAMP)  ## asks the network whether what the docs link to is there
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/links
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $(DOCS_STAMP)
+
 clean:
-	rm -rf build $(VENV)
+	rm -rf build docs/_build docs/generated $(VENV)

@@ -1,0 +1,132 @@
+"""The docs: what they print runs, and nothing that has a name is missing from the generated pages."""
+
+from __future__ import annotations
+
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from printed import PAGES, ROOT, blocks, name_of
+
+from fedkd import cli
+from fedkd.data.partition import partition_names
+from fedkd.experiment.keys import experiment_keys, strategy_keys
+from fedkd.experiment.registry import strategies
+from fedkd.knowledge.attacks import ATTACKS
+from fedkd.knowledge.codecs import CODECS
+from fedkd.losses.distillers import DISTILLERS
+from fedkd.nets import ZOO
+from fedkd.targets import RULES
+
+FLOWER_APP = """
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+client_app, server_app = ClientApp(), ServerApp()
+
+
+@client_app.train()
+def train(message, context):
+    return Message(RecordDict({"answer": ConfigRecord({"lr": context.run_config["lr"]})}), reply_to=message)
+
+
+@server_app.main()
+def main(grid, context):
+    messages = [Message(RecordDict(), node, "train") for node in grid.get_node_ids()]
+    assert [reply.content["answer"]["lr"] for reply in grid.send_and_receive(messages)] == [0.1] * 10
+"""
+#: What makes a printed experiment short: a page is about its keys.
+SHORT = ("rounds=1", "train.epochs=1", "engine.name=in-process")
+PRINTING = [page for page in PAGES if blocks(page)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory as a user has it beside the repository's experiments; codecs that a page adds are gone afterwards."""
+    (tmp_path / "simulations").symlink_to(ROOT / "simulations")
+    (tmp_path / "my_flower_app.py").write_text(FLOWER_APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    codecs = dict(CODECS)
+    yield tmp_path
+    CODECS.clear()
+    CODECS.update(codecs)
+    for name in [
+        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(tmp_path))
+    ]:
+        del sys.modules[name]
+
+
+def fedkd(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command)
+    if words[1] == "run":
+        words += [word for change in SHORT for word in ("--set", change)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PRINTING, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(page: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (language, text) in enumerate(blocks(page)):
+        if language == "console":
+            for command in text.splitlines():
+                fedkd(command, monkeypatch)
+        elif language == "toml":
+            Path(f"block_{number}.toml").write_text(text)
+            fedkd(f"fedkd run block_{number}.toml --quiet --out runs/block_{number}", monkeypatch)
+        else:
+            Path(name_of(text, number)).write_text(text)
+            runpy.run_path(name_of(text, number), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[ModuleType]:
+    """docs/reference.py, which makes the generated pages."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    import reference
+
+    yield reference
+    sys.path.remove(str(ROOT / "docs"))
+
+
+def test_every_name_has_its_words_on_a_generated_page(reference: ModuleType) -> None:
+    pages: dict[str, str] = reference.pages()
+    for page, names in {
+        "losses": DISTILLERS,
+        "targets": RULES,
+        "codecs": CODECS,
+        "partitions": partition_names(),
+        "nets": ZOO,
+        "attacks": ATTACKS,
+        "keys": [key.name for key in experiment_keys()],
+    }.items():
+        assert {name for name in names if f"`{name}`" not in pages[page]} == set(), page
+    for key in experiment_keys():
+        assert key.meaning and key.meaning.replace("|", "\\|") in pages["keys"]
+    for name, cls in strategies().items():
+        assert cls.paper in pages[f"strategies/{name}"] and cls.sends in pages[f"strategies/{name}"]
+        assert all(f"`{key.name}`" in pages[f"strategies/{name}"] for key in strategy_keys(cls))
+
+
+def test_every_strategy_is_in_one_family_and_the_readme_has_the_same_families(reference: ModuleType) -> None:
+    families = reference.FAMILIES
+    assert sorted(name for _, _, names in families.values() for name in names) == sorted(strategies())
+    readme = (ROOT / "README.md").read_text()
+    for family, (_, guide, names) in families.items():
+        assert f"| [{family}](docs/{guide}.md) | {' '.join(f'`{name}`' for name in names)} |" in readme
+
+
+def test_generated_pages_follow_the_package(reference: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "strategies").mkdir()
+    (tmp_path / "strategies" / "gone.md").write_text("# A strategy that is no more")
+    reference.write(tmp_path)
+    assert {page.stem for page in (tmp_path / "strategies").iterdir()} == set(strategies())
+    assert (tmp_path / "keys.md").read_text() == reference.keys_page()
