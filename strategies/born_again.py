@@ -60,8 +60,8 @@ class BornAgain(Strategy):
     Deviations: the paper's CWTM and DKPP are ablations without labels beside them, as here by default.
     """
 
-    generation: Annotated[int, Field(ge=1)] = 10  # rounds of each
-    variant: Literal["ban", "cwtm", "dkpp"] = "ban"
+    generation: Annotated[int, Field(ge=1)] = 10  # rounds of each generation
+    variant: Literal["ban", "cwtm", "dkpp"] = "ban"  # what a generation learns from the last, see above
     label_weight: NonNegative = 0.0  # of the cross-entropy with labels beside the variant; 1 is the paper's BAN+L
 
     paper: ClassVar[str] = "Furlanello et al., ICML 2018, arXiv 1805.04770"

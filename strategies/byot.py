@@ -58,9 +58,9 @@ class BYOT(Strategy):
     """
 
     alpha: Share = 0.3  # weight of the deepest exit against the labels
-    temperature: Positive = 3.0  # T
-    distillation_scale: NonNegative = 1.0  # s
-    hint_weight: NonNegative = 0.03  # lambda
+    temperature: Positive = 3.0  # T of the softened predictions that exits learn from the deepest one
+    distillation_scale: NonNegative = 1.0  # s, multiplies the distillation between exits
+    hint_weight: NonNegative = 0.03  # lambda, of the distance between an exit's features and the deepest one's
 
     paper: ClassVar[str] = "Zhang et al., ICCV 2019, arXiv 1905.08094"
     sends: ClassVar[str] = "weights and buffers of a net with exits, both ways"

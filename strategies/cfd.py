@@ -38,9 +38,9 @@ class CFD(Strategy):
     """
 
     bits_up: Bits = 1  # b_up, of each quantised probability; 1 = the most likely class, 32 = as they are
-    bits_down: Bits = 1  # b_down
+    bits_down: Bits = 1  # b_down, of what is broadcast, likewise
     public_samples: Annotated[int, Field(ge=0)] = 0  # of the one subset X_pub for the whole run; 0 = all
-    distillation_epochs: Annotated[int, Field(ge=0)] = 0  # 0 = train.epochs
+    distillation_epochs: Annotated[int, Field(ge=0)] = 0  # epochs on the public samples; 0 = train.epochs
 
     paper: ClassVar[str] = "Sattler et al., IEEE TNSE 2022, arXiv 2012.00632"
     sends: ClassVar[str] = "quantised soft labels of public samples, both ways"

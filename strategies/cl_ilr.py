@@ -40,9 +40,9 @@ class CLILR(Strategy):
     augmented.
     """
 
-    branches: Annotated[int, Field(ge=2)] = 4  # m, the heads
+    branches: Annotated[int, Field(ge=2)] = 4  # m, how many heads share the trunk
     beta: Share = 0.5  # weight of the labels
-    temperature: Positive = 2.0  # T
+    temperature: Positive = 2.0  # T of softened predictions
 
     paper: ClassVar[str] = "Song and Chai, NeurIPS 2018, arXiv 1805.11761"
     sends: ClassVar[str] = "weights and buffers of a net with branches, both ways"

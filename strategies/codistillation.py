@@ -67,11 +67,11 @@ class Codistillation(Strategy):
     the divergence the other way round, KL(own || others).
     """
 
-    every: Annotated[int, Field(ge=0)] = 0  # steps between checkpoints; 0 = once a round. 50 in PFN's code
-    weight: NonNegative = 1.0  # of psi
-    loss: Literal["cross_entropy", "kl", "logit_mse"] = "cross_entropy"  # psi
+    every: Annotated[int, Field(ge=0)] = 0  # steps between checkpoints; 0 = once a round; 50 in PFN's code
+    weight: NonNegative = 1.0  # of psi, the term towards the others
+    loss: Literal["cross_entropy", "kl", "logit_mse"] = "cross_entropy"  # psi, towards the others' predictions
     burn_in: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the run without psi; 28 of 70 epochs in PFN's code
-    staleness: Annotated[int, Field(ge=1)] = 1  # in checkpoints; 1 = the others' last
+    staleness: Annotated[int, Field(ge=1)] = 1  # how old the others are, in checkpoints; 1 = their last ones
 
     paper: ClassVar[str] = "Anil et al., ICLR 2018, arXiv 1804.03235"
     sends: ClassVar[str] = "weights and buffers up, those of all others down"

@@ -48,8 +48,10 @@ class Cronus(Strategy):
     when it can do little (it wants many more clients than classes), stands in fedkd/aggregate/spectral.py.
     """
 
-    local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1; the last of them ends with the first upload
-    aggregate: Literal["mean", "median", "trimmed_mean", "geometric_median", "spectral_filter"] = "spectral_filter"
+    local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1, first rounds alone, the last with an upload
+    aggregate: Literal["mean", "median", "trimmed_mean", "geometric_median", "spectral_filter"] = (
+        "spectral_filter"  # how the server sums up the clients' answers
+    )
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.25  # epsilon: the share of clients that may be left out
     public_samples: Annotated[int, Field(ge=0)] = 0  # of the one public subset for the whole run; 0 = all
 

@@ -60,7 +60,7 @@ class DDistillation(Strategy):
     """
 
     rho: Annotated[float, Field(ge=0)] = 5.0  # weight of the consensus
-    graph: Literal["ring", "torus", "random_regular", "full"] = "ring"
+    graph: Literal["ring", "torus", "random_regular", "full"] = "ring"  # who is whose neighbour
     degree: Annotated[int, Field(ge=1)] = 4  # neighbours of each client, of random_regular
     public_samples: Annotated[int, Field(ge=0)] = 0  # |R|, 0 = all
 

@@ -45,7 +45,7 @@ class DCM(LockstepStrategy):
     probabilities by 1e-8, here all is computed in logarithms.
     """
 
-    temperature: Positive = 1.0  # T
+    temperature: Positive = 1.0  # T of softened predictions
     weight: NonNegative = 1.0  # of the distillation
 
     paper: ClassVar[str] = "Yao and Sun, ECCV 2020, arXiv 2008.07816"

@@ -54,9 +54,9 @@ class DGKD(Strategy):
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
     assistants: RunNames = ()  # names of nets, from large to small; without any it is plain distillation
-    temperature: Positive = 5.0
+    temperature: Positive = 5.0  # T of softened predictions
     balance: Annotated[float, Field(ge=0, le=1)] = 1.0  # of guides against labels; 1 in the code: no labels
-    drop: bool = True  # one guide a step
+    drop: bool = True  # whether each step leaves out one guide, drawn at random
 
     paper: ClassVar[str] = "Son et al., ICCV 2021, arXiv 2009.08825"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"

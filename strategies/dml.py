@@ -41,11 +41,11 @@ class DML(LockstepStrategy):
     without 1 / (K - 1) and 1e-8 inside the logarithm. ``ramp`` and ``loss`` are ours.
     """
 
-    target: Literal["pairwise", "ensemble"] = "pairwise"
-    update: UpdateName = "simultaneous"
-    loss: LogitLossName = "kd"  # of fedkd.losses.distillers
+    target: Literal["pairwise", "ensemble"] = "pairwise"  # each other peer, or their mean
+    update: UpdateName = "simultaneous"  # who learns when: all at once, one after the other, or one peer a batch
+    loss: LogitLossName = "kd"  # a loss on logits, by name: see `fedkd losses`
     temperature: Positive = 1.0  # of that loss, if it has one; the KL is multiplied by T^2
-    weight: NonNegative = 1.0
+    weight: NonNegative = 1.0  # of the distillation beside the cross-entropy
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.0  # the weight grows over this share of the rounds
 
     paper: ClassVar[str] = "Zhang et al., CVPR 2018, arXiv 1706.00384"

@@ -45,10 +45,10 @@ class DSFL(Strategy):
     of [train] in both phases; the two optimisers are kept over the rounds.
     """
 
-    public_per_round: Annotated[int, Field(ge=0)] = 1000  # 0 = all; fewer where there are fewer
-    sharpening: Literal["entropy_reduction", "power"] = "entropy_reduction"
-    temperature: Positive = 0.1  # T of entropy_reduction
-    exponent: Positive = 2.0  # of power
+    public_per_round: Annotated[int, Field(ge=0)] = 1000  # samples; 0 = all, fewer where there are fewer
+    sharpening: Literal["entropy_reduction", "power"] = "entropy_reduction"  # of the mean of all predictions
+    temperature: Positive = 0.1  # T of sharpening "entropy_reduction"; lower is sharper
+    exponent: Positive = 2.0  # of sharpening "power"; higher is sharper
     distillation_epochs: Annotated[int, Field(ge=0)] = 0  # 0 = train.epochs, as in SCARLET
 
     paper: ClassVar[str] = "Itahara et al., IEEE TMC 2021, arXiv 2008.06180"

@@ -67,14 +67,14 @@ class FedDF(Strategy):
     no choice of public samples.
     """
 
-    steps: Annotated[int, Field(ge=0)] = 1000  # at most, a round and net; 10,000 in the code; 0 = the plain mean
-    validate_every: Steps = 10  # steps; 100 in the code
+    steps: Annotated[int, Field(ge=0)] = 1000  # at most, for each architecture; 10,000 in the code; 0 = the mean
+    validate_every: Steps = 10  # steps from one look at the validation set to the next; 100 in the code
     patience: Steps = 100  # steps without a better accuracy on the validation set; 1,000 in the code
     batch_size: Steps = 128  # public samples a step
-    lr: Positive = 1e-3  # of Adam
-    loss: LogitLossName = "kd"  # of fedkd.losses.distillers
-    temperature: Positive = 1.0  # of the loss, if it has one; "kd" is multiplied by its square
-    drop_worst: bool = False  # leave out the clients' nets that do badly on the validation set
+    lr: Positive = 1e-3  # learning rate of Adam
+    loss: LogitLossName = "kd"  # on logits, by name: see `fedkd losses`
+    temperature: Positive = 1.0  # T of the loss, if it has one; "kd" is multiplied by its square
+    drop_worst: bool = False  # whether the clients' nets that do badly on the validation set are left out
 
     paper: ClassVar[str] = "Lin et al., NeurIPS 2020, arXiv 2006.07242"
     sends: ClassVar[str] = "weights and buffers, both ways, by architecture"

@@ -72,9 +72,9 @@ class FedKD(Strategy):
 
     kl: NonNegative = 1.0  # weight of the divergence between the predictions
     hidden: NonNegative = 1.0  # weight of the distance between the features, where both nets have features
-    e_start: Energy = 0.95  # T_start
-    e_end: Energy = 0.98  # T_end
-    least: Annotated[float, Field(gt=0)] = 0.1  # ours
+    e_start: Energy = 0.95  # T_start: the share of energy that the low-rank updates keep in the first round
+    e_end: Energy = 0.98  # T_end: the same in the last round
+    least: Annotated[float, Field(gt=0)] = 0.1  # the least that the divisor of the distillation may be; ours
 
     paper: ClassVar[str] = "Wu et al., Nature Communications 2022, arXiv 2108.13323"
     sends: ClassVar[str] = "low-rank updates of a shared net, both ways"

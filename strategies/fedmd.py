@@ -45,9 +45,9 @@ class FedMD(Strategy):
     only); revisit takes ``train.epochs``. The code draws the round's public samples by class; here the draw is uniform.
     """
 
-    public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, 0 = all; fewer where there are fewer
-    digest_epochs: Annotated[int, Field(ge=1)] = 1
-    loss: LogitLossName = "logit_mae"  # of the digest, of fedkd.losses.distillers
+    public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, samples; 0 = all, fewer where there are fewer
+    digest_epochs: Annotated[int, Field(ge=1)] = 1  # of the digest, on what all clients said together
+    loss: LogitLossName = "logit_mae"  # of the digest, on logits, by name: see `fedkd losses`
     temperature: Positive = 4.0  # of that loss, if it has one; "kd" is multiplied by its square
     public_epochs: Annotated[int, Field(ge=0)] = 20  # of the warm-up, on the public samples if these have labels
     private_epochs: Annotated[int, Field(ge=0)] = 25  # of the warm-up, on the client's own

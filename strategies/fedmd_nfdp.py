@@ -56,12 +56,12 @@ class FedMDNFDP(Strategy):
     in all phases). Of labels the server sends vote shares; these and probabilities are digested by soft cross-entropy.
     """
 
-    subsample: Annotated[float, Field(gt=0, le=1)] = 0.5  # k / n
+    subsample: Annotated[float, Field(gt=0, le=1)] = 0.5  # k / n, the share of a client's samples that it trains on
     epsilon: NonNegative = 0.0  # above 0: k is the largest that costs no more, and ``subsample`` has no effect
     replacement: bool = False  # whether a sample may be drawn twice
-    knowledge: Literal["logits", "probabilities", "labels"] = "logits"
-    public_per_round: Annotated[int, Field(ge=0)] = 5000  # 0 = all; fewer where there are fewer
-    digest_epochs: Annotated[int, Field(ge=1)] = 1
+    knowledge: Literal["logits", "probabilities", "labels"] = "logits"  # what clients say of public samples
+    public_per_round: Annotated[int, Field(ge=0)] = 5000  # samples; 0 = all, fewer where there are fewer
+    digest_epochs: Annotated[int, Field(ge=1)] = 1  # of the digest, on what all clients said together
     public_epochs: Annotated[int, Field(ge=0)] = 20  # of the warm-up, on the public samples if these have labels
     private_epochs: Annotated[int, Field(ge=0)] = 25  # of the warm-up, on the client's own
 

@@ -56,8 +56,8 @@ class FedX(Strategy):
     temperature: Positive = 0.1  # of NT-Xent, and of the student's relations
     local_target_temperature: Positive = 0.1  # of the local relational target (the repository's --ts)
     global_target_temperature: Positive = 0.1  # of the global relational target (the repository's --tt)
-    divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"
-    detach_target: bool = False
+    divergence: Literal["reverse_kl", "jsd"] = "reverse_kl"  # the official code's, or the paper's
+    detach_target: bool = False  # whether the relational terms' target is a constant, as the paper has it
     base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
     without: Annotated[tuple[Term, ...], Listed, Field(max_length=3)] = ()  # terms left out, for ablations

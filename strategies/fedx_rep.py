@@ -37,8 +37,8 @@ class FedXRep(Strategy):
 
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer
     temperature: Positive = 0.1  # of NT-Xent, of all relations and their targets, and of the base if it has one
-    global_contrastive_weight: NonNegative = 0.3
-    global_relational_weight: NonNegative = 0.3  # both 0: clients train alone
+    global_contrastive_weight: NonNegative = 0.3  # of the contrast with what the others make of public samples
+    global_relational_weight: NonNegative = 0.3  # of the relations that the others see; both 0: clients train alone
     base: str = "simclr"  # what gives the local contrastive term: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
 

@@ -41,7 +41,7 @@ class FML(Strategy):
 
     alpha: Share = 0.5  # weight of the labels in the local net's loss
     beta: Share = 0.5  # weight of the labels in the meme's loss
-    loss: LogitLossName = "kd"  # between the two, of fedkd.losses.distillers
+    loss: LogitLossName = "kd"  # between the two nets, on logits, by name: see `fedkd losses`
     temperature: Positive = 1.0  # of that loss, if it has one; "kd" is multiplied by its square, not so in the paper
 
     paper: ClassVar[str] = "Shen et al. 2020, arXiv 2006.16765"

@@ -54,11 +54,11 @@ class KDCL(LockstepStrategy):
     shares off at 0 (fedkd.targets). ``ramp`` is ours.
     """
 
-    target: Literal["naive", "linear", "min_logit", "general", "mean"] = "min_logit"
-    temperature: Positive = 2.0
-    weight: NonNegative = 1.0
+    target: Literal["naive", "linear", "min_logit", "general", "mean"] = "min_logit"  # what the peers learn together
+    temperature: Positive = 2.0  # T of softened predictions
+    weight: NonNegative = 1.0  # of the distillation beside the cross-entropy
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.0  # the weight grows over this share of the rounds
-    own_views: bool = True
+    own_views: bool = True  # whether each peer sees a random view of its own
 
     paper: ClassVar[str] = "Guo et al., CVPR 2020"
     sends: ClassVar[str] = "logits of every mini-batch, both ways"

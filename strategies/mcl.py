@@ -47,13 +47,13 @@ class MCL(LockstepStrategy):
 
     temperature: Positive = 0.1  # tau, of cosines
     soft_temperature: Positive = 3.0  # T, of similarities that imitate, and of logits
-    vcl_weight: NonNegative = 0.1  # a
-    icl_weight: NonNegative = 0.1  # b
-    soft_vcl_weight: NonNegative = 1.0  # g
-    soft_icl_weight: NonNegative = 1.0  # l
-    logit_weight: NonNegative = 0.0
-    weight: NonNegative = 1.0
-    embedding: Annotated[int, Field(ge=1)] = 128  # E
+    vcl_weight: NonNegative = 0.1  # a, of the contrast within a peer's own embeddings
+    icl_weight: NonNegative = 0.1  # b, of the contrast with the other peers' embeddings
+    soft_vcl_weight: NonNegative = 1.0  # g, of imitating the others' similarities within a peer
+    soft_icl_weight: NonNegative = 1.0  # l, of imitating the others' similarities between peers
+    logit_weight: NonNegative = 0.0  # of imitating the others' predictions; 0 = logits do not travel
+    weight: NonNegative = 1.0  # of all of these beside the cross-entropy
+    embedding: Annotated[int, Field(ge=1)] = 128  # E, the width of an embedding
 
     paper: ClassVar[str] = "Yang et al., AAAI 2022, arXiv 2104.12565"
     sends: ClassVar[str] = "embeddings of every mini-batch, both ways; logits, if asked for"

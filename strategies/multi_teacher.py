@@ -51,8 +51,8 @@ class MultiTeacher(Strategy):
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
-    target: TargetName = "mean_probs"
-    loss: LossName = "kd"
+    target: TargetName = "mean_probs"  # what several teachers say together, by name: see `fedkd targets`
+    loss: LossName = "kd"  # how the student learns it, by name: see `fedkd losses`
     temperature: Positive = 4.0  # of softened predictions
     weight: NonNegative = 1.0  # of the loss, times its usual weight
     label_weight: NonNegative = 1.0  # of the cross-entropy on labels

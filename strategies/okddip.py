@@ -49,9 +49,9 @@ class OKDDip(LockstepStrategy):
     1e-7 to targets' probabilities and has one optimiser.
     """
 
-    temperature: Positive = 3.0  # T
+    temperature: Positive = 3.0  # T of softened predictions
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.27  # share of the rounds until w is 1; 0 = from the start
-    attention: FormName = "auto"
+    attention: FormName = "auto"  # one map for all, each peer its own, or "shared" where nets are equal
     projection: Annotated[int, Field(ge=0)] = 0  # d, width of queries and keys; 0 = an eighth of the narrowest features
 
     paper: ClassVar[str] = "Chen et al., AAAI 2020, arXiv 1912.00350"

@@ -52,8 +52,8 @@ class ONE(Strategy):
     probabilities is left out, as all is computed in logarithms.
     """
 
-    branches: Annotated[int, Field(ge=1)] = 3  # m
-    temperature: Positive = 3.0  # T
+    branches: Annotated[int, Field(ge=1)] = 3  # m, how many branches share the trunk
+    temperature: Positive = 3.0  # T of softened predictions
     ramp: Share = 0.27  # of the rounds, until the distillation has its full weight; 0 = from the start
 
     paper: ClassVar[str] = "Lan et al., NeurIPS 2018, arXiv 1806.04606"

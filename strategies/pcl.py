@@ -57,8 +57,8 @@ class PCL(Strategy):
     crop and flip by default; the net is one of this library's, cut before its last stage.
     """
 
-    branches: Annotated[int, Field(ge=1)] = 3  # m
-    temperature: Positive = 3.0  # T
+    branches: Annotated[int, Field(ge=1)] = 3  # m, how many branches share the trunk
+    temperature: Positive = 3.0  # T of softened predictions
     ramp: Share = 0.27  # of the rounds, until the distillation has its full weight; 0 = from the start
     decay: Share = 0.999  # of the moving average, in the long run
     own_views: bool = True  # a random view for each branch; else all see the plain images, and the trunk runs once

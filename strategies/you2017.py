@@ -53,11 +53,11 @@ class You2017(Strategy):
     """
 
     teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
-    temperature: Positive = 4.0
+    temperature: Positive = 4.0  # T of softened predictions
     weight: NonNegative = 1.0  # of the mean probabilities
-    relation_weight: NonNegative = 1.0
+    relation_weight: NonNegative = 1.0  # of the teachers' votes on which samples are alike
     margin: NonNegative = 0.3  # of squared distances between unit vectors
-    label_weight: NonNegative = 1.0
+    label_weight: NonNegative = 1.0  # of the cross-entropy on labels
 
     paper: ClassVar[str] = "You et al., KDD 2017"
     sends: ClassVar[str] = "clients' nets up (or nothing), the student's weights and buffers down"

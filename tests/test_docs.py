@@ -41,7 +41,14 @@ def main(grid, context):
     assert [reply.content["answer"]["lr"] for reply in grid.send_and_receive(messages)] == [0.1] * 10
 """
 #: What makes a printed experiment short: a page is about its keys.
-SHORT = ("rounds=1", "train.epochs=1", "engine.name=in-process")
+SHORT = (
+    "rounds=1",
+    "train.epochs=1",
+    "evaluate_clients=2",
+    "data.train_limit=700",
+    "data.test_limit=100",
+    "engine.name=in-process",
+)
 PRINTING = [page for page in PAGES if blocks(page)]
 
 

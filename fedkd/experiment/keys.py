@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import re
 import textwrap
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from fedkd.base.config_text import to_toml
-from fedkd.engine.strategy import Strategy
+from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.experiment import Experiment
 
 #: What the keys above the first [section] are called together.
@@ -53,40 +54,59 @@ class Key:
 def experiment_keys() -> tuple[Key, ...]:
     """Every key of the file but those of [strategy], of which each strategy has its own; in the order of the models."""
     sections = {name: kind for name, field in Experiment.model_fields.items() if (kind := _section(field)) is not None}
-    keys = [_of_model(TOP, name, field) for name, field in Experiment.model_fields.items() if name not in sections]
-    for section, kind in sections.items():
-        keys += [_of_model(section, name, field) for name, field in kind.model_fields.items()]
-    return tuple(keys)
+    return (*_of_model(TOP, Experiment), *(key for section, kind in sections.items() for key in _of_model(section, kind)))
 
 
-def strategy_keys(cls: type[Strategy]) -> tuple[Key, ...]:
-    """The keys of [strategy] that this strategy takes beside its name: its fields, with the comments that stand beside them."""
-    meanings, types = comments_beside_fields(cls), get_type_hints(cls, include_extras=True)
+def strategy_keys(cls: type[Algorithm]) -> tuple[Key, ...]:
+    """The keys of [strategy] that this strategy takes beside its name: its fields."""
+    said, types = meanings(cls), get_type_hints(cls, include_extras=True)
     return tuple(
-        Key("strategy", field.name, _toml(_default(field)), range_in_words(types[field.name]), meanings.get(field.name, ""))
+        Key("strategy", field.name, _toml(_default(field)), range_in_words(types[field.name]), *said.get(field.name, ("",)))
         for field in fields(cls)
     )
 
 
-def comments_beside_fields(cls: type) -> dict[str, str]:
-    """Field -> the comment at the end of its line, of a class and of those that it inherits from. Empty without source code.
+def meanings(cls: type) -> dict[str, tuple[str, str]]:
+    """Field -> its meaning and an example, of a class and of those that it inherits from. Nothing without source code.
+
+    A field's meaning is the comment at the end of its line, or the docstring below it; an example is ``name = value`` in
+    double backticks at its end.
 
     >>> from fedkd.strategies.fedprox import FedProx
-    >>> comments_beside_fields(FedProx)["mu"].partition(";")[0]
+    >>> meanings(FedProx)["mu"][0].partition(";")[0]
     'weight of the proximal term'
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for each in reversed(cls.__mro__):
+        if not inspect.get_annotations(each) or each is BaseModel:
+            continue
         try:
             source = textwrap.dedent(inspect.getsource(each))
-        except (OSError, TypeError):  # a built-in class, or one of a notebook
+        except (OSError, TypeError):  # made without a file, as in a notebook
             continue
-        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-        comments = {token.start[0]: token.string.lstrip("#: ") for token in tokens if token.type == tokenize.COMMENT}
-        for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.end_lineno in comments:
-                found[node.target.id] = comments[node.end_lineno]
+        found |= {name: _with_example(name, text) for name, text in _texts_beside_fields(source)}
     return found
+
+
+def _texts_beside_fields(source: str) -> Iterator[tuple[str, str]]:
+    """The fields of a class that have a text beside them, of its source code."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip("#: ") for token in tokens if token.type == tokenize.COMMENT}
+    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            below = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(below, ast.Constant) and isinstance(below.value, str):
+                yield node.target.id, " ".join(below.value.split())
+            else:  # a long value has its comment on a line of its own
+                beside = [comments[line] for line in range(node.lineno, (node.end_lineno or 0) + 1) if line in comments]
+                yield from ((node.target.id, text) for text in beside[-1:])
+
+
+def _with_example(name: str, text: str) -> tuple[str, str]:
+    """The meaning, and the example at its end without the name; empty where there is none."""
+    found = re.fullmatch(rf"(.*?)\s*``{name} = (.+)``", text)
+    return (found[1], found[2]) if found else (text, "")
 
 
 def range_in_words(kind: Any) -> str:
@@ -142,12 +162,14 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _of_model(section: str, name: str, field: FieldInfo) -> Key:
-    default = "fedavg" if name == "strategy" else field.get_default(call_default_factory=True)
-    kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    words = "text or table" if name == "strategy" else range_in_words(kind)
-    example = next(iter(field.examples or ()), None)
-    return Key(section, name, _toml(default), words, field.description or "", "" if example is None else _toml(example))
+def _of_model(section: str, model: type[BaseModel]) -> Iterator[Key]:
+    said = meanings(model)
+    for name, field in model.model_fields.items():
+        if _section(field) is None:
+            default = "fedavg" if name == "strategy" else field.get_default(call_default_factory=True)
+            kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            words = "text or table" if name == "strategy" else range_in_words(kind)
+            yield Key(section, name, _toml(default), words, *said.get(name, ("",)))
 
 
 def _default(field: Field[Any]) -> Any:
@@ -159,8 +181,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
     return to_toml({"key": list(value) if isinstance(value, tuple) else value}).strip().removeprefix("key = ")
-
-
-def sections() -> Iterator[str]:
-    """``TOP``, then every section's name, in the order of the models."""
-    yield from dict.fromkeys(key.section for key in experiment_keys())

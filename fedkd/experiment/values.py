@@ -13,3 +13,6 @@ class ExperimentValues(Settings):
     """The settings and the strategy: what the checks of a whole experiment look at, and ``Experiment`` adds to."""
 
     strategy: Algorithm = Field(default_factory=lambda: registry.load("fedavg")())
+    """The algorithm: its name, and beside it its own keys. A name alone will do.
+    ``strategy = {name = "fedx", temperature = 0.1}``
+    """

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from fedkd import Experiment, InputError, Positive
 from fedkd.data.views import PRESETS
-from fedkd.experiment.keys import TOP, comments_beside_fields, experiment_keys, range_in_words, strategy_keys
+from fedkd.experiment.keys import TOP, experiment_keys, meanings, range_in_words, strategy_keys
 from fedkd.experiment.registry import strategies
 from fedkd.knowledge.attacks import ATTACKS
 
@@ -27,13 +27,14 @@ class Parent:
 class Child(Parent):
     steps: int = 2  # in a row
     plain: bool = False
+    """Whether. ``plain = true``"""
+    silent: bool = False
 
 
 def test_they_are_those_of_a_written_file() -> None:
     tables = Experiment().to_tables()
-    sections = {
-        name: table for name, table in tables.items() if isinstance(table, dict) and name not in ("strategy", "net_options")
-    }
+    plain = ("strategy", "net_options")
+    sections = {name: table for name, table in tables.items() if isinstance(table, dict) and name not in plain}
     written = {name for name in tables if name not in sections}
     written |= {f"{section}.{name}" for section, table in sections.items() for name in table}
     assert {key.path for key in KEYS} == written and len(KEYS) == len(written)
@@ -62,8 +63,8 @@ def test_each_key_of_a_strategy_has_a_comment_beside_it(name: str) -> None:
     assert [key.name for key in strategy_keys(strategies()[name]) if not key.meaning] == []
 
 
-def test_comments_of_inherited_fields_count_and_none_is_made_up() -> None:
-    assert comments_beside_fields(Child) == {"weight": "of all", "steps": "in a row"}
+def test_meanings_of_inherited_fields_count_and_none_is_made_up() -> None:
+    assert meanings(Child) == {"weight": ("of all", ""), "steps": ("in a row", ""), "plain": ("Whether.", "true")}
 
 
 def test_ranges_are_those_that_are_checked() -> None:

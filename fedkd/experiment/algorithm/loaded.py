@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedkd.base.errors import InputError, hold_notices
 from fedkd.base.user_code import import_object, path_of
-from fedkd.experiment.algorithm.sections import Data
+from fedkd.experiment.algorithm.data_section import Data
 
 if TYPE_CHECKING:
     from fedkd.data import Federation, Source

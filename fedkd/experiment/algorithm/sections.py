@@ -1,123 +1,71 @@
-"""The sections of the experiment file: local training, data, engine. Frozen and validated."""
+"""The sections of the experiment file: local training, evaluation, faults, engine ... Frozen and validated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from fedkd.base.errors import InputError, unknown
+from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.schedule import rate_at
-
-#: Names in a list, of which one may stand alone: ``uplink = "float16"``.
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
-#: Shares in a list, of which one may stand alone: ``label_shares = 0.01``.
-Shares = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1)], ...],
-    BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
-]
-FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Section(BaseModel):
-    """What the experiment and its sections have in common: frozen, no unknown keys, no true or false for a number."""
-
-    model_config = FROZEN
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_values(cls, given: object, info: ValidationInfo) -> object:
-        if isinstance(given, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
-            raise ValueError("a number belongs here")  # `rounds = true` would be one round
-        return given
+from fedkd.experiment.algorithm.section import Section, Shares
 
 
 class Training(Section):
     """Local training, the same words for every strategy."""
 
     epochs: int = Field(1, ge=1)
+    """Passes over a client's own training samples in each round. ``epochs = 5``"""
     batch_size: int = Field(64, ge=1)
+    """Images a step. The last batch of an epoch may be smaller. ``batch_size = 32``"""
     optimizer: Literal["sgd", "adam"] = "sgd"
+    """What takes the steps: stochastic gradient descent, or Adam. ``optimizer = "adam"``"""
     lr: float = Field(0.01, gt=0)
+    """Learning rate before the schedule. ``lr = 0.05``"""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of sgd. Adam has none. ``momentum = 0.0``"""
     nesterov: bool = False
+    """Whether the momentum of sgd is Nesterov's. ``nesterov = true``"""
     weight_decay: float = Field(1e-5, ge=0)
+    """L2 penalty on the weights, as the optimiser adds it to the gradient. ``weight_decay = 5e-4``"""
     schedule: Literal["constant", "cosine", "step"] = "constant"
+    """How the learning rate goes over the rounds: it stays, falls to zero along a cosine, or drops at milestones.
+    ``schedule = "cosine"``
+    """
     milestones: tuple[int, ...] = ()
+    """Rounds after which the rate is multiplied by gamma, in schedule "step". ``milestones = [30, 45]``"""
     gamma: float = 0.1
+    """What the rate is multiplied by at each milestone, in schedule "step". ``gamma = 0.2``"""
     warm_up: int = Field(0, ge=0)
+    """First rounds in which the rate grows evenly to its full height. ``warm_up = 5``"""
     clip: float = Field(0.0, ge=0)
+    """Largest norm of a step's gradient, all parameters taken together; 0 is off. ``clip = 1.0``"""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Numbers of the forward pass: float32, or bfloat16 by torch's autocast. Weights stay in float32. ``precision = "bf16"``"""
 
     def lr_at(self, round: int, rounds: int) -> float:
         """The learning rate of a round, counted from 1, of ``rounds``."""
         return self.lr * rate_at(self.schedule, round, rounds, self.warm_up, self.milestones, self.gamma)
 
 
-class Data(Section):
-    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
-
-    model_config = ConfigDict(extra="allow")
-    source: str | Callable[[], Any] = "digits"
-    path: str = ""
-    layout: str = ""
-    channels: Literal["", "grey", "colour"] = ""
-    image_column: str = ""
-    label_column: str = ""
-    natural_column: str = ""
-    clients: int = Field(10, ge=1)
-    partition: str = "dirichlet"
-    client_test: float = Field(0.2, ge=0, lt=1)
-    public: int = Field(0, ge=0)
-    public_labels: bool = False
-    public_source: str = ""
-    validation: int = Field(0, ge=0)
-    labelled: float = Field(1.0, ge=0, le=1)
-    train_limit: int = Field(0, ge=0)
-    test_limit: int = Field(0, ge=0)
-    views: str = "fedx"
-    split_seed: int = Field(-1, ge=-1)
-
-    @field_validator("source", mode="before")
-    @classmethod
-    def _as_name_or_function(cls, given: object) -> object:
-        from fedkd.data.source import Given, Source
-
-        if isinstance(given, Path):
-            return str(given if given.is_absolute() else Path.cwd() / given)
-        if isinstance(given, Source):
-            return Given(given)
-        if not isinstance(given, str) and not callable(given):
-            kind = type(given).__name__
-            raise InputError(f"data.source: give a name, a path, or a function that returns a fedkd.data.Source; got {kind}")
-        return given
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The partition's own arguments."""
-        given = dict(self.model_extra or {})
-        return given or ({"alpha": 0.5} if self.partition == "dirichlet" else {})
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        from fedkd.data.partition import check_partition
-        from fedkd.data.views import PRESETS
-
-        check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
-        if self.views not in PRESETS:
-            raise unknown("data.views", self.views, PRESETS)
-        return self
-
-
 class Evaluation(Section):
     """What is said of representations beside the linear probe on all labels and the nearest neighbours."""
 
     label_shares: Shares = (0.01, 0.1)
+    """Shares of the labels on which a second linear probe of an encoder is fitted, one result each.
+    ``label_shares = [0.05]``
+    """
     fine_tune_epochs: int = Field(0, ge=0)
+    """Epochs for which a copy of the whole encoder is trained on these shares after the last round; 0 is off.
+    ``fine_tune_epochs = 20``
+    """
     pictured: int = Field(0, ge=0)
+    """Test images whose features are drawn, round by round, in representation.png; 0 is off. ``pictured = 300``"""
     compared: int = Field(256, ge=0)
+    """Test images on which alignment, uniformity and the likeness of clients' encoders are measured; 0 is off.
+    ``compared = 512``
+    """
 
     @model_validator(mode="after")
     def _check_numbers(self) -> Self:
@@ -132,9 +80,13 @@ class Faults(Section):
     """Simulated failures, drawn by the seed for each client and round; each is a probability."""
 
     dropout: float = Field(0.0, ge=0, le=1)
+    """Probability that a client does not answer at all in a round. ``dropout = 0.1``"""
     straggle: float = Field(0.0, ge=0, le=1)
+    """Probability that a client's upload comes too late for its round. ``straggle = 0.1``"""
     crash: float = Field(0.0, ge=0, le=1)
+    """Probability that a client fails while it works. ``crash = 0.01``"""
     nan: float = Field(0.0, ge=0, le=1)
+    """Probability that a client uploads numbers that are not finite. ``nan = 0.02``"""
 
     @model_validator(mode="after")
     def _check_sum(self) -> Self:
@@ -147,8 +99,13 @@ class Attacking(Section):
     """Which share of the clients, drawn by the seed, attacks, and how."""
 
     name: str = ""
+    """What hostile clients do to their labels or uploads: label_flip, sign_flip, noise, least_likely_class, similar_class or
+    free_rider. Empty: nobody is hostile. ``name = "label_flip"``
+    """
     share: float = Field(0.0, ge=0, le=1)
+    """Share of the clients that are hostile, drawn once for the run. ``share = 0.25``"""
     scale: float = Field(1.0, gt=0)
+    """How strong the attack is, for attacks that have a strength. ``scale = 3.0``"""
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:
@@ -167,8 +124,11 @@ class Privacy(Section):
     """
 
     noise_multiplier: float = Field(0.0, ge=0)
+    """Standard deviation of the noise on an uploaded table, as a multiple of clip; 0 is off. ``noise_multiplier = 5.0``"""
     clip: float = Field(1.0, gt=0)
+    """Largest norm of an uploaded table before it is noised; larger ones are scaled down. ``clip = 5.0``"""
     delta: float = Field(1e-5, gt=0, lt=1)
+    """The probability with which the promise of epsilon may fail. ``delta = 1e-6``"""
 
     @property
     def noise(self) -> str:
@@ -184,7 +144,13 @@ class Guarding(Section):
     """
 
     weight_ratio: float = Field(10.0, ge=0)
+    """How many times the round's median weight a client may claim before its upload is refused; 0 is off. Where the clients'
+    sizes are known, as in a simulation, a claim is held against them instead. ``weight_ratio = 5.0``
+    """
     step_ratio: float = Field(0.0, ge=0)
+    """How many times the round's median distance a client may move the weights it was sent before its upload is refused; 0 is
+    off. ``step_ratio = 10.0``
+    """
 
     @model_validator(mode="after")
     def _check_ratios(self) -> Self:
@@ -200,10 +166,16 @@ class Engine(Section):
     """Where the clients run."""
 
     name: Literal["in-process", "ray"] = "in-process"
+    """Where the clients run: one after the other in this process, or in actors of Ray. ``name = "ray"``"""
     actors: int = Field(2, ge=1)
+    """Processes that work side by side on Ray. ``actors = 4``"""
     num_cpus: int = Field(1, ge=1)
+    """CPU cores of each client's work: its torch threads, on every engine. ``num_cpus = 2``"""
     num_gpus: float = Field(0.0, ge=0)
+    """GPUs of each client's work; 0.25 lets four actors of Ray share one. ``num_gpus = 0.25``"""
     address: str = ""
+    """A running Ray cluster: "auto" for this machine's, or host:port. Empty: a Ray of this machine alone. ``address = "auto"``
+    """
 
 
 #: Section of the file -> its model.

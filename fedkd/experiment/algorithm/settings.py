@@ -8,20 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
+from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, read_nets
-from fedkd.experiment.algorithm.sections import (
-    Attacking,
-    Data,
-    Engine,
-    Evaluation,
-    Faults,
-    Guarding,
-    Names,
-    Privacy,
-    Section,
-    Training,
-)
+from fedkd.experiment.algorithm.section import Names, Section
+from fedkd.experiment.algorithm.sections import Attacking, Engine, Evaluation, Faults, Guarding, Privacy, Training
 
 if TYPE_CHECKING:
     from fedkd.data import Federation
@@ -31,22 +22,42 @@ class Settings(Section):
     """The keys that every strategy shares, validated and frozen. An ``Experiment`` is these and a strategy."""
 
     rounds: int = Field(20, ge=1)
+    """How many rounds are run. Row 0 of the metrics is measured before the first. ``rounds = 50``"""
     seed: int = 0
+    """Where every draw of the run begins: initial weights, who holds what, batches, who takes part. ``seed = 1``"""
     participation: float = Field(1.0, gt=0, le=1)
+    """Share of the clients that take part in a round, drawn anew each round; at least one client. ``participation = 0.1``"""
     evaluate_every: int = Field(1, ge=1)
+    """Rounds from one evaluation to the next. The last round is always evaluated. ``evaluate_every = 5``"""
     evaluate_clients: int = Field(100, ge=0)
+    """At most this many clients are evaluated, drawn once for the run; 0 evaluates the server only. ``evaluate_clients = 20``
+    """
     nets: str | dict[str, float] | Callable[..., Any] = "cnn"
+    """The clients' net: a name, or shares of the clients by name. A net of your own is a function from Python, or
+    "my_module:net". ``nets = {cnn = 0.5, mlp = 0.5}``
+    """
     server_net: str = ""
+    """The net at the server, where a strategy trains one there. Empty: the first of nets. ``server_net = "resnet18"``"""
     shared_net: str = ""
+    """The small net that clients pass around in fml and fedkd. Empty: server_net, or the first of nets. ``shared_net = "cnn"``
+    """
     uplink: Names = ()
+    """Codecs of uploads, in this order: float16, int8, bits4, top8, svd95, delta, deflate ... Empty: the strategy's own,
+    usually none. ``uplink = ["int8", "deflate"]``
+    """
     downlink: Names = ()
+    """Codecs of broadcasts, in this order. Empty: the strategy's own, usually none. ``downlink = ["float16"]``"""
     timeout: float = Field(3600.0, gt=0)
+    """Seconds that a client may take over one exchange. Whoever takes longer is late. ``timeout = 60.0``"""
     enough: float = Field(1.0, gt=0, le=1)
+    """Share of those asked whose replies end the wait of an exchange; the others are late. ``enough = 0.8``"""
     late_rounds: int = Field(0, ge=0)
+    """A late upload still counts up to this many rounds later; 0 drops it. ``late_rounds = 1``"""
     train: Training = Training()
     data: Data = Data()
     evaluation: Evaluation = Evaluation()
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keyword arguments of nets, by the net's name. ``net_options = {cnn = {channels = [16, 32]}}``"""
     faults: Faults = Faults()
     attack: Attacking = Attacking()
     privacy: Privacy = Privacy()

@@ -1,0 +1,98 @@
+"""The [data] section of the experiment file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from fedkd.base.errors import InputError, unknown
+from fedkd.experiment.algorithm.section import Section
+
+
+class Data(Section):
+    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
+
+    model_config = ConfigDict(extra="allow")
+    source: str | Callable[[], Any] = "digits"
+    """The data set: a built-in name (digits, fashion_mnist, cifar10), a Hugging Face id, a path, or "my_module:data".
+    ``source = "fashion_mnist"``
+    """
+    path: str = ""
+    """Where the files of a named data set lie, if not in their usual place. ``path = "/srv/images"``"""
+    layout: str = ""
+    """What the levels of image folders mean. Empty: found by looking, and asked about where it is unclear.
+    ``layout = "split/client/class"``
+    """
+    channels: Literal["", "grey", "colour"] = ""
+    """Read all images in grey or in colour. Empty: in colour if any of them is. ``channels = "grey"``"""
+    image_column: str = ""
+    """The table's column of images. Empty: the only one that can be it. ``image_column = "img"``"""
+    label_column: str = ""
+    """The table's column of labels. Empty: the only one that can be it. ``label_column = "fine_label"``"""
+    natural_column: str = ""
+    """The table's column that says whose an image is, for partition "natural_id". ``natural_column = "writer_id"``"""
+    clients: int = Field(10, ge=1)
+    """How many clients there are. ``clients = 20``"""
+    partition: str = "dirichlet"
+    """How the training images are dealt out to clients: dirichlet, iid, shared, natural_id, or a partitioner of flwr-datasets.
+    Its arguments stand beside it, such as alpha (0.5 for dirichlet). ``partition = "iid"``
+    """
+    client_test: float = Field(0.2, ge=0, lt=1)
+    """Share of its samples that each client keeps for its own test, and never trains on. ``client_test = 0.1``"""
+    public: int = Field(0, ge=0)
+    """Images that are set apart for all clients and the server, before the rest is dealt out; 0 is none. ``public = 1000``"""
+    public_labels: bool = False
+    """Whether the labels of the public images may be used. ``public_labels = true``"""
+    public_source: str = ""
+    """Another data set that the public images are taken from. Empty: the training images. ``public_source = "fashion_mnist"``
+    """
+    validation: int = Field(0, ge=0)
+    """Labelled images that are set apart for the server; 0 is none. ``validation = 500``"""
+    labelled: float = Field(1.0, ge=0, le=1)
+    """Share of each client's training samples whose labels may be used. ``labelled = 0.1``"""
+    train_limit: int = Field(0, ge=0)
+    """How many training images are used at all, drawn by the seed before anything is set apart; 0 is all.
+    ``train_limit = 5000``
+    """
+    test_limit: int = Field(0, ge=0)
+    """How many images of the global test set are used, drawn by the seed; 0 is all. ``test_limit = 1000``"""
+    views: str = "fedx"
+    """The augmentation, for strategies that train on random views of images: fedx (crop and flip) or simclr.
+    ``views = "simclr"``
+    """
+    split_seed: int = Field(-1, ge=-1)
+    """The seed of who holds what; -1 takes the run's. Set it to keep one split while the run's seed varies. ``split_seed = 0``
+    """
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _as_name_or_function(cls, given: object) -> object:
+        from fedkd.data.source import Given, Source
+
+        if isinstance(given, Path):
+            return str(given if given.is_absolute() else Path.cwd() / given)
+        if isinstance(given, Source):
+            return Given(given)
+        if not isinstance(given, str) and not callable(given):
+            kind = type(given).__name__
+            raise InputError(f"data.source: give a name, a path, or a function that returns a fedkd.data.Source; got {kind}")
+        return given
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The partition's own arguments."""
+        given = dict(self.model_extra or {})
+        return given or ({"alpha": 0.5} if self.partition == "dirichlet" else {})
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        from fedkd.data.partition import check_partition
+        from fedkd.data.views import PRESETS
+
+        check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
+        if self.views not in PRESETS:
+            raise unknown("data.views", self.views, PRESETS)
+        return self
