@@ -63,17 +63,21 @@ def first_line(thing: Any) -> str:
     return next((block.text for block in blocks(inspect.getdoc(thing) or "")), "")
 
 
-def numpy_parameters(text: str) -> dict[str, str]:
-    """Parameter -> meaning, of a docstring in NumPy's form.
+def parameters(text: str) -> dict[str, str]:
+    """Parameter -> meaning, of a docstring in our form or in NumPy's.
 
-    >>> numpy_parameters("A\\n\\nParameters\\n----------\\nsize : int\\n    How\\n    large.\\nname : str\\n    Whose.")
-    {'size': 'How large.', 'name': 'Whose.'}
+    >>> parameters("A\\n\\nArgs:\\n    size: how\\n        large.\\n    name: whose.")
+    {'size': 'how large.', 'name': 'whose.'}
+    >>> parameters("A\\n\\nParameters\\n----------\\nsize : int\\n    How large.")
+    {'size': 'How large.'}
     """
-    found: dict[str, str] = {}
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
-    for match in re.finditer(r"^(\w+)\s*:[^\n]*\n((?:[ \t]+[^\n]*\n?|\n)+)", section[1] if section else "", re.MULTILINE):
-        found[match[1]] = " ".join(match[2].split())
-    return found
+    if ours := re.search(r"^Args:\n((?:    .*\n?|\n)+)", text, re.MULTILINE):
+        found = re.findall(r"^    (\w+): ((?:.*\n?)(?:^        .*\n?)*)", ours[1], re.MULTILINE)
+    else:
+        section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        entry = r"^(\w+)\s*:[^\n]*\n((?:[ \t]+[^\n]*\n?|\n)+)"
+        found = re.findall(entry, section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in found}
 
 
 def documented(module: str, names: Iterable[str]) -> str:

@@ -10,9 +10,10 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from families import FAMILIES
-from pieces import auto, documented, first_line, keys_table, listed, numpy_parameters, page, prose, table
+from pieces import auto, documented, first_line, keys_table, listed, page, parameters, prose, table
 
 from fedkd import losses, targets
 from fedkd.data.flower_partition import FILLED_IN, partitioners
@@ -208,36 +209,20 @@ def partitions_page() -> str:
     """Every partition, with its arguments."""
     parts = [
         "# Partitions",
-        "How `data.partition` deals out the training images. Arguments stand beside it in `[data]`. Three are fedkd's own; the "
-        "others are the partitioners of flwr-datasets, by name in snake case, whose words for their arguments are quoted here. "
-        "The number of clients, the column and the seed are filled in.",
+        "How `data.partition` deals out the training images. Arguments stand beside it in `[data]`; `dirichlet` alone means "
+        "`alpha = 0.5`. Some are fedkd's own; the others are the partitioners of flwr-datasets, by name in snake case, whose "
+        "words for their arguments are quoted here. The number of clients, the column and the seed are filled in.",
     ]
     for name in partition_names():
-        if name in OWN:
-            parts += [f"## `{name}`", OWN_PARTITIONS[name]]
-            continue
-        kind = partitioners()[name]
-        described = numpy_parameters(inspect.getdoc(kind) or "")
+        kind: Any = OWN[name] if name in OWN else partitioners()[name]
+        described = parameters(inspect.getdoc(kind) or "")
         rows = [
-            (
-                f"`{key}`",
-                "needed" if parameter.default is parameter.empty else f"`{parameter.default!r}`",
-                described.get(key, ""),
-            )
-            for key, parameter in inspect.signature(kind).parameters.items()
-            if key not in FILLED_IN
+            (f"`{key}`", "needed" if argument.default is argument.empty else f"`{argument.default!r}`", described.get(key, ""))
+            for key, argument in inspect.signature(kind).parameters.items()
+            if key not in FILLED_IN and (name not in OWN or argument.kind is argument.KEYWORD_ONLY)
         ]
-        parts += [f"## `{name}`", first_line(kind)]
-        parts += [table(("argument", "default", "meaning"), rows)] if rows else []
+        parts += [f"## `{name}`", prose(first_line(kind)), table(("argument", "default", "meaning"), rows) if rows else ""]
     return page(*parts)
-
-
-#: What fedkd's own partitions do.
-OWN_PARTITIONS = {
-    "iid": "All images are shuffled by the seed and dealt out in parts of equal size.",
-    "natural_id": "Each owner is a client: `data.natural_column` says whose an image is, or folders by client do.",
-    "shared": "Every client holds all images: for peers that learn the same data.",
-}
 
 
 def nets_page() -> str:

@@ -88,16 +88,19 @@ def partition_names() -> list[str]:
 
 
 def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    """All images are shuffled by the seed and dealt out in parts of equal size."""
     return shuffled(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients), seed)
 
 
 def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    """Each owner is a client: ``data.natural_column`` says whose an image is, or folders by client do."""
     owners = owners_of(groups, "natural_id")
     sizes = torch.unique(owners, return_counts=True)[1].tolist()
     return list(torch.split(owners.argsort(stable=True), sizes))
 
 
 def _shared(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
+    """Every client holds all images: for peers that learn the same data."""
     return [torch.arange(len(labels))]
 
 
@@ -112,6 +115,14 @@ def _dirichlet(
     self_balancing: bool = False,
     shuffle: bool = True,
 ) -> list[Tensor]:
+    """Every client gets a drawn share of each class, as flwr-datasets' ``DirichletPartitioner`` draws it.
+
+    Args:
+        alpha: above 0: the smaller, the fewer classes a client has. One number, or one for each client.
+        min_partition_size: draw again where a client has fewer images than this.
+        self_balancing: a client that has more images than the mean gets none of the classes that follow.
+        shuffle: within each client's images; else they stand class by class.
+    """
     alphas = np.broadcast_to(np.asarray(alpha, dtype=np.float64).ravel(), clients)
     kept = alphas[client_order(clients, seed).argsort().numpy()]  # each client keeps the alpha that was given for it
 
