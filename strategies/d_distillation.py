@@ -51,9 +51,8 @@ class DDistillation(Strategy):
     carried.
     A client's first z is its first s. An edge counts in a round if both its ends uploaded, so that failures and
     absences keep the mean of all z the mean of all s; a client whose neighbours are missing goes on with its own z. z
-    may leave [0, 1]:
-    it travels as an embedding, for which [privacy] has no mechanism. Lossy codecs round z where it is kept too, and
-    what they took is given back a round later: else the mean of all z would wander off.
+    may leave [0, 1]: it travels as an embedding, for which [privacy] has no mechanism. Lossy codecs round z where it is
+    kept too, and what they took is given back a round later: else the mean of all z would wander off.
     Deviations: a step takes a batch of R for a batch of the client's samples, instead of all of R; all of z travels,
     not a random part. rho is ours; learning rates are those of [train], where the proof lets them fall. The optimiser
     is new each round.

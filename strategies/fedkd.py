@@ -56,9 +56,9 @@ class FedKD(Strategy):
     mentor:
         L = CE + (KL(q || p) + MSE(H_mentor, W H_mentee)) / (CE_mentor + CE_mentee)
     What travels: the change of the mentee (``shared_net``, default the server's net) in this round up, the mean change
-    down:
-    4 r (m + n + 1) bytes for a tensor (m, n) cut to rank r, whole where that is not less; r is the smallest that holds
-    more than a share e of the squares, e rising from ``e_start`` to ``e_end``. Who missed a round is sent all weights.
+    down: 4 r (m + n + 1) bytes for a tensor (m, n) cut to rank r, whole where that is not less; r is the smallest that
+    holds more than a share e of the squares, e rising from ``e_start`` to ``e_end``. Who missed a round is sent all
+    weights.
     At the client stay the mentor, and the state of one optimiser over both nets and W: as in the official code an
     update overwrites the mentee's weights and leaves its moments as they are. ``accuracy`` is the mentee's,
     ``client_accuracy`` that of the mentors. A lossy ``downlink`` may lose something of an update: the server's mentee
@@ -115,10 +115,8 @@ class FedKD(Strategy):
     def _loss(self, nets: Any, batch: Batch) -> dict[str, Tensor]:
         """The adaptive mutual loss of a batch; teachers are constants."""
         hidden_t, hidden_s = (nets[name].encoded(batch.images) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
-        mentor, mentee = (
-            nets["mentor"].head("classifier", hidden_t),
-            nets["mentee"].head("classifier", hidden_s),
-        )  # (B, C)
+        mentor = nets["mentor"].head("classifier", hidden_t)  # (B, C)
+        mentee = nets["mentee"].head("classifier", hidden_s)  # (B, C)
         wrong_t, wrong_s = (cross_entropy_loss(logits, batch.labels) for logits in (mentor, mentee))
         trust = 1 / (wrong_t + wrong_s).detach().clamp_min(self.least)
         parts = {"mentor_cross_entropy": wrong_t, "mentee_cross_entropy": wrong_s}
@@ -150,10 +148,10 @@ class FedKD(Strategy):
 
 # ---- the mentee that server and clients all hold, brought up to date by low-rank parts of its updates
 #
-# Parts are what ``compress`` makes: a tensor whole under its name, or as three factors. Who is known to
-# hold the net as it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits
-# to equal bits. Lossy codecs may take something of an update: the server moves by what clients read of it. All weights
-# they leave alone.
+# Parts are what ``compress`` makes: a tensor whole under its name, or as three factors. Who is known to hold the net as
+# it was is sent the update, everybody else all weights; both ends compute on the CPU, from equal bits to equal bits.
+# Lossy codecs may take something of an update: the server moves by what clients read of it. All weights they leave
+# alone.
 
 
 def check_downlink(names: Sequence[str], name: str) -> None:
