@@ -62,7 +62,7 @@ class CLILR(Strategy):
 
         def loss(net: Branched, batch: Batch) -> dict[str, Tensor]:
             logits = net(batch.images)  # (m, B, C)
-            targets = branches.mean_of_others(logits)
+            targets = mean_of_others(logits)
             soft = branches.summed_soft_cross_entropy(logits, targets, temperature=self.temperature)
             hard = branches.summed_cross_entropy(logits, batch.labels)
             return {"cross_entropy": self.beta * hard, "distillation": (1 - self.beta) * soft}
@@ -80,3 +80,13 @@ class CLILR(Strategy):
 
     def _net(self, node: Node) -> Branched:
         return branches.branched(node, self.branches, split_scale=1 / self.branches)
+
+
+def mean_of_others(logits: Tensor) -> Tensor:
+    """For each branch the mean logits of the others, as constants: (m, B, C) of m >= 2 branches -> (m, B, C).
+
+    >>> mean_of_others(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1)).flatten()
+    tensor([4.0000, 3.5000, 1.5000])
+    """
+    held = logits.detach().float()
+    return (held.sum(0) - held) / (len(logits) - 1)

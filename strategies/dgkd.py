@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
@@ -23,15 +23,18 @@ from fedkd import (
     Strategy,
     TensorSpec,
 )
+from fedkd.base.errors import under
 from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import kd_loss
 from fedkd.losses.distillers import Shown
 from fedkd.methods.students import student as learner
-from fedkd.methods.students.teachers import logit_teachers, make_teachers
+from fedkd.methods.students.teachers import make_teachers, record, recorded_teachers
 from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
-from fedkd.nets import Net
+from fedkd.nets import Net, check_net
 from fedkd.targets import mean_probs
+
+_LOGITS = frozenset({"logits"})
 
 
 @final
@@ -75,7 +78,7 @@ class DGKD(Strategy):
             raise InputError(
                 f"rounds: DGKD needs one for each assistant and one for the student: {len(self.assistants) + 1}"
             )
-        learner.check_nets("strategy.assistants", self.assistants, experiment)
+        check_nets("strategy.assistants", self.assistants, experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""
@@ -93,8 +96,9 @@ class DGKD(Strategy):
         """The epochs of the net whose turn it is."""
         chain, data = self._chain(server), learner.transfer_samples(server)
         turn = (server.round - 1) * len(chain) // server.experiment.rounds
-        teachers, clients = make_teachers(server, self.teachers, uploads, data, frozenset({"logits"}))
-        before, label_weight = logit_teachers(chain[:turn], data), weight_of_labels(1 - self.balance, data)
+        teachers, clients = make_teachers(server, self.teachers, uploads, data, _LOGITS)
+        before = recorded_teachers(record(chain[:turn], data, _LOGITS), data)
+        label_weight = weight_of_labels(1 - self.balance, data)
         rng = server.rng("dropped guides")
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
@@ -121,3 +125,10 @@ class DGKD(Strategy):
         kinds = enumerate(self.assistants, start=1)
         assistants = [server.net(f"assistant {n}", architecture=kind, init="own", keep=True) for n, kind in kinds]
         return [*assistants, learner.student_net(server)]
+
+
+def check_nets(key: str, names: Iterable[str], experiment: Settings) -> None:
+    """Raise InputError, under this key, for a net that is unknown or has bad options."""
+    for name in names:
+        with under(key):
+            check_net(name, experiment.net_options.get(name, {}))

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Split, Strategy
+from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Split, Strategy, fit
 from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import compress_loss, seed_loss
-from fedkd.methods.contrastive import Base, Views, make_base
+from fedkd.methods.contrastive import Base, SimCLR, Views, make_base
 from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, pack
 from fedkd.methods.encoders.anchors import Anchors, embed_public, project
-from fedkd.methods.encoders.own_encoders import Epochs, own_encoder, own_net, train_at_server, train_own
+from fedkd.methods.encoders.global_encoder import own_objective
+from fedkd.methods.encoders.own_encoders import Epochs, own_encoder, own_net, train_own
 from fedkd.nets import Net
 
 
@@ -175,3 +176,17 @@ class RelationTerm:
         if self._relation.remembers:
             self._own.replace(ids, student)
         return loss
+
+
+def train_at_server(server: Server, *, temperature: float, epochs: int = 0) -> Net:
+    """One round of SimCLR on all public images at the server; its net is kept over the rounds, its loss reported.
+
+    Args:
+        server: whose ``server_net``; it has no samples of its own.
+        temperature: of NT-Xent.
+        epochs: 0 = train.epochs.
+    """
+    net, contrast = server.net(init="own", heads=("projection",), keep=True), own_objective(SimCLR(temperature))
+    images = server.public_subset(round=0)
+    server.report(fit(net, images, lambda net, batch: contrast(net, batch, None), epochs=epochs or None))
+    return net

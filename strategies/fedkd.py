@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd import (
     Batch,
@@ -35,8 +35,8 @@ from fedkd.knowledge import codecs
 from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
 from fedkd.knowledge.knowledge import NEVER_NEGATIVE
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
-from fedkd.methods.mutual import feature_map, fit_together, keep_feature_map, shared_net
-from fedkd.nets import Net
+from fedkd.methods.mutual import fit_together, shared_net
+from fedkd.nets import Encoder, Net
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6
@@ -249,3 +249,28 @@ def catch_up(memory: Memory, broadcast: Knowledge) -> dict[str, Tensor]:
     memory["version"] = version
     memory.store("synchronised/", weights)
     return weights
+
+
+#: Where a client's memory holds the weights of its feature map.
+FEATURE_MAP = "feature map/"
+
+
+def feature_map(client: Client, student: Net, teacher: Net) -> dict[str, nn.Module]:
+    """As ``map``, a linear map from one net's features to the other's, as ``keep_feature_map`` last kept it.
+
+    Nothing where one of the nets has no features, as a user's module that gives logits only.
+    """
+    if not (isinstance(student.encoder, Encoder) and isinstance(teacher.encoder, Encoder)):
+        return {}
+    linear = nn.Linear(student.encoder.out_features, teacher.encoder.out_features, bias=False)
+    if kept := client.memory.under(FEATURE_MAP):
+        load(linear, kept)
+    else:
+        nn.init.xavier_uniform_(linear.weight, generator=client.rng("feature map"))
+    return {"map": linear.to(client.device)}
+
+
+def keep_feature_map(client: Client, nets: Mapping[str, nn.Module]) -> None:
+    """Remember the ``map`` among these until this client's next call, if there is one."""
+    if "map" in nets:
+        client.memory.store(FEATURE_MAP, nets["map"].state_dict())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
+    InputError,
     Knowledge,
     Needs,
     Node,
@@ -28,7 +30,7 @@ from fedkd.aggregate import weighted_mean
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
-from fedkd.nets import Gate
+from fedkd.nets import Branched, Gate, pooled
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -63,7 +65,8 @@ class ONE(Strategy):
     def check(self, experiment: Settings) -> None:
         """A net that can be cut, batches of two and more."""
         branches.check(self, experiment)
-        branches.check_batches(self, experiment)
+        if experiment.train.batch_size < 2:
+            raise InputError("train.batch_size: ONE needs statistics of a batch: set it to 2 or more")
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""
@@ -96,7 +99,7 @@ class ONE(Strategy):
 
     def _net(self, node: Node) -> nn.ModuleDict:
         net = branches.branched(node, self.branches)
-        gate = Gate(branches.trunk_channels(net, node), self.branches).to(node.device)
+        gate = Gate(trunk_channels(net, node), self.branches).to(node.device)
         return nn.ModuleDict({"branches": net, "gate": gate})
 
 
@@ -105,3 +108,12 @@ def gated(net: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     outputs = net["branches"].outputs(images)
     shares = net["gate"](outputs.maps[0])  # (B, m)
     return outputs.logits, (shares.T[:, :, None] * outputs.logits).sum(0)
+
+
+def trunk_channels(net: Branched, node: Node) -> int:
+    """c of the map that the trunk makes of this node's images."""
+    net.trunk.eval()  # one image has no batch statistics, and none are to be kept
+    with torch.no_grad():
+        channels = pooled(net.trunk(branches.example_image(node))).shape[1]
+    net.trunk.train()
+    return channels

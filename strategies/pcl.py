@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, final
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss
+from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Branches, MovingAverage
@@ -86,7 +87,7 @@ class PCL(Strategy):
             outputs, means = net["branches"].outputs(*views), net["average"](*views)  # means: (m, B, C)
             logits, ensemble = outputs.logits, ensembled(net, outputs)  # (m, B, C), (B, C)
             teaching = branches.summed_distillation(logits, ensemble, temperature=self.temperature)
-            peers = branches.peer_distillation(logits, means, temperature=self.temperature)
+            peers = peer_distillation(logits, means, temperature=self.temperature)
             return {
                 "cross_entropy": branches.summed_cross_entropy(logits, batch.labels),
                 "ensemble_cross_entropy": cross_entropy_loss(ensemble, batch.labels),
@@ -115,3 +116,24 @@ class PCL(Strategy):
 def ensembled(net: Any, outputs: Branches) -> Tensor:
     """The head's logits (B, C) of all branches' features, (m, B, D) side by side."""
     return net["head"](outputs.features.transpose(0, 1).flatten(1))  # type: ignore[no-any-return]  # (B, m D) -> (B, C)
+
+
+def peer_distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """What each branch learns from the targets of the m - 1 others, their mean, summed over branches; 0 for one alone::
+
+        sum_i 1/(m - 1) sum_{j != i} T^2 mean_b KL(softmax(t_j / T) || softmax(z_i / T))
+
+    Args:
+        logits: (m, B, C), z.
+        targets: (m, B, C) logits, t; constants.
+        temperature: T > 0.
+
+    Returns:
+        () float32 or better, at least 0.
+    """
+    branches = len(logits)
+    if branches == 1:
+        return logits.sum() * 0
+    others = torch.stack([torch.cat([targets[:i], targets[i + 1 :]]) for i in range(branches)])  # (m, m - 1, B, C)
+    own = logits[:, None].expand_as(others)
+    return branches * kd_loss(own.flatten(0, 2), others.flatten(0, 2), temperature=temperature)

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.server import Server
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec, schema_of
-from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net, load
 
 
@@ -18,29 +16,9 @@ def architectures(server: Server) -> tuple[str, ...]:
     return tuple(dict.fromkeys((server.architecture, *server.experiment.architectures)))
 
 
-def group_net(server: Server, architecture: str) -> Net:
-    """The net that the server keeps for an architecture, from shared initial weights."""
-    return server.net(architecture, architecture=architecture, keep=True)
-
-
-def weights_of_groups(server: Server) -> dict[int, Knowledge]:
-    """For every client the weights of its group's net, one knowledge an architecture."""
-    groups = server.experiment.architectures
-    weights = {name: Knowledge.of("weights", group_net(server, name).state_dict()) for name in groups}
-    return {client: weights[server.architecture_of(client)] for client in server.clients}
-
-
 def weights_schema(server: Server, client: int) -> Mapping[str, TensorSpec]:
     """What an upload of a client's weights and buffers holds."""
     return schema_of(Knowledge.of("weights", _passing_net(server, client).state_dict()))
-
-
-def train_received(client: Client, broadcast: Knowledge) -> Knowledge:
-    """Local epochs of cross-entropy from the weights received, and the weights that come out: a client's half of FedAvg."""
-    net, data = client.net(), client.train.labelled()
-    load(net, broadcast.tensors)
-    losses = train_on_labels(net, data)
-    return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)
 
 
 def clients_nets(server: Server, weights: Mapping[int, Mapping[str, Tensor]]) -> Iterator[tuple[int, Net]]:

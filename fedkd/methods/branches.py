@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedkd.base.errors import InputError, under
+from fedkd.base.errors import under
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
@@ -16,7 +16,7 @@ from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Loss, fit
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.nets import Branched, check_branches, load, pooled
+from fedkd.nets import Branched, check_branches, load
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -32,24 +32,9 @@ def check(strategy: Strategy, experiment: Settings) -> None:
             check_branches(name, experiment.net_options.get(name, {}))
 
 
-def check_batches(strategy: Strategy, experiment: Settings) -> None:
-    """Raise InputError for batches of one image, of which the strategy's own BatchNorm can make nothing."""
-    if experiment.train.batch_size < 2:
-        raise InputError(f"train.batch_size: {type(strategy).__name__} needs statistics of a batch: set it to 2 or more")
-
-
 def branched(node: Node, branches: int, *, split_scale: float = 1.0) -> Branched:
     """So many branches on one trunk, of the node's own architecture, with fresh weights each."""
     return Branched([node.fresh_net() for _ in range(branches)], split_scale=split_scale)
-
-
-def trunk_channels(net: Branched, node: Node) -> int:
-    """c of the map that the trunk makes of this node's images."""
-    net.trunk.eval()  # one image has no batch statistics, and none are to be kept
-    with torch.no_grad():
-        channels = pooled(net.trunk(example_image(node))).shape[1]
-    net.trunk.train()
-    return channels
 
 
 def example_image(node: Node) -> Tensor:
@@ -141,34 +126,3 @@ def summed_soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: f
     """
     everyone = targets.expand_as(logits).flatten(0, 1)  # (m B, C)
     return len(logits) * kd_loss(logits.flatten(0, 1), everyone, temperature=temperature, preset="textbrewer")
-
-
-def peer_distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
-    """What each branch learns from the targets of the m - 1 others, their mean, summed over branches; 0 for one alone::
-
-        sum_i 1/(m - 1) sum_{j != i} T^2 mean_b KL(softmax(t_j / T) || softmax(z_i / T))
-
-    Args:
-        logits: (m, B, C), z.
-        targets: (m, B, C) logits, t; constants.
-        temperature: T > 0.
-
-    Returns:
-        () float32 or better, at least 0.
-    """
-    branches = len(logits)
-    if branches == 1:
-        return logits.sum() * 0
-    others = torch.stack([torch.cat([targets[:i], targets[i + 1 :]]) for i in range(branches)])  # (m, m - 1, B, C)
-    own = logits[:, None].expand_as(others)
-    return branches * kd_loss(own.flatten(0, 2), others.flatten(0, 2), temperature=temperature)
-
-
-def mean_of_others(logits: Tensor) -> Tensor:
-    """For each branch the mean logits of the others, as constants: (m, B, C) of m >= 2 branches -> (m, B, C).
-
-    >>> mean_of_others(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1)).flatten()
-    tensor([4.0000, 3.5000, 1.5000])
-    """
-    held = logits.detach().float()
-    return (held.sum(0) - held) / (len(logits) - 1)

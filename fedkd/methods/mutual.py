@@ -10,10 +10,7 @@ from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.experiment.algorithm.train import Loss, Split, fit
-from fedkd.nets import Encoder, Net, load
-
-#: Where a client's memory holds the weights of its feature map.
-FEATURE_MAP = "feature map/"
+from fedkd.nets import Net, load
 
 
 def shared_net(node: Node, weights: Mapping[str, Tensor] | None = None, *, keep: bool = False) -> Net:
@@ -59,24 +56,3 @@ def fit_together(
     for parameter in gone:
         optimizer.state.pop(parameter, None)
     return losses
-
-
-def feature_map(client: Client, student: Net, teacher: Net) -> dict[str, nn.Module]:
-    """As ``map``, a linear map from one net's features to the other's, as ``keep_feature_map`` last kept it.
-
-    Nothing where one of the nets has no features, as a user's module that gives logits only.
-    """
-    if not (isinstance(student.encoder, Encoder) and isinstance(teacher.encoder, Encoder)):
-        return {}
-    linear = nn.Linear(student.encoder.out_features, teacher.encoder.out_features, bias=False)
-    if kept := client.memory.under(FEATURE_MAP):
-        load(linear, kept)
-    else:
-        nn.init.xavier_uniform_(linear.weight, generator=client.rng("feature map"))
-    return {"map": linear.to(client.device)}
-
-
-def keep_feature_map(client: Client, nets: Mapping[str, nn.Module]) -> None:
-    """Remember the ``map`` among these until this client's next call, if there is one."""
-    if "map" in nets:
-        client.memory.store(FEATURE_MAP, nets["map"].state_dict())

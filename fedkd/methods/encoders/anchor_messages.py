@@ -9,20 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedkd.aggregate import mean, stack
 from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.server import Server
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
-from fedkd.losses.rows import unit_rows
 from fedkd.methods.encoders.anchors import ANCHORS, width_of
-from fedkd.methods.encoders.similarity import compares_encoders, report_client_cka
 
 #: A field that takes the number P of public samples whose embeddings travel, the same ones in all rounds; 0 = all.
 PublicSize = Annotated[int, Field(ge=0)]
 #: What an upload must hold, by name.
 Schema = Mapping[str, TensorSpec]
-#: By how much the length of a row may miss 1: half precision and 8-bit integers do.
-LENGTH_TOLERANCE = 1e-2
 
 
 def pack(rows: Tensor, **rest: Any) -> Knowledge:
@@ -50,22 +45,3 @@ def anchor_schema(server: Server, size: int, *more: str, heads: tuple[str, ...])
         raise InputError(f"nets: anchors need projections of one width, these have {listed}: give all the same projection head")
     (width,) = set(widths.values())
     return {ANCHORS: TensorSpec((len(server.public_subset(size, round=0)), width), torch.float32, "embedding")}
-
-
-def check_unit_rows(upload: Knowledge) -> None:
-    """Raise ValueError unless every row has length 1: a long one would outvote the other clients', a zero means nothing."""
-    lengths = torch.linalg.vector_norm(upload.tensors[ANCHORS].double(), dim=1)  # (P,)
-    off = (lengths - 1).abs()
-    if len(off) and float(off.max()) > LENGTH_TOLERANCE:
-        raise ValueError(f"its anchors have a row of length {float(lengths[off.argmax()]):g}, not 1")
-
-
-def mean_rows(server: Server, uploads: Mapping[int, Knowledge]) -> Tensor:
-    """The mean over clients of their unit rows, as unit rows again; every client counts the same. (P, D)
-
-    In rounds that are evaluated ``client_cka`` is reported: how alike the clients' embeddings of the public samples are.
-    """
-    rows = unit_rows(stack(uploads, ANCHORS))  # (K, P, D)
-    if compares_encoders(server):
-        report_client_cka(server, list(rows))
-    return unit_rows(mean(rows))

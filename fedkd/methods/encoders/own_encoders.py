@@ -10,9 +10,8 @@ from pydantic import Field
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.predictors import Embedder
-from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import fit
-from fedkd.methods.contrastive import Base, SimCLR
+from fedkd.methods.contrastive import Base
 from fedkd.methods.encoders.global_encoder import Objective, own_objective
 from fedkd.nets import Net
 
@@ -49,17 +48,3 @@ def own_encoder(node: Node, base: Base[Any], *heads: str) -> Mapping[str, Embedd
         return {}
     net = own_net(node, base, *heads).eval()
     return {"encoder": Embedder(net.features, net)}
-
-
-def train_at_server(server: Server, *, temperature: float, epochs: int = 0) -> Net:
-    """One round of SimCLR on all public images at the server; its net is kept over the rounds, its loss reported.
-
-    Args:
-        server: whose ``server_net``; it has no samples of its own.
-        temperature: of NT-Xent.
-        epochs: 0 = train.epochs.
-    """
-    net, contrast = server.net(init="own", heads=("projection",), keep=True), own_objective(SimCLR(temperature))
-    images = server.public_subset(round=0)
-    server.report(fit(net, images, lambda net, batch: contrast(net, batch, None), epochs=epochs or None))
-    return net

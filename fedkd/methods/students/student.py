@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -22,20 +22,13 @@ from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.methods.students.saved_nets import load_nets
 from fedkd.methods.students.teachers import CLASSES, Runs
-from fedkd.nets import Net, check_net, load
+from fedkd.nets import Net, load
 
 
 def check(strategy: Strategy, experiment: Settings, runs: Runs) -> None:
     """Raise InputError if the experiment does not give what is needed; public samples are needed for clients' nets only."""
     needs = replace(strategy.needs, public=False) if runs else strategy.needs
     needs.check(type(strategy).__name__, experiment)
-
-
-def check_nets(key: str, names: Iterable[str], experiment: Settings) -> None:
-    """Raise InputError, under this key, for a net that is unknown or has bad options."""
-    for name in names:
-        with under(key):
-            check_net(name, experiment.net_options.get(name, {}))
 
 
 def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -> Knowledge:

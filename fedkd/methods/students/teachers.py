@@ -75,11 +75,6 @@ def recorded_teachers(recorded: Mapping[str, Tensor], data: Split) -> Teachers:
     return outputs
 
 
-def logit_teachers(nets: Iterable[Net], data: Split) -> Teachers:
-    """These nets as teachers by logits alone, computed now for every sample."""
-    return recorded_teachers(record(nets, data, frozenset({"logits"})), data)
-
-
 def make_teachers(
     server: Server, runs: Runs, uploads: Mapping[int, Knowledge], data: Split, needs: frozenset[str], *, augmented: bool = False
 ) -> tuple[Teachers, tuple[int, ...]]:
