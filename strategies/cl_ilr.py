@@ -85,6 +85,7 @@ class CLILR(Strategy):
 def mean_of_others(logits: Tensor) -> Tensor:
     """For each branch the mean logits of the others, as constants: (m, B, C) of m >= 2 branches -> (m, B, C).
 
+    >>> import torch
     >>> mean_of_others(torch.tensor([1.0, 2.0, 6.0]).view(3, 1, 1)).flatten()
     tensor([4.0000, 3.5000, 1.5000])
     """
