@@ -43,13 +43,17 @@ def comparison(runs: Sequence[RecordedRun]) -> list[dict[str, str]]:
     """
     from fedkd.results.curves import headline
     from fedkd.results.recorded import group_seeds
+    from fedkd.results.row_keys import describe_key
     from fedkd.results.statistics import sent_up, size
 
     table = []
     for group in group_seeds(runs):
         rows = [run.rows for run in group.runs]
         uploaded = sum(sent_up(row) for run in rows for row in run) / len(rows)
-        accuracies = {"client accuracy": _last(rows, "client_accuracy"), "global accuracy": _last(rows, "accuracy")}
+        accuracies = {
+            describe_key("client_accuracy").short: _last(rows, "client_accuracy"),
+            "global accuracy": _last(rows, "accuracy"),
+        }
         whose = {"global accuracy of": headline(group.runs[0])}
         table.append({"strategy": group.label, **accuracies, **whose, "uploaded": size(uploaded)})
     return table

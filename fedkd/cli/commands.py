@@ -196,6 +196,7 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
     """Last, best and mean of the last five (or as many as there are), for each group of seeds: the mean, its 95 % interval."""
     from fedkd.results.curves import headline, is_share, reading
     from fedkd.results.recorded import group_seeds
+    from fedkd.results.row_keys import describe_key
     from fedkd.results.statistics import last_measured, summary
 
     for group in group_seeds(runs):
@@ -208,7 +209,7 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
         five = reading(metric, [result.mean_last_five for result in found])
         averaged = last_measured([result.averaged for result in found])
         whose = f" ({headline(group.runs[0])})" if metric == "accuracy" else ""
-        name, highest = metric.replace("_", " "), "best" if is_share(metric) else "highest"
+        name, highest = describe_key(metric).short, "best" if is_share(metric) else "highest"
         print(
             f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}{whose}", file=stream
         )

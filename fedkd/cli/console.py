@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fedkd.results.files import plain
+from fedkd.results.row_keys import describe_key
 from fedkd.results.statistics import duration, size
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def table(title: str, rows: list[Row], caption: str) -> Table:
     from rich.text import Text
 
     shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    for name in ("round", "accuracy", "client accuracy", "loss", "up", "down", "time", "clients"):
+    for name in describe({"round": 0}):
         shown.add_column(name, justify="right")
     for row in rows:
         cells = describe(row)
@@ -96,20 +97,21 @@ def describe(row: Row) -> dict[str, str]:
     >>> describe({"round": 1, "bytes_up": 2000, "coded_bytes_up": 500})["up"]
     '500 B (raw 2.0 kB)'
     """
+    name = {key: describe_key(key).short for key in ("round", "accuracy", "client_accuracy", "loss", "seconds")}
     cells = {
-        "accuracy": share(row, "accuracy"),
-        "client accuracy": share(row, "client_accuracy"),
-        "loss": "" if row.get("loss") is None else f"{row['loss']:.4g}",
+        name["accuracy"]: share(row, "accuracy"),
+        name["client_accuracy"]: share(row, "client_accuracy"),
+        name["loss"]: "" if row.get("loss") is None else f"{row['loss']:.4g}",
         "up": travelled(row, "up"),
         "down": travelled(row, "down"),
-        "time": "" if row.get("seconds") is None else duration(row["seconds"]),
+        name["seconds"]: "" if row.get("seconds") is None else duration(row["seconds"]),
     }
     counts = {kind: row.get(f"clients_{kind}") for kind in ("ok", "late", "failed")}
     clients = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     if reasons := row.get("failures"):
         client, reason = next(iter(reasons.items()))
         clients += f" (client {client}: {reason})"
-    return {"round": str(row["round"]), **cells, "clients": clients}
+    return {name["round"]: str(row["round"]), **cells, "clients": clients}
 
 
 def share(row: Row, key: str) -> str:

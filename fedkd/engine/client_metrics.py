@@ -6,40 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 
+from fedkd.results.row_keys import is_owned
+
 #: A name of a metric: what a column of a table can be called.
 NAME = re.compile(r"[A-Za-z0-9_][\w .:/+-]{0,99}", re.ASCII)
-#: Names that a round's row or a client's line gives a meaning of its own.
-OWNED = frozenset(
-    {
-        *(
-            "round",
-            "client",
-            "clients",
-            "status",
-            "reason",
-            "weight",
-            "seconds",
-            "failures",
-            "accuracy",
-            "accuracy_of",
-            "epsilon_of",
-        ),
-        *(
-            "peer_clients",
-            "peer_accuracies",
-            "peer_divergence",
-            "agreement",
-            "rolled_back",
-            "rolled_back_reason",
-            "late_used",
-            "evaluation_bytes",
-        ),
-        "evaluation_failures",
-    }
-)
-OWNED_BEGINNINGS = ("server_", "client_", "clients_", "bytes_", "coded_bytes_", "wire_bytes_")
-#: What ends so is read as test accuracy, but for ``train_accuracy``.
-OWNED_ENDING = "_accuracy"
 #: The largest number that a metric may be: a loss is a float32.
 LARGEST = 3.4e38
 
@@ -63,9 +33,3 @@ def check_metrics(metrics: Mapping[str, float]) -> None:
             raise ValueError(f"metrics: the row of a round gives {name!r} a meaning of its own: report yours as {other!r}")
         if type(value) not in (int, float) or not (math.isfinite(value) and abs(value) <= LARGEST):
             raise ValueError(f"metrics: {name!r} is {str(value)[:30]}, not a finite number: leave it out where there is none")
-
-
-def is_owned(name: str) -> bool:
-    """Whether the row says something else under this name."""
-    spoken = name.endswith(OWNED_ENDING) and name != "train_accuracy"
-    return name in OWNED or name.startswith(OWNED_BEGINNINGS) or spoken

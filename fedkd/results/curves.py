@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,24 +11,8 @@ from numpy.typing import NDArray
 
 from fedkd.base.errors import InputError
 from fedkd.results.recorded import RecordedRun, Seeds
+from fedkd.results.row_keys import SHARE, describe_key
 from fedkd.results.statistics import mean_interval, percent, sent_up
-
-NAMES = {
-    "accuracy": "test accuracy",
-    "probe_accuracy": "linear-probe accuracy",
-    "knn_accuracy": "kNN accuracy",
-    "client_accuracy": "mean client accuracy",
-    "worst_tenth_accuracy": "mean accuracy of the worst tenth of clients",
-    "server_accuracy": "server accuracy",
-    "ensemble_accuracy": "ensemble accuracy",
-    "mean_peer_accuracy": "mean accuracy of the peers",
-    "best_peer_accuracy": "accuracy of the best peer",
-    "agreement": "agreement between peers",
-    "peer_divergence": "KL divergence between peers (nats)",
-    "distillation_weight": "weight of distillation",
-    "client_probe_accuracy": "accuracy of clients' own linear probes",
-    "client_cka": "linear CKA between clients' encoders",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +43,7 @@ def curve(seeds: Seeds, metric: str) -> Curve:
 def check_measured(runs: Sequence[RecordedRun], metric: str) -> None:
     """Raise InputError if none of the runs ever measured the metric."""
     if not any(row.get(metric) is not None for run in runs for row in run.rows):
-        known = sorted({key for run in runs for row in run.rows for key in row if key in NAMES or key.endswith("accuracy")})
+        known = sorted({key for run in runs for row in run.rows for key in row if describe_key(key).unit == SHARE})
         raise InputError(f"no run has the metric {metric!r}: they have {', '.join(known) or 'no accuracy at all'}")
 
 
@@ -70,7 +53,7 @@ def is_share(metric: str) -> bool:
     >>> is_share("mean_peer_accuracy"), is_share("agreement"), is_share("peer_divergence")
     (True, True, False)
     """
-    return metric.endswith("accuracy") or metric == "agreement"
+    return describe_key(metric).unit == SHARE
 
 
 def reading(metric: str, values: Sequence[float]) -> str:
@@ -88,9 +71,9 @@ def reading(metric: str, values: Sequence[float]) -> str:
 def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:
     """What the figure's vertical axis shows: the headline metric is named after what it was taken from."""
     if metric != "accuracy":
-        return NAMES.get(metric) or few_labels_name(metric) or metric.replace("_", " ")
-    names = measures(groups, metric)
-    return f"{NAMES['accuracy']}\n({names[0]})" if len(names) == 1 else NAMES["accuracy"]
+        return describe_key(metric).axis
+    names, label = measures(groups, metric), describe_key(metric).axis
+    return f"{label}\n({names[0]})" if len(names) == 1 else label
 
 
 def measures(groups: Sequence[Seeds], metric: str) -> list[str]:
@@ -98,16 +81,6 @@ def measures(groups: Sequence[Seeds], metric: str) -> list[str]:
     if metric != "accuracy":
         return [metric]
     return list(dict.fromkeys(headline(run) for group in groups for run in group.runs if run.rows))
-
-
-def few_labels_name(metric: str) -> str:
-    """What a metric on a share of the labels is called; nothing for another one.
-
-    >>> few_labels_name("probe_0_5_percent_accuracy"), few_labels_name("fine_tuned_1_percent_accuracy"), few_labels_name("loss")
-    ('probe, 0.5 % of labels', 'fine-tuned, 1 % of labels', '')
-    """
-    found = re.fullmatch(r"(probe|fine_tuned)_(\d+(?:_\d+)?)_percent_accuracy", metric)
-    return f"{found[1].replace('_', '-')}, {found[2].replace('_', '.')} % of labels" if found else ""
 
 
 def headline(run: RecordedRun) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedkd.results.plots import COLOURS, MARKERS
+from fedkd.results.row_keys import describe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def finish_panel(axis: Axes, *beside: Axes) -> None:
     """Rounds, grid, and under the panel a legend of the lines of all its axes."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_xlabel("round")
+    axis.set_xlabel(describe_key("round").axis)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(color="#dddddd", linewidth=0.6)
     lines = [line for each in (axis, *beside) for line in each.get_lines() if not str(line.get_label()).startswith("_")]

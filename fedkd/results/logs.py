@@ -9,6 +9,7 @@ from typing import Any, final
 
 from fedkd.base.errors import InputError
 from fedkd.results.files import append_lines, read_lines
+from fedkd.results.row_keys import BYTES, SECONDS, SHARE, describe_key
 
 METRICS, CLIENTS = "metrics.jsonl", "clients.jsonl"
 CURE = "bring the file back from a copy, or leave this run out"
@@ -26,7 +27,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if row.get("round") != number:
             raise InputError(f"{where} should be round {number} and is {row.get('round')}: lines are lost or doubled: {CURE}")
         for key, value in row.items():
-            summed = key == "seconds" or key.endswith(("accuracy", "_up", "_down"))
+            summed = describe_key(key).unit in (SHARE, BYTES, SECONDS)
             if summed and isinstance(value, str | dict):
                 raise InputError(f"{where}: {key} is {value!r}, no number: {CURE}")
     return rows

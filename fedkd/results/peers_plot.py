@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.results.curves import NAMES
 from fedkd.results.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
 from fedkd.results.plots import COLOURS, LINES, save_figure, styled_figure
 from fedkd.results.recorded import RecordedRun
+from fedkd.results.row_keys import describe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 NAMED_PEERS = 8
 #: The last of the palette, black, is for what speaks of all peers.
 OF_PEERS, OF_ALL = COLOURS[:-1], COLOURS[-1]
-TOGETHER = {"mean_peer_accuracy": ("their mean", (0, (3, 1))), "ensemble_accuracy": ("their ensemble", "-")}
+#: What speaks of all peers -> its line.
+TOGETHER = {"mean_peer_accuracy": (0, (3, 1)), "ensemble_accuracy": "-"}
 WEIGHT = "distillation_weight"
 
 
@@ -86,10 +87,10 @@ def _draw_accuracies(run: RecordedRun, axis: Axes) -> None:
     rounds, table = accuracies_of(run)
     for name, accuracies, style in zip(peer_names(run), table, _styles(len(table)), strict=True):
         axis.plot(rounds, accuracies, linewidth=1.2, **({"label": name} | style))
-    for key, (name, line) in TOGETHER.items() if len(table) > 1 else ():
-        plot_line(axis, run.rows, key, label=name, color=OF_ALL, linestyle=line, linewidth=2.4)
+    for key, line in TOGETHER.items() if len(table) > 1 else ():
+        plot_line(axis, run.rows, key, label=describe_key(key).short, color=OF_ALL, linestyle=line, linewidth=2.4)
     axis.set_title("Each peer, and all together", loc="left")
-    axis.set_ylabel(NAMES["accuracy"])
+    axis.set_ylabel(describe_key("accuracy").axis)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     _show_trained(axis, run.rows)
     finish_panel(axis)
@@ -116,13 +117,13 @@ def _styles(count: int) -> Iterator[dict[str, Any]]:
 def _draw_agreement(run: RecordedRun, axis: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    plot_line(axis, run.rows, "agreement", label="agreement", **LEFT)
+    plot_line(axis, run.rows, "agreement", label=describe_key("agreement").short, **LEFT)
     axis.set_title("How far two peers agree", loc="left")
-    axis.set_ylabel("same class, share of test samples", color=LEFT["color"])
+    axis.set_ylabel(describe_key("agreement").axis, color=LEFT["color"])
     axis.set_ylim(0, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    beside = second_axis(axis, "KL divergence (nats)")
-    plot_line(beside, run.rows, "peer_divergence", label="divergence", **RIGHT)
+    beside = second_axis(axis, describe_key("peer_divergence").axis)
+    plot_line(beside, run.rows, "peer_divergence", label=describe_key("peer_divergence").short, **RIGHT)
     beside.set_ylim(bottom=0)
     finish_panel(axis, beside)
 
@@ -131,14 +132,15 @@ def _draw_distillation(run: RecordedRun, axis: Axes) -> None:
     """The parts of the loss on the left, their weight on the right; what is alone stands on the left."""
     keys = _distillation(run.rows)
     parts = [key for key in keys if key != WEIGHT]
-    axes = [axis, second_axis(axis, "weight")] if WEIGHT in keys and parts else [axis]
+    weight = describe_key(WEIGHT)
+    axes = [axis, second_axis(axis, weight.axis)] if WEIGHT in keys and parts else [axis]
     for key, colour, line in zip(parts, cycle([LEFT["color"], *COLOURS[2:-1]]), cycle(LINES[::2] + LINES[1::2])):
-        plot_line(axis, run.rows, key, label=key.replace("_", " "), color=colour, linestyle=line, linewidth=1.8)
+        plot_line(axis, run.rows, key, label=describe_key(key).short, color=colour, linestyle=line, linewidth=1.8)
     if WEIGHT in keys:
-        plot_line(axes[-1], run.rows, WEIGHT, label="weight", **RIGHT)
+        plot_line(axes[-1], run.rows, WEIGHT, label=weight.short, **RIGHT)
     axis.set_title("Distillation", loc="left")
     alone = {0: RIGHT["color"], 1: LEFT["color"]}  # an axis of one line has its colour
-    axis.set_ylabel("part of the loss" if parts else "weight", color=alone.get(len(parts), "black"))
+    axis.set_ylabel("part of the loss" if parts else weight.axis, color=alone.get(len(parts), "black"))
     for each in axes:
         low, high = each.get_ylim()
         each.set_ylim(min(0.0, low) if low < -0.1 * high else 0.0, high)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedkd.base.errors import InputError
 from fedkd.results.curves import Curve, accuracy_name, curve, headline, is_share, measures
 from fedkd.results.recorded import RecordedRun, Seeds, check_runs, group_seeds
+from fedkd.results.row_keys import describe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +157,7 @@ def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str, *, per
     by_round.set_ylabel(name)
     if percent:
         by_round.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    by_round.set_xlabel("round")
+    by_round.set_xlabel(describe_key("round").axis)
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set_xlabel("uploaded by all clients, cumulative (bytes, log scale)")
     sizes = np.concatenate([line.uploaded[np.isfinite(line.uploaded)] for line in curves])
@@ -171,7 +172,7 @@ def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str, *, per
     silent = [line.label for line in curves if not np.isfinite(line.uploaded).any()]
     if silent:
         by_bytes.set_title(f"no uploads: {', '.join(silent)}", loc="right", color="#555555", fontsize=8)
-    by_time.set_xlabel("time (s)")
+    by_time.set_xlabel(describe_key("seconds").axis)
     for axis in axes:
         axis.grid(color="#dddddd", linewidth=0.6)
 

@@ -9,54 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedkd.results.changes import read_changes
-from fedkd.results.curves import few_labels_name, headline, is_share
+from fedkd.results.curves import headline
 from fedkd.results.environment import read_environment
 from fedkd.results.files import write_atomically
 from fedkd.results.peers_plot import has_peers
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representation_plot import has_representations
+from fedkd.results.row_keys import BYTES, OF_ROUNDS, SECONDS, SHARE, describe_key, find_entry
 from fedkd.results.statistics import duration, last_measured, size, summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-COLUMNS = {
-    "accuracy": "accuracy",
-    "client_accuracy": "client accuracy",
-    "worst_tenth_accuracy": "worst tenth",
-    "probe_accuracy": "linear probe",
-    "knn_accuracy": "kNN",
-    "client_probe_accuracy": "own probe",
-    "alignment": "alignment",
-    "uniformity": "uniformity",
-    "client_cka": "client CKA",
-    "server_accuracy": "server",
-    "mean_peer_accuracy": "mean of peers",
-    "best_peer_accuracy": "best peer",
-    "ensemble_accuracy": "ensemble",
-    "agreement": "agreement",
-    "peer_divergence": "divergence",
-    "distillation_weight": "weight",
-    "epsilon": "epsilon",
-    "loss": "loss",
-    "bytes_up": "up, raw",
-    "coded_bytes_up": "up, coded",
-    "bytes_down": "down, raw",
-    "coded_bytes_down": "down, coded",
-    "seconds": "time",
-    "clients_ok": "ok",
-    "clients_late": "late",
-    "clients_failed": "failed",
-}
-"""The columns of the table of rounds: metrics key -> heading. A column no round has is left out."""
-
-OF_REPRESENTATIONS = {
-    "client_probe_accuracy": ("Own probe", "mean over clients of a linear probe on their own labels, on their own test splits"),
-    "alignment": ("Alignment", "mean squared distance of unit features of two random views of a test image"),
-    "uniformity": ("Uniformity", "log of the mean of exp(-2 squared distance) over pairs of test images' unit features"),
-    "client_cka": ("Client CKA", "biased linear CKA between clients' encoders after local training, mean over pairs"),
-}
-"""How the numbers on representations came about: metrics key -> (term, description)."""
 
 
 def write_report(run: RecordedRun, path: str | Path) -> None:
@@ -97,10 +60,11 @@ def travelled(run: RecordedRun, direction: str) -> str:
 
 
 def headings(run: RecordedRun) -> dict[str, str]:
-    """All columns with those of few labels, whatever shares the experiment names, behind the nearest neighbours."""
-    few = {key: name for row in run.rows for key in row if (name := few_labels_name(key))}
-    first = list(COLUMNS)[: list(COLUMNS).index("knn_accuracy") + 1]
-    return {key: COLUMNS[key] for key in first} | few | COLUMNS
+    """The columns of the table of rounds, metrics key -> heading, in the order of ``OF_ROUNDS``."""
+    order = {entry.key: place for place, entry in enumerate(OF_ROUNDS)}
+    written = dict.fromkeys(key for row in run.rows for key in row if key != "round")
+    places = {key: order[entry.key] for key in written if (entry := find_entry(key)) and entry.key in order}
+    return {key: describe_key(key).short for key in sorted(places, key=lambda key: places[key])}
 
 
 def columns(run: RecordedRun) -> Iterator[str]:
@@ -125,23 +89,17 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
     clients = experiment.get("data.clients", "?")
     share = float(experiment.get("participation", 1.0))
     split = float(experiment.get("data.client_test", 0.0))
-    probed = any("probe_accuracy" in row for row in run.rows)
-    probe = [("Linear probe", "a linear classifier fitted to the frozen net's features of the clients' train images")]
-    compared = [
-        ("Ensemble", "the class of the largest mean of the peers' probabilities, on the global test set"),
-        ("Agreement", "the share of test samples on which two peers say the same class, the mean over all pairs"),
-        ("Divergence", "KL between two peers' probabilities in nats, the mean over test samples, pairs and both directions"),
-    ]
+    peers = ("ensemble_accuracy", "agreement", "peer_divergence") if has_peers(run) else ()
+    encoders = ("probe_accuracy", "client_probe_accuracy", "alignment", "uniformity", "client_cka")
     return [
         ("Accuracy", f"of: {headline(run)}; on the global test set, measured {_every(every)}"),
-        *(probe if probed else []),
-        *(compared if has_peers(run) else []),
-        *(described for key, described in OF_REPRESENTATIONS.items() if any(key in row for row in run.rows)),
+        *map(explained, peers),
+        *(explained(key) for key in encoders if any(key in row for row in run.rows)),
         *privacy(run),
         ("Last", "after the last round: the number to quote"),
         ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
-        ("Client accuracy", f"mean over clients on their own test splits ({split:.0%} of each client's samples)"),
-        ("Worst tenth", "the same mean over the tenth of clients with the lowest accuracy"),
+        explained("client_accuracy", f" ({split:.0%} of each client's samples)"),
+        explained("worst_tenth_accuracy"),
         ("Clients", f"{clients}, of which {share:.0%} take part in a round"),
         (
             "Bytes",
@@ -151,6 +109,16 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
         *changes(run),
         ("Seed", f"{run.seed}; one run is one draw: compare methods over several seeds"),
     ]
+
+
+def explained(key: str, more: str = "") -> tuple[str, str]:
+    """A key as (term, description).
+
+    >>> explained("agreement")[0], explained("client_cka")[0]
+    ('Agreement', 'Client CKA')
+    """
+    heading = describe_key(key).short
+    return f"{heading[0].upper()}{heading[1:]}", f"{describe_key(key).meaning}{more}"
 
 
 def privacy(run: RecordedRun) -> list[tuple[str, str]]:
@@ -189,13 +157,12 @@ def cell(key: str, value: object) -> str:
     """
     if not isinstance(value, (int, float)):
         return "" if value is None else str(value)
-    if is_share(key):
+    unit = describe_key(key).unit
+    if unit == SHARE:
         return f"{100 * value:.1f} %"
-    if "bytes" in key:
+    if unit == BYTES:
         return size(value)
-    if key == "seconds":
-        return duration(value)
-    return f"{value:.4g}"
+    return duration(value) if unit == SECONDS else f"{value:.4g}"
 
 
 def failures(run: RecordedRun) -> Iterator[tuple[int, Any, str]]:

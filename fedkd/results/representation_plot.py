@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.results.curves import few_labels_name
 from fedkd.results.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
 from fedkd.results.plots import COLOURS, LINES, MARKERS, drawn_name, save_figure, styled_figure
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representations import Representations, read_representations, representation_files
+from fedkd.results.row_keys import describe_key, find_entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +32,9 @@ PICTURED = 6
 NAMED_CLASSES = 16
 #: Fewer points than this make no map of neighbourhoods.
 NEIGHBOURHOODS = 5
-ACCURACIES = {
-    "probe_accuracy": "linear probe",
-    "knn_accuracy": "nearest neighbours",
-    "client_probe_accuracy": "clients' own probes",
-}
+#: The lines of the panel on accuracies; beside them those of a share of the labels.
+ACCURACIES = ("probe_accuracy", "knn_accuracy", "client_probe_accuracy")
+FEW_LABELS = ("probe_<share>_percent_accuracy", "fine_tuned_<share>_percent_accuracy")
 
 
 def has_representations(run: RecordedRun) -> bool:
@@ -167,33 +165,33 @@ def _panels(run: RecordedRun) -> list[Callable[[RecordedRun, Axes], None]]:
 def _draw_accuracies(run: RecordedRun, axis: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    for (key, name), colour, line in zip(_accuracies(run.rows).items(), cycle(COLOURS), cycle(LINES)):
-        plot_line(axis, run.rows, key, label=name, color=colour, linestyle=line, linewidth=1.8)
+    for key, colour, line in zip(_accuracies(run.rows), cycle(COLOURS), cycle(LINES)):
+        plot_line(axis, run.rows, key, label=describe_key(key).short, color=colour, linestyle=line, linewidth=1.8)
     axis.set_title("How good the features are", loc="left")
-    axis.set_ylabel("test accuracy")
+    axis.set_ylabel(describe_key("accuracy").axis)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     finish_panel(axis)
 
 
-def _accuracies(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The accuracies that were logged, and what the legend calls them."""
+def _accuracies(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of the accuracies that were logged."""
     keys = dict.fromkeys(key for row in rows for key in row)
-    few = {key: name for key in keys if (name := few_labels_name(key))}
-    return {key: name for key, name in (ACCURACIES | few).items() if measured(rows, key)}
+    few = [key for key in keys if (entry := find_entry(key)) and entry.key in FEW_LABELS]
+    return [key for key in (*ACCURACIES, *few) if measured(rows, key)]
 
 
 def _draw_sphere(run: RecordedRun, axis: Axes) -> None:
-    plot_line(axis, run.rows, "alignment", label="alignment", **LEFT)
+    plot_line(axis, run.rows, "alignment", label=describe_key("alignment").short, **LEFT)
     axis.set_title("Features on the unit sphere", loc="left")
-    axis.set_ylabel("alignment (lower is better)", color=LEFT["color"])
-    beside = second_axis(axis, "uniformity (lower is better)")
-    plot_line(beside, run.rows, "uniformity", label="uniformity", **RIGHT)
+    axis.set_ylabel(describe_key("alignment").axis, color=LEFT["color"])
+    beside = second_axis(axis, describe_key("uniformity").axis)
+    plot_line(beside, run.rows, "uniformity", label=describe_key("uniformity").short, **RIGHT)
     finish_panel(axis, beside)
 
 
 def _draw_likeness(run: RecordedRun, axis: Axes) -> None:
-    plot_line(axis, run.rows, "client_cka", label="mean over pairs of clients", **(LEFT | {"color": COLOURS[2]}))
+    plot_line(axis, run.rows, "client_cka", label=describe_key("client_cka").short, **(LEFT | {"color": COLOURS[2]}))
     axis.set_title("Clients' encoders after local training", loc="left")
-    axis.set_ylabel("linear CKA")
+    axis.set_ylabel(describe_key("client_cka").axis)
     axis.set_ylim(0, 1.02)
     finish_panel(axis)

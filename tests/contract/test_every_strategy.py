@@ -25,6 +25,7 @@ from fedkd.engine.run import Run
 from fedkd.experiment.registry import build, describe, strategies
 from fedkd.grids import InProcessGrid, RayGrid, run_app
 from fedkd.results.history import TIMES
+from fedkd.results.row_keys import find_entry
 
 NAMES = sorted(strategies())
 SMALL_NETS = {"mlp": {"hidden": [16]}, "cnn": {"channels": [4, 8], "hidden": 16}}
@@ -67,6 +68,13 @@ def test_is_a_final_frozen_dataclass_that_says_what_it_does(name: str) -> None:
     assert "Paper:" in text
     assert "What travels:" in text
     assert cls.paper and cls.sends
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_of_its_rows_is_in_the_list_of_keys(name: str) -> None:
+    history = finished(name)
+    keys = {key for row in (*history.metrics, *history.clients) for key in row}
+    assert {key for key in keys if find_entry(key) is None} == set(), "describe it in fedkd/results/row_keys.py"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if strategies()[name].renamed])

@@ -10,7 +10,8 @@ import pytest
 from contract import Numbers, number
 
 from fedkd import Client, Experiment, Knowledge, Server, simulate
-from fedkd.engine.client_metrics import check_metrics, is_owned
+from fedkd.engine.client_metrics import check_metrics
+from fedkd.results.row_keys import is_owned
 
 
 @final

@@ -146,7 +146,7 @@ def test_a_run_with_peers_gets_its_figure_and_shows_it_in_the_report(make_run: M
         assert image.width > 2 * image.height > 600
     drawing, panels = words_and_panels(path / "peers.svg")
     assert panels == 3 + 2  # two of them have a second scale
-    for words in ("peer 0 (cnn)", "peer 1 (cnn)", "their mean", "their ensemble", "agreement", "divergence", "weight"):
+    for words in ("peer 0 (cnn)", "peer 1 (cnn)", "mean of peers", "ensemble", "agreement", "divergence", "weight"):
         assert f"<!-- {words} -->" in drawing
     page = _Page()
     page.feed((path / "report.html").read_text())
@@ -165,7 +165,7 @@ def test_what_was_not_logged_has_no_panel(tmp_path: Path, make_run: MakeRun) -> 
     """One peer agrees with nobody; a weight without a loss has a scale of its own; branches have no names."""
     alone = RecordedRun.read(make_run("alone", rows=of_peers([0.1], [0.2])).path)
     drawing, panels = words_and_panels(peers(alone, tmp_path / "alone.png")[1])
-    assert panels == 1 and "<!-- peer 0 -->" in drawing and "their mean" not in drawing
+    assert panels == 1 and "<!-- peer 0 -->" in drawing and "mean of peers" not in drawing
     weighed = RecordedRun.read(make_run("weighed", rows=of_peers([0.1], [0.2], distillation_weight=0.5)).path)
     assert words_and_panels(peers(weighed, tmp_path / "weighed.png")[1])[1] == 2
 

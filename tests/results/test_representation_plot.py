@@ -13,7 +13,6 @@ from PIL import Image
 from run_rows import MakeRun, insects_run, rows_of
 
 from fedkd.results import RunDirectory
-from fedkd.results.curves import few_labels_name
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representation_plot import evenly, has_representations, principal_plane, representation, turned_onto
 from fedkd.results.representations import read_representations, representation_files
@@ -116,8 +115,9 @@ def test_a_run_gets_its_figure_and_shows_it_in_the_report(make_run: MakeRun) -> 
         "cat",
         "linear probe",
         "probe, 1 % of labels",
+        "kNN",
         "alignment",
-        "linear CKA",
+        "client CKA",
     ):
         assert f"<!-- {words} -->" in drawing
     assert "<!-- Round 1 -->" not in drawing
@@ -145,9 +145,3 @@ def test_the_same_run_gives_the_same_file(tmp_path: Path, make_run: MakeRun) -> 
     keep(directory, 3, samples=40)
     first, second = (representation(RecordedRun.read(directory.path), tmp_path / f"{name}.png") for name in "ab")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-
-
-def test_shares_of_labels_are_named() -> None:
-    assert few_labels_name("fine_tuned_10_percent_accuracy") == "fine-tuned, 10 % of labels"
-    assert few_labels_name("probe_0_5_percent_accuracy") == "probe, 0.5 % of labels"
-    assert few_labels_name("client_probe_accuracy") == ""

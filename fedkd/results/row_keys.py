@@ -1,0 +1,244 @@
+"""Every key of a round's row and of a client's line: its label, unit and meaning.
+
+Terminal, report, figures and docs take their words from here, and ``fedkd.engine.client_metrics`` the names that are taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import final
+
+SHARE, BYTES, SECONDS, NATS, CLIENTS = "share", "bytes", "s", "nats", "clients"
+
+
+@final
+@dataclass(frozen=True)
+class RowKey:
+    """One key of ``metrics.jsonl`` or ``clients.jsonl``, or all keys of one form.
+
+    Args:
+        key: as it is written; ``<name>`` stands for any word.
+        label: what the axis of a figure says.
+        meaning: how the number comes about.
+        unit: ``SHARE`` of 1, ``BYTES``, ``SECONDS``, ``NATS``, ``CLIENTS``; empty for a number without one, or for text.
+        heading: what a column or a legend says, where there is little room; default, the label.
+        owned: whether only fedkd may write it: a strategy's own metrics have other names.
+    """
+
+    key: str
+    label: str
+    meaning: str
+    unit: str = ""
+    heading: str = ""
+    owned: bool = field(default=True, kw_only=True)
+
+    @property
+    def short(self) -> str:
+        """The heading, or the label where there is none."""
+        return self.heading or self.label
+
+    @property
+    def axis(self) -> str:
+        """The label, with the unit in brackets; percent stand at the ticks."""
+        return self.label if self.unit in ("", SHARE) else f"{self.label} ({self.unit})"
+
+
+def _own(key: str, label: str, meaning: str, unit: str = "", heading: str = "") -> RowKey:
+    """A key that strategies report."""
+    return RowKey(key, label, meaning, unit, heading, owned=False)
+
+
+#: In the order in which the report has its columns.
+OF_ROUNDS = (
+    RowKey("round", "round", "number of the round; row 0 is the state before training"),
+    RowKey("accuracy", "test accuracy", "the headline, on the global test set; `accuracy_of` says whose", SHARE, "accuracy"),
+    RowKey("client_accuracy", "mean client accuracy", "mean over clients on their own test splits", SHARE, "client accuracy"),
+    RowKey(
+        *("worst_tenth_accuracy", "mean accuracy of the worst tenth of clients"),
+        *("the same mean over the tenth of clients with the lowest accuracy", SHARE, "worst tenth"),
+    ),
+    RowKey(
+        *("probe_accuracy", "linear-probe accuracy"),
+        *("a linear classifier fitted to the frozen net's features of the clients' train images", SHARE, "linear probe"),
+    ),
+    RowKey(
+        *("knn_accuracy", "kNN accuracy"),
+        *("weighted vote of the 200 nearest train images in the net's features, on the global test set", SHARE, "kNN"),
+    ),
+    RowKey("probe_<share>_percent_accuracy", "probe, <share> % of labels", "the probe, fitted with so many labels", SHARE),
+    RowKey(
+        *("fine_tuned_<share>_percent_accuracy", "fine-tuned, <share> % of labels"),
+        *("the whole net, trained on with so many labels, after the last round", SHARE),
+    ),
+    RowKey(
+        *("client_probe_accuracy", "accuracy of clients' own linear probes"),
+        *("mean over clients of a linear probe on their own labels, on their own test splits", SHARE, "own probe"),
+    ),
+    RowKey(
+        *("alignment", "alignment (lower is better)"),
+        *("mean squared distance of unit features of two random views of a test image", "", "alignment"),
+    ),
+    RowKey(
+        *("uniformity", "uniformity (lower is better)"),
+        *("log of the mean of exp(-2 squared distance) over pairs of test images' unit features", "", "uniformity"),
+    ),
+    RowKey(
+        *("client_cka", "linear CKA between clients' encoders"),
+        *("biased linear CKA between clients' encoders after local training, mean over pairs", "", "client CKA"),
+    ),
+    RowKey("server_accuracy", "server accuracy", "the server's net, on the global test set", SHARE, "server"),
+    RowKey(
+        *("mean_peer_accuracy", "mean accuracy of the peers"),
+        *("mean of the peers' accuracies, on the global test set", SHARE, "mean of peers"),
+    ),
+    RowKey(
+        *("best_peer_accuracy", "accuracy of the best peer"),
+        *("highest of the peers' accuracies; chosen on the global test set, so it flatters", SHARE, "best peer"),
+    ),
+    RowKey(
+        *("ensemble_accuracy", "ensemble accuracy"),
+        *("the class of the largest mean of the peers' probabilities, on the global test set", SHARE, "ensemble"),
+    ),
+    RowKey(
+        *("agreement", "agreement between peers"),
+        *("share of test samples on which two peers name the same class, mean over all pairs", SHARE, "agreement"),
+    ),
+    RowKey(
+        *("peer_divergence", "KL divergence between peers"),
+        *("KL between two peers' probabilities in nats, mean over test samples, pairs and both directions", NATS, "divergence"),
+    ),
+    _own("distillation_weight", "weight of distillation", "what the distillation is multiplied by in the loss", "", "weight"),
+    _own("epsilon", "epsilon", "privacy spent so far, at `delta`, by the client that sent most; of what: `epsilon_of`"),
+    _own("loss", "loss", "what clients minimised: mean over their batches, weighted over clients by their samples"),
+    RowKey("bytes_up", "uploaded, raw", "uploads of all clients, as the tensors are", BYTES, "up, raw"),
+    RowKey("coded_bytes_up", "uploaded, coded", "uploads of all clients, as codecs made them smaller", BYTES, "up, coded"),
+    RowKey("bytes_down", "downloaded, raw", "broadcasts to all clients, as the tensors are", BYTES, "down, raw"),
+    RowKey("coded_bytes_down", "downloaded, coded", "broadcasts to all clients, as codecs made them", BYTES, "down, coded"),
+    RowKey("seconds", "time", "wall-clock time of the round; in a client's line, of its training", SECONDS),
+    RowKey("clients_ok", "clients whose upload counted", "clients whose uploads were used", CLIENTS, "ok"),
+    RowKey("clients_late", "late clients", "clients whose uploads came too late, or never", CLIENTS, "late"),
+    RowKey(
+        "clients_failed", "failed clients", "clients that failed, dropped out, or sent what was rejected", CLIENTS, "failed"
+    ),
+)
+#: What the report's table of rounds leaves out.
+MORE_OF_ROUNDS = (
+    RowKey("accuracy_of", "whose accuracy", "whose the headline accuracy is, in words"),
+    RowKey("class_accuracy", "accuracy by class", "the headline accuracy of each class, a list", SHARE),
+    RowKey("peer_accuracies", "accuracies of the peers", "each peer's accuracy on the global test set, a list", SHARE),
+    RowKey("peer_clients", "peers that answered", "ids of the clients that `peer_accuracies` speaks of, a list"),
+    RowKey("wire_bytes_up", "uploaded, on the wire", "uploads as Flower sends them, with names and headers", BYTES),
+    RowKey("wire_bytes_down", "downloaded, on the wire", "broadcasts as Flower sends them, with names and headers", BYTES),
+    RowKey("evaluation_bytes", "bytes of evaluation", "messages of the evaluation, both ways, on the wire", BYTES),
+    RowKey("failures", "failures", "client -> the first line of why its upload did not count"),
+    RowKey("evaluation_failures", "failed evaluations", "client, or server -> why its evaluation failed"),
+    RowKey("late_used", "late uploads used", "uploads of earlier rounds that counted in this one", CLIENTS),
+    RowKey("rolled_back", "rolled back", "true where the round went back to the last good broadcast"),
+    RowKey("rolled_back_reason", "why it was rolled back", "what nobody could work with"),
+    _own("delta", "delta", "the probability that `epsilon` does not cover"),
+    RowKey("epsilon_of", "of what epsilon is", "which uploads `epsilon` covers, and what its neighbours are"),
+)
+OF_CLIENTS = (
+    RowKey("client", "client", "id of the client, from 0"),
+    RowKey("status", "status", "ok, late or failed"),
+    RowKey("reason", "reason", "why the upload did not count, with its traceback"),
+    RowKey("weight", "weight", "what the upload counts for: as a rule, the client's training samples"),
+)
+#: Parts of losses and what else strategies report, as means over batches and over clients.
+OF_STRATEGIES = (
+    _own("train_accuracy", "training accuracy", "share of its training samples that a client gets right", SHARE),
+    _own("cross_entropy", "cross-entropy", "cross-entropy to the labels, as it enters the loss", NATS),
+    _own("distillation", "distillation", "distillation from teachers or peers, as it enters the loss"),
+    _own("consistency", "consistency", "how far student and mean teacher are apart, as it enters the loss"),
+    _own("digest", "digest", "FedMD: distance to the consensus while clients learn it"),
+    _own("consensus", "consensus", "D-Distillation: distance to the neighbours' average, as it enters the loss"),
+    _own("edges", "edges", "D-Distillation: neighbours whose tables a client received", "", "edges"),
+    _own("edge_bytes", "bytes along an edge", "D-Distillation: of the table that a client sends each neighbour", BYTES),
+    _own("staleness", "staleness", "codistillation: age of the others' checkpoints, in steps of training"),
+    _own("generation", "generation", "born-again networks: number of the student that is trained now"),
+    _own("hint", "hint", "distance between feature maps, as it enters the loss"),
+    _own("relation", "relation", "distance between a client's and the global relations of samples, as it enters the loss"),
+    _own("not_true", "not-true distillation", "FedNTD: distillation of all classes but the true one, as it enters the loss"),
+    _own("proximal", "proximal term", "FedProx: squared distance to the broadcast weights, as it enters the loss"),
+    _own("prototype", "prototype term", "distance of features to the prototype of their class, as it enters the loss"),
+    _own("model_contrastive", "model-contrastive term", "MOON: contrast of the local, global and last local net, as it enters"),
+    _own("vcl", "VCL", "MCL: vanilla contrastive loss, within each peer"),
+    _own("icl", "ICL", "MCL: interactive contrastive loss, between peers"),
+    _own("soft_vcl", "soft VCL", "MCL: distillation of the peers' contrastive distributions, within each peer"),
+    _own("soft_icl", "soft ICL", "MCL: distillation of the peers' contrastive distributions, between peers"),
+)
+#: Keys with a word of the strategy's in them: a net, a branch, a part of the loss. The first that fits is meant.
+FORMS = (
+    RowKey("server_<name>_accuracy", "accuracy of <name> at the server", "as the strategy measures it there", SHARE),
+    RowKey("server_<name>", "<name> at the server", "a number that the server's half of the strategy reports"),
+    RowKey("client_<name>_accuracy", "mean client accuracy of <name>", "mean over clients on their own test splits", SHARE),
+    RowKey("client_<name>", "<name> of the clients", "a number on the clients that the server's half of the strategy reports"),
+    RowKey("<name>_accuracy", "accuracy of <name>", "this predictor's accuracy on the global test set", SHARE),
+    _own("<name>_cross_entropy", "cross-entropy of <name>", "cross-entropy of this net or branch to the labels", NATS),
+    _own("<name>_distillation", "distillation of <name>", "distillation of this net or branch"),
+    _own(
+        "<name>_hidden",
+        "hidden loss of <name>",
+        "FedKD: distance of hidden states, as it enters the loss of this net",
+    ),
+    _own(
+        "<name>_contrastive",
+        "<name> contrastive loss",
+        "contrast of two views of an image with other images",
+    ),
+    _own("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
+)
+ROW_KEYS = (*OF_ROUNDS, *MORE_OF_ROUNDS, *OF_CLIENTS, *OF_STRATEGIES, *FORMS)
+#: What begins so is kept for fedkd, though no key may be called so yet.
+RESERVED = ("server_", "client_", "clients_", "bytes_", "coded_bytes_", "wire_bytes_")
+_EXACT = {each.key: each for each in ROW_KEYS if "<" not in each.key}
+_FORMS = [each for each in ROW_KEYS if "<" in each.key]
+
+
+@lru_cache(maxsize=4096)
+def find_entry(key: str) -> RowKey | None:
+    """The entry of the list that a key belongs to; None for one that only a user's own strategy knows.
+
+    >>> find_entry("probe_1_percent_accuracy").key, find_entry("my_norm")
+    ('probe_<share>_percent_accuracy', None)
+    """
+    return _EXACT.get(key) or next((form for form in _FORMS if _word(form, key)), None)
+
+
+def describe_key(key: str) -> RowKey:
+    """What a key means, the word of its form put in; of a key that is not in the list, its own words.
+
+    >>> describe_key("probe_0_5_percent_accuracy").label, describe_key("server_distillation").label
+    ('probe, 0.5 % of labels', 'distillation at the server')
+    >>> describe_key("client_accuracy").short, describe_key("my_norm").label
+    ('client accuracy', 'my norm')
+    """
+    entry = find_entry(key)
+    if entry is None:
+        return RowKey(key, key.replace("_", " "), "reported by the strategy", owned=False)
+    return replace(entry, key=key, label=re.sub("<.*>", lambda _: _word(entry, key), entry.label))
+
+
+def is_owned(key: str) -> bool:
+    """Whether only fedkd may write this key: a strategy's metrics must have other names.
+
+    >>> is_owned("seconds"), is_owned("server_norm"), is_owned("loss")
+    (True, True, False)
+    """
+    entry = find_entry(key)
+    return key.startswith(RESERVED) or (entry is not None and entry.owned)
+
+
+def documented_keys() -> Iterator[tuple[str, str, str, str]]:
+    """Key, label, unit and meaning of each, in order: the table that the docs print."""
+    return ((each.key, each.label, each.unit, each.meaning) for each in ROW_KEYS)
+
+
+def _word(form: RowKey, key: str) -> str:
+    """What stands in this key where its form has ``<name>`` or ``<share>``, in words; empty where it is of another form."""
+    before, name, after = re.split("[<>]", form.key)
+    found = re.fullmatch(f"{before}({r'[0-9]+(?:_[0-9]+)?' if name == 'share' else '.+'}){after}", key)
+    return found[1].replace("_", "." if name == "share" else " ") if found else ""
