@@ -73,7 +73,8 @@ class MCL(LockstepStrategy):
         net = client.net(init="own", keep=True)
         build = partial(EmbeddingHead, net.feature_width, self.embedding)
         head = client.module("head", build, init="own", keep=True)
-        takes_logits = self.logit_weight > 0 and (client.clients == 2 or client.id == client.clients - 1)
+        clients = client.experiment.data.clients
+        takes_logits = self.logit_weight > 0 and (clients == 2 or client.id == clients - 1)
 
         def forward(batch: Batch) -> PeerOutputs:
             features = net.features(batch.images)  # (B, D)

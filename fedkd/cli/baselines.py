@@ -16,7 +16,7 @@ NAMES = ("local", "centralised", "ensemble", "fedavg")
 
 
 def baselines_of(experiment: Experiment) -> dict[str, Experiment]:
-    """The baselines of an experiment by name: it itself but for the strategy, and without [privacy], which they do not have.
+    """The baselines of an experiment by name: the same experiment with another strategy, and without [privacy].
 
     Left out are the experiment's own strategy and what these clients cannot do, as FedAvg with unequal nets.
     """
@@ -63,5 +63,5 @@ def _last(runs: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> str:
     """The metric where it was last measured, over the seeds; empty where it never was."""
     from fedkd.results.statistics import percent, summary
 
-    found = [result.last for rows in runs if (result := summary(rows, metric))]
-    return percent(found) if found else ""
+    values = [result.last for rows in runs if (result := summary(rows, metric))]
+    return percent(values) if values else ""

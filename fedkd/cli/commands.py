@@ -148,11 +148,11 @@ def plot(
     from fedkd.results.plots import convergence
     from fedkd.results.recorded import find_runs, without_failed
 
-    found = without_failed(find_runs(runs))
-    check_measured(found, metric)
+    read = without_failed(find_runs(runs))
+    check_measured(read, metric)
     with writing(out, InputError):
-        files = convergence(found, out, metric=metric)
-    print_summaries(found, metric, sys.stdout)
+        files = convergence(read, out, metric=metric)
+    print_summaries(read, metric, sys.stdout)
     for file in files:
         print(file)
 
@@ -166,14 +166,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """Say whether this machine is ready: versions, cores, memory, GPU, data."""
     from fedkd.cli.doctor import findings
 
-    found = findings()
+    results = findings()
     if as_json:
-        print(json.dumps([vars(finding) for finding in found], indent=1))
+        print(json.dumps([vars(finding) for finding in results], indent=1))
     else:
-        for finding in found:
+        for finding in results:
             print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name:<14} {finding.text}")
-        print("All good. Next: fedkd run FILE" if all(finding.ok for finding in found) else "Cure what is marked BAD.")
-    if not all(finding.ok for finding in found):
+        print("All good. Next: fedkd run FILE" if all(finding.ok for finding in results) else "Cure what is marked BAD.")
+    if not all(finding.ok for finding in results):
         raise typer.Exit(1)
 
 
@@ -200,14 +200,14 @@ def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) ->
     from fedkd.results.statistics import last_measured, summary
 
     for group in group_seeds(runs):
-        found = [result for run in group.runs if (result := summary(run.rows, metric))]
-        if not found:
+        results = [result for run in group.runs if (result := summary(run.rows, metric))]
+        if not results:
             print(f"{group.label}: {metric} was never measured", file=stream)
             continue
-        seeds = f"seed {group.runs[0].seed}" if len(found) == 1 else f"{len(found)} seeds, 95 % interval"
-        last, best = reading(metric, [result.last for result in found]), reading(metric, [result.best for result in found])
-        five = reading(metric, [result.mean_last_five for result in found])
-        averaged = last_measured([result.averaged for result in found])
+        seeds = f"seed {group.runs[0].seed}" if len(results) == 1 else f"{len(results)} seeds, 95 % interval"
+        readings = ((each.last, each.best, each.mean_last_five) for each in results)
+        last, best, five = (reading(metric, values) for values in zip(*readings, strict=True))
+        averaged = last_measured([result.averaged for result in results])
         whose = f" ({headline(group.runs[0])})" if metric == "accuracy" else ""
         name, highest = describe_key(metric).short, "best" if is_share(metric) else "highest"
         print(

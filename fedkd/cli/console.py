@@ -42,12 +42,12 @@ def plain_lines(title: str, rounds: int) -> Iterator[OnRow]:
     print(title, flush=True)
     times: list[float] = []
 
-    said = set[str]()
+    announced = set[str]()
 
     def on_row(row: Row) -> None:
-        if (whose := str(row.get("accuracy_of", ""))) and whose not in said:
+        if (whose := str(row.get("accuracy_of", ""))) and whose not in announced:
             print(f"accuracy: {whose}, on the global test set", flush=True)
-            said.add(whose)
+            announced.add(whose)
         cells = describe(row)
         text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")
         print(f"round {row['round']}/{rounds}  {text}{remaining(times, row, rounds)}", flush=True)

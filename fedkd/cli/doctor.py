@@ -42,10 +42,10 @@ def _packages() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
-    found = gpus()
+    names = gpus()
     yield Finding("cores", True, f"{cores()} ({cpu_model()})")
     yield Finding("memory", True, f"{size(memory())}, this control group's limit included")
-    yield Finding("gpu", True, ", ".join(found) or "none: everything runs on the CPU")
+    yield Finding("gpu", True, ", ".join(names) or "none: everything runs on the CPU")
 
 
 def _data() -> Iterator[Finding]:

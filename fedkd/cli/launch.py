@@ -89,7 +89,7 @@ def beside(place: Path, experiment: Experiment) -> dict[Path, Experiment]:
 
 
 def at(place: Path, experiment: Experiment, *, go_on: bool) -> Launch:
-    """A run in this directory. Raises InputError if it is taken: by anything, or with ``go_on`` by something else than it."""
+    """A run in this directory. Raises InputError if it is taken; with ``go_on``, only if by another run than this one."""
     from fedkd.results.place import holds_run, refuse_if_taken
 
     launch = Launch(experiment, place, resume=go_on and holds_run(place))
@@ -138,8 +138,10 @@ def refuse_other_experiment(launch: Launch) -> None:
         RunDirectory.find(launch.out)
     for key, (was, is_now) in differences(there.experiment, now.experiment).items():
         if not key.startswith("engine."):
-            told = f"{key} is {was!r} there and {is_now!r} here"
-            raise InputError(f"{launch.out} holds a run of another experiment ({told}): give another directory with --out")
+            difference = f"{key} is {was!r} there and {is_now!r} here"
+            raise InputError(
+                f"{launch.out} holds a run of another experiment ({difference}): give another directory with --out"
+            )
     refuse_other(launch.out, now)
 
 

@@ -15,7 +15,7 @@ from fedkd.knowledge.knowledge import Knowledge
 
 
 def mislabel(client: Client) -> None:
-    """Give an attacker that relabels its samples to train on; anybody else keeps their own."""
+    """Change the training labels of a client whose attack does so; all other clients keep theirs."""
     experiment = client.experiment
     if client.id not in attackers(experiment):
         return
@@ -29,7 +29,7 @@ def mislabel(client: Client) -> None:
 
 
 def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowledge], broadcast: Knowledge) -> Knowledge:
-    """The upload of this client, after its share of the experiment's privacy, attack and faults."""
+    """This client's upload, with the privacy noise, the attack and the fault that the experiment has for it."""
     experiment = client.experiment
     fault = draw_fault(experiment, client.round, client.id)
     if fault == "crash":
@@ -49,5 +49,5 @@ def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowle
 
 
 def _noise_of(client: Client, table: str) -> torch.Generator | None:
-    """Where this table's noise comes from: in a simulation the seed, so that it can be repeated; elsewhere no known one."""
+    """The generator of this table's noise: seeded in a simulation, which can be repeated; elsewhere None: secret."""
     return client.rng(f"privacy {table}") if client.simulated else None

@@ -29,7 +29,7 @@ from fedkd.experiment.algorithm.net_shares import FUNCTION
 from fedkd.experiment.algorithm.train import warm_up
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
-from fedkd.knowledge.channels import ClientEnd
+from fedkd.knowledge.channels import ClientChannel
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import Unpacked, from_records, to_records
 
@@ -58,7 +58,7 @@ def client_app(
 
 
 def client_app_of(functions: Functions) -> ClientApp:
-    """The ClientApp with this code. Names in messages lead to it, and to no import."""
+    """The ClientApp with this code. A name in a message leads to this code only: nothing is imported by it."""
     app = ClientApp()
 
     @app.train()
@@ -140,7 +140,7 @@ def _experiment(context: Context, functions: Functions) -> Experiment:
 
 
 def _open(asked: Instruction, context: Context, experiment: Experiment, functions: Functions) -> Client:
-    """The client of this call: the live one of this very Context and round, else a new one from memory."""
+    """The client of this call: live from an earlier exchange of this round, or made anew from its memory."""
     held, client = _LIVE.pop(id(context), (None, None))
     if client is None or held is not context or client.round != asked.round:
         memory = Memory.read(context.state)
@@ -161,7 +161,7 @@ def _where(asked: Instruction) -> str:
 
 
 def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
-    """Under [privacy] what goes wrong here is told to this machine only."""
+    """Under [privacy] only this machine's log says what went wrong here."""
     return reasons_stay(where) if float(context.run_config.get("privacy.noise_multiplier", 0)) > 0 else nullcontext()
 
 
@@ -190,7 +190,7 @@ def _exchange(asked: Instruction, content: RecordDict, context: Context, functio
     seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         which, strategy = f"{client.round}.{client.exchange}", experiment.strategy
-        down = ClientEnd("downlink", strategy.downlink(experiment), client.memory)
+        down = ClientChannel("downlink", strategy.downlink(experiment), client.memory)
         broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=asked.held)
         upload = under_adversity(client, strategy.client_update, broadcast)
         check_metrics(upload.metrics)
@@ -202,7 +202,7 @@ def _exchange(asked: Instruction, content: RecordDict, context: Context, functio
         }
         seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
         upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
-        up = ClientEnd("uplink", strategy.uplink(experiment), client.memory)
+        up = ClientChannel("uplink", strategy.uplink(experiment), client.memory)
         records = to_records(up.encode(upload, which, acknowledged=asked.acknowledged))
         _close(asked, context, client)
     return records

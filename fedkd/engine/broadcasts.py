@@ -22,7 +22,7 @@ class Broadcasts:
         return self.personal.get(client, self.common)
 
     def announce(self, answer: Knowledge | Mapping[int, Knowledge]) -> None:
-        """Broadcast this from now on: copies, as nets that the tensors may belong to are used again."""
+        """Broadcast this from now on. It is copied, as its tensors may belong to nets that go on training."""
         if isinstance(answer, Knowledge):
             self.common, self.personal = answer.copy(), {}
         else:

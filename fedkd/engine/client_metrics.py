@@ -1,4 +1,4 @@
-"""What a client may report: the names that its metrics may have, and the numbers that they may be."""
+"""What a client may report: which names its metrics may have, and which values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = 3.4e38
 
 
 def check_metrics(metrics: Mapping[str, float]) -> None:
-    """Check the metrics of an upload, whoever made it: an honest strategy's name for a loss, or a stranger's for anything.
+    """Check the metrics of an upload, from an honest strategy or from a stranger.
 
     Raises:
         ValueError: the first name that is taken or is none, or the first value that is no finite number. One line.

@@ -12,17 +12,24 @@ from torch import Tensor
 
 from fedkd.base.errors import Notice
 from fedkd.base.randomness import derive, seeded, torch_threads
-from fedkd.engine.answers import check_answer
+from fedkd.engine.answers import (
+    check_answer,
+    describe_headlines,
+    headline_accuracy,
+    means,
+    other_accuracies,
+    probe_accuracies,
+    worst_tenth,
+)
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation.evaluate import PEER_LOGITS, evaluate_global
 from fedkd.engine.evaluation.peers import compared
-from fedkd.engine.exchange import Courier, Traffic
 from fedkd.engine.guard import SLACK_BYTES, check_upload
 from fedkd.engine.instruction import EVALUATE
 from fedkd.engine.reasons import first_line, in_words
-from fedkd.engine.round_metrics import Books
-from fedkd.engine.row import headline, means, others, own_headlines, probed, worst_tenth
+from fedkd.engine.round_metrics import RoundMetrics
 from fedkd.engine.sent_probes import with_probes
+from fedkd.engine.transport import Traffic, Transport
 from fedkd.experiment.algorithm.participation import draw_evaluated
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
@@ -33,15 +40,15 @@ from fedkd.knowledge.records import from_records, wire_bytes
 
 @final
 class EvaluationRound:
-    """Asks and absorbs. All that it finds goes into the books of the round."""
+    """Asks clients and takes in their answers. All that it finds goes into the metrics of the round."""
 
-    def __init__(self, experiment: Experiment, server: Server, courier: Courier) -> None:
-        self._experiment, self._server, self._courier = experiment, server, courier
+    def __init__(self, experiment: Experiment, server: Server, transport: Transport) -> None:
+        self._experiment, self._server, self._transport = experiment, server, transport
         self._compares = False
         self._splits: tuple[str, ...] = ("own",)
         self._asked: list[int] = []
 
-    def ask(self, broadcasts: Broadcasts, books: Books) -> list[Message]:
+    def ask(self, broadcasts: Broadcasts, metrics: RoundMetrics) -> list[Message]:
         """Score the server's predictors, then ask clients to score theirs; embedders go with the server's probe.
 
         Where no net is global, clients score theirs on the global test set too, and send their logits there if the strategy
@@ -51,29 +58,29 @@ class EvaluationRound:
         seed = derive(self._experiment.seed, server.round, "server", "evaluate")
         with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
             predictors = strategy.predictors(server, broadcasts.common)
-            found = evaluate_global(predictors, server)
+            scores = evaluate_global(predictors, server)
         server.release(kept=False)
-        books.row |= found.row
-        books.representations = found.representations
+        metrics.row |= scores.row
+        metrics.representations = scores.representations
         self._asked = self._whom_to_ask()
         distinct = {id(knowledge): knowledge for knowledge in map(broadcasts.to, self._asked)}
-        sent = {key: with_probes(self._courier.as_received(each), found.probes) for key, each in distinct.items()}
+        sent = {key: with_probes(self._transport.as_received(each), scores.probes) for key, each in distinct.items()}
         messages = {client: sent[id(broadcasts.to(client))] for client in self._asked}
         self._compares = strategy.compares_clients and not predictors
         self._splits = ("own",) if predictors else ("own", "global")
         asked = {"globally": not predictors, "compared": self._compares}
-        return self._courier.instruct(EVALUATE, messages, books.evaluation, round=server.round, **asked)
+        return self._transport.instruct(EVALUATE, messages, metrics.evaluation, round=server.round, **asked)
 
     def _whom_to_ask(self) -> list[int]:
         """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""
-        if self._experiment.privacy.noise_multiplier and not isinstance(self._courier.grid, JobGrid):
+        if self._experiment.privacy.noise_multiplier and not isinstance(self._transport.grid, JobGrid):
             warnings.warn("as [privacy] is on, clients elsewhere are not asked for their accuracy", Notice, stacklevel=2)
             return []
         return draw_evaluated(self._experiment)
 
-    def absorb(self, replies: Iterable[Message], books: Books) -> None:
+    def absorb(self, replies: Iterable[Message], metrics: RoundMetrics) -> None:
         """The clients' accuracies: mean and worst tenth; ``accuracy`` too where no net is global; how peers compare."""
-        contents, received = self._courier.receive(replies, self._asked)
+        contents, received = self._transport.receive(replies, self._asked)
         own, everyone, beside, beside_global = [], [], [], []
         answered: list[Mapping[str, float]] = []
         logits: dict[int, Tensor] = {}
@@ -84,29 +91,29 @@ class EvaluationRound:
             except Exception as error:  # as with uploads: others go on
                 failed[client] = f"its evaluation is rejected: {in_words(error)}"
                 continue
-            books.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
+            metrics.evaluation.setdefault(client, Traffic()).add(0, 0, wire_bytes(records))
             if PEER_LOGITS in answer.tensors:
                 logits[client] = answer.tensors[PEER_LOGITS]
-            scores = {split: headline(answer.metrics, split) for split in ("own", "global")}
+            scores = {split: headline_accuracy(answer.metrics, split) for split in ("own", "global")}
             if scores["own"] is not None:
                 own.append(scores["own"])
-                books.client(client)["accuracy"] = scores["own"]
-                beside.append(others(answer.metrics))
+                metrics.client(client)["accuracy"] = scores["own"]
+                beside.append(other_accuracies(answer.metrics))
             if scores["global"] is not None:
                 everyone.append(scores["global"])
                 answered.append(answer.metrics)
-                beside_global.append(probed(answer.metrics))
+                beside_global.append(probe_accuracies(answer.metrics))
         if own:
-            books.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
-        books.row |= means(beside)
+            metrics.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
+        metrics.row |= means(beside)
         if everyone:
-            books.row |= {"accuracy": sum(everyone) / len(everyone), "accuracy_of": own_headlines(answered)}
-            books.row |= means(beside_global)
+            metrics.row |= {"accuracy": sum(everyone) / len(everyone), "accuracy_of": describe_headlines(answered)}
+            metrics.row |= means(beside_global)
         if logits:
-            books.row |= self._compare(logits)
+            metrics.row |= self._compare(logits)
         if failed:
             named = {str(client): first_line(why) for client, why in sorted(failed.items())}
-            books.row["evaluation_failures"] = books.row.get("evaluation_failures", {}) | named
+            metrics.row["evaluation_failures"] = metrics.row.get("evaluation_failures", {}) | named
 
     def _read(self, client: int, records: RecordDict) -> Knowledge:
         """The answer, its size bounded, its tensors and counts checked. ValueError says what is wrong with it."""
@@ -122,7 +129,7 @@ class EvaluationRound:
     def _samples(self, client: int, split: str) -> int | None:
         """How many labelled test samples this client has, if that is known here."""
         data, federation = self._experiment.data, self._server.federation
-        if data.partition == "own" or (split == "own" and not isinstance(self._courier.grid, JobGrid)):
+        if data.partition == "own" or (split == "own" and not isinstance(self._transport.grid, JobGrid)):
             return None
         test = federation.test if split == "global" else federation.client_test(client)
         return len(test.labelled())
@@ -131,5 +138,5 @@ class EvaluationRound:
         """The clients that answered, as peers in order of client id."""
         test = self._server.federation.test
         with torch_threads(self._experiment.engine.num_cpus):
-            found = compared(torch.stack(list(logits.values())), test.labels[test.indices])
-        return {"peer_clients": list(logits), **found}
+            comparison = compared(torch.stack(list(logits.values())), test.labels[test.indices])
+        return {"peer_clients": list(logits), **comparison}

@@ -1,4 +1,4 @@
-"""Where Flower's own loop, or one of its wrappers, drives a strategy of ours by its hooks: the run behind them."""
+"""The run behind Flower's hooks, for Flower's own loop, or a wrapper's, that drives a strategy of ours."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def current_run(strategy: Algorithm) -> Run:
 
 
 def close_training(run: Run, round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
-    """Uploads in; the next broadcast's arrays and the mean losses out, or two times None if no upload counted.
+    """Take in a round's uploads; gives the next broadcast's arrays and the mean losses, both None if no upload counted.
 
     Raises:
         RunFailed: the experiment's last round is over, and in none an upload counted.

@@ -1,4 +1,4 @@
-"""The guard: every upload is checked before any arithmetic. A bad one costs that client that round, never the round."""
+"""The guard: every upload is checked before any arithmetic. A bad one is left out; the round goes on without its client."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class Guard:
     def outliers(self, uploads: Mapping[int, Knowledge]) -> dict[int, str]:
         """Which of a round's uploads, each legal for itself, stand out too far from the others -> why."""
         unknown = {client: upload for client, upload in uploads.items() if self.samples_of(client) is None}
-        found = too_heavy(unknown, self.limits.weight_ratio) if self.limits.weight_ratio else {}
+        reasons = too_heavy(unknown, self.limits.weight_ratio) if self.limits.weight_ratio else {}
         if self.limits.step_ratio:
-            found |= too_far(uploads, {client: self.sent_to(client) for client in uploads}, self.limits.step_ratio)
-        return found
+            reasons |= too_far(uploads, {client: self.sent_to(client) for client in uploads}, self.limits.step_ratio)
+        return reasons
 
 
 def common_ground(strategy: Algorithm, privacy: Privacy, federation: Federation) -> dict[str, str]:
-    """What all nodes must agree on for their tables to mean the same: the classes, the public set's hash, the noise."""
+    """What all nodes must have in common, or their tables would mean different things: classes, public set, noise."""
     public = {"public_set": federation.public_hash} if strategy.needs.public else {}
     noise = {"noise": privacy.noise} if privacy.noise else {}
     return {"label_space": federation.label_space, **public, **noise}
@@ -120,9 +120,9 @@ def check_header(upload: Knowledge, *, round: int, exchange: int, common_ground:
     if answered != [round, exchange] or not all(type(number) is int for number in answered):
         raise Rejected(f"it answers round {upload.header.get('round')}, exchange {upload.header.get('exchange')}")
     for name, expected in common_ground.items():
-        if (said := upload.header.get(name)) != expected:
-            found = f"its {name.replace('_', ' ')} is {said or 'not named'}, the server's is {expected}"
-            raise Rejected(f"{found}: give both the same data and experiment")
+        if (theirs := upload.header.get(name)) != expected:
+            difference = f"its {name.replace('_', ' ')} is {theirs or 'not named'}, the server's is {expected}"
+            raise Rejected(f"{difference}: give both the same data and experiment")
 
 
 def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes: int) -> None:
@@ -150,11 +150,11 @@ def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes
 def _check_shape(name: str, tensor: Tensor, spec: TensorSpec, sizes: dict[str, int]) -> None:
     """The exact shape; ``sizes`` are those that the sender chose so far, which must agree."""
     fits = len(tensor.shape) == len(spec.shape)
-    for side, found in zip(spec.shape, tensor.shape, strict=False):
+    for side, size in zip(spec.shape, tensor.shape, strict=False):
         if isinstance(side, UpTo):
-            fits = fits and found <= side.most and sizes.setdefault(side.name, found) == found
+            fits = fits and size <= side.most and sizes.setdefault(side.name, size) == size
         else:
-            fits = fits and found == side
+            fits = fits and size == side
     if not fits:
         expected = ", ".join(f"{s.name} (at most {s.most})" if isinstance(s, UpTo) else str(s) for s in spec.shape)
         raise Rejected(f"{name} has shape {tuple(tensor.shape)}, expected ({expected})")

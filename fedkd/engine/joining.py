@@ -16,8 +16,8 @@ def claims_of(replies: Iterable[Message]) -> dict[int, int]:
     """Node id -> the ``partition-id`` that its reply names; -1 where it names none, or is no such reply."""
     claims: dict[int, int] = {}
     for reply in replies:
-        said = reply.content.get(RECORD) if reply.has_content() else None
-        claim = said.get("partition-id") if isinstance(said, ConfigRecord) else None
+        record = reply.content.get(RECORD) if reply.has_content() else None
+        claim = record.get("partition-id") if isinstance(record, ConfigRecord) else None
         claims.setdefault(reply.metadata.src_node_id, claim if type(claim) is int else -1)
     return claims
 
@@ -36,8 +36,8 @@ def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: M
     Raises:
         InputError: the first client, in order of id, whose node holds other data.
     """
-    said = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
-    for client, reply in sorted(said.items()):
+    reply_of = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
+    for client, reply in sorted(reply_of.items()):
         facts = reply.content.get(RECORD) if reply.has_content() else None
         for name, expected in ours.items():
             theirs = facts.get(name) if isinstance(facts, ConfigRecord) else None

@@ -1,4 +1,4 @@
-"""Late uploads: dropped, or kept for the next rounds up to a greatest age."""
+"""Late uploads: dropped, or kept for the next rounds until they are too old."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedkd.knowledge.records import from_records, to_records
 
 
 @final
-class Latecomers:
+class LateUploads:
     """Uploads that came after their exchange had ended, the newest of each client."""
 
     def __init__(self, most_rounds: int) -> None:
@@ -25,7 +25,7 @@ class Latecomers:
             self._uploads |= uploads
 
     def join(self, uploads: Mapping[int, Knowledge], round: int) -> dict[int, Knowledge]:
-        """These uploads and the late ones of other clients that are young enough, in order of client id. Each is used once."""
+        """These uploads, and beside them late ones of other clients that are not too old, by client id. Each is used once."""
         held, self._uploads = self._uploads, {}
         young = {client: upload for client, upload in held.items() if round - int(upload.header["round"]) <= self._most_rounds}
         return dict(sorted({**young, **uploads}.items()))

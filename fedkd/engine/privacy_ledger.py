@@ -18,14 +18,14 @@ EPSILON_OF = f"all uploads so far of the client that sent most; neighbours: {EVE
 
 
 @final
-class Ledger:
+class PrivacyLedger:
     """Counts releases in the server's memory, so that a resumed run goes on counting."""
 
     def __init__(self, privacy: Privacy, memory: Memory) -> None:
         self._privacy, self._memory = privacy, memory
 
     def enter(self, asked: Mapping[int, Mapping[str, TensorSpec]]) -> dict[str, Any]:
-        """Count the tables that these clients were asked for; gives epsilon and delta of who has released most, and of what.
+        """Count the tables that these clients were asked for; gives epsilon and delta of the client that has released most.
 
         An upload that was lost counts too: somebody may have seen it. Empty before the first release.
         """

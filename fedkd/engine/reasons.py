@@ -1,4 +1,4 @@
-"""Why somebody failed, as text that comes from strangers too: bounded, and safe to show on a terminal."""
+"""Why a client failed, as text. It may come from strangers, so it is bounded and safe to show on a terminal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def clipped(reason: str) -> str:
 
 def in_words(error: Exception) -> str:
     """What an error says, in one line; its kind too where the message alone says little."""
-    said = first_line(str(error))
-    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    line = first_line(str(error))
+    return line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}"
 
 
 def first_line(reason: str) -> str:

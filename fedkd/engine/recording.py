@@ -46,9 +46,9 @@ def run_recorded(
         return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
-        if run.books.representations:
+        if run.metrics.representations:
             classes = run.server.federation.source.classes
-            directory.save_representations(row["round"], run.books.representations, classes)
+            directory.save_representations(row["round"], run.metrics.representations, classes)
         directory.append(row, clients)
         directory.save_checkpoint(row["round"], parts_of(run))
         if on_round:
@@ -80,7 +80,7 @@ def identity_of(experiment: Experiment, functions: Functions) -> Identity:
 
 
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
-    """The directory of a new run, once all is known to be right that can be known before round 1."""
+    """The directory of a new run. It is made when all that can be checked before round 1 has been."""
     run.prepare()
     return RunDirectory.create(path, now)
 
@@ -102,11 +102,16 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
     run.server.flush()
     memory = RecordDict()
     run.server.memory.write(memory)
-    parts = {"server": memory, "broadcast": to_records(run.broadcasts.common), **run.courier.save(), **run.latecomers.save()}
+    parts = {
+        "server": memory,
+        "broadcast": to_records(run.broadcasts.common),
+        **run.transport.save(),
+        **run.late_uploads.save(),
+    }
     parts |= run.rollback.save()
     parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.broadcasts.personal.items()}
-    if isinstance(run.courier.grid, JobGrid):
-        parts |= {f"client/{node}": state for node, state in run.courier.grid.states().items()}
+    if isinstance(run.transport.grid, JobGrid):
+        parts |= {f"client/{node}": state for node, state in run.transport.grid.states().items()}
     return parts
 
 
@@ -116,7 +121,7 @@ def restore(run: Run, directory: RunDirectory) -> None:
     Raises:
         InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
     """
-    if run.experiment.privacy.noise_multiplier and not isinstance(run.courier.grid, JobGrid):
+    if run.experiment.privacy.noise_multiplier and not isinstance(run.transport.grid, JobGrid):
         raise InputError(
             "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
             "in the round that broke off: begin a new run"
@@ -129,12 +134,12 @@ def restore(run: Run, directory: RunDirectory) -> None:
     run.broadcasts.personal = {
         c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")
     }
-    run.courier.restore(checkpoint.parts)
-    run.latecomers.restore(checkpoint.parts)
+    run.transport.restore(checkpoint.parts)
+    run.late_uploads.restore(checkpoint.parts)
     run.rollback.restore(checkpoint.parts)
-    if isinstance(run.courier.grid, JobGrid):
+    if isinstance(run.transport.grid, JobGrid):
         states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
-        run.courier.grid.restore(states)
+        run.transport.grid.restore(states)
 
 
 def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
@@ -142,8 +147,8 @@ def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
     weights = {name: t for name, t in run.broadcasts.common.tensors.items() if run.broadcasts.common.spaces[name] == "weights"}
     nets = {"global": weights} if weights else {}
     memories = {"server": run.server.memory}
-    if isinstance(run.courier.grid, JobGrid):
-        memories |= {f"client-{node}": Memory.read(state) for node, state in run.courier.grid.states().items()}
+    if isinstance(run.transport.grid, JobGrid):
+        memories |= {f"client-{node}": Memory.read(state) for node, state in run.transport.grid.states().items()}
     for owner, memory in memories.items():
         for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
             nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")

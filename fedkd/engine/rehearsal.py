@@ -66,18 +66,18 @@ def _check(node: Node, architecture: str, images: Tensor, *, shipped: bool) -> N
         if architecture not in ZOO or shipped:
             raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
     except Exception as error:  # whatever a user's own code raises
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"net {name!r} {what}: {said}") from error
+        error_text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"net {name!r} {what}: {error_text}") from error
 
 
 def _say_what_is_odd(name: str, moved: list[str], logits: Tensor) -> None:
     if moved:
-        said = f"net {name!r} changes {moved[0]} in a forward pass, which its state dict does not hold"
+        text = f"net {name!r} changes {moved[0]} in a forward pass, which its state dict does not hold"
         cure = "it is not sent, and starts anew where a net is received: keep it in a persistent buffer (register_buffer)"
-        warnings.warn(f"{said}: {cure}", Notice, stacklevel=2)
+        warnings.warn(f"{text}: {cure}", Notice, stacklevel=2)
     if are_probabilities(logits):
-        said = f"net {name!r} gives probabilities, it seems, where logits are expected: leave its last softmax away"
-        warnings.warn(said, Notice, stacklevel=2)
+        text = f"net {name!r} gives probabilities, it seems, where logits are expected: leave its last softmax away"
+        warnings.warn(text, Notice, stacklevel=2)
 
 
 def _fault(logits: Tensor) -> str:

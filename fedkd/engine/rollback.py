@@ -15,9 +15,9 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedkd.base.errors import Notice, TrainingError
 from fedkd.engine.broadcasts import Broadcasts
-from fedkd.engine.exchange import Received
 from fedkd.engine.privacy_ledger import RELEASES
 from fedkd.engine.reasons import first_line
+from fedkd.engine.transport import Received
 from fedkd.experiment.algorithm.participation import draw_fault
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
@@ -51,7 +51,7 @@ class Rollback:
         self._failed: set[int] = set()  # who could not
 
     def enter(self, received: Received, row: dict[str, Any]) -> None:
-        """See from an exchange's replies whether clients could work with what they were sent; go back if none could.
+        """Find out from an exchange's replies whether clients could work with the broadcast; go back if none could.
 
         Simulated faults, and whoever is late, say nothing of it.
         """
@@ -69,7 +69,7 @@ class Rollback:
                 self._go_back(why, row)
 
     def answer_to(self, uploads: Mapping[int, Knowledge], row: dict[str, Any]) -> Knowledge | Mapping[int, Knowledge] | None:
-        """The server's half of the strategy. None, and back, where it ends in numbers that are not finite."""
+        """Run the server's half of the strategy. If it ends in numbers that are not finite, go back, and give None."""
         try:
             answer = self._experiment.strategy.server_update(self._server, uploads)
         except TrainingError as error:

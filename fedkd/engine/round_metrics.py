@@ -1,4 +1,4 @@
-"""The books of one round: its row of metrics, a line a client, and the bytes of every direction."""
+"""The metrics of one round: its row, a line for each client, and the bytes of every direction."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from fedkd.engine.exchange import Received, Traffic
 from fedkd.engine.reasons import first_line
-from fedkd.engine.row import mean_metrics
+from fedkd.engine.transport import Received, Traffic
+from fedkd.knowledge.knowledge import Knowledge
 
 UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")
 DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")
 
 
-class Books:
-    """Opened at the beginning of a round, closed at its end."""
+class RoundMetrics:
+    """Filled while a round goes on, and closed at its end."""
 
     def __init__(self, round: int, timeout: float) -> None:
         self._began, self._timeout = time.perf_counter(), timeout
@@ -82,3 +82,13 @@ class Books:
             row["failures"] = reasons
         row["seconds"] = time.perf_counter() - self._began
         return row, clients
+
+
+def mean_metrics(uploads: Mapping[int, Knowledge]) -> dict[str, float]:
+    """The weighted mean of what clients report, by name; without their seconds, which stand in their own lines."""
+    totals: dict[str, tuple[float, float]] = {}
+    for upload in uploads.values():
+        for key, value in upload.metrics.items():
+            before = totals.get(key, (0.0, 0.0))
+            totals[key] = (before[0] + upload.weight * value, before[1] + upload.weight)
+    return {key: total / weight for key, (total, weight) in totals.items() if key != "seconds"}

@@ -12,14 +12,14 @@ from fedkd.base.errors import RunFailed
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
-from fedkd.engine.exchange import Courier
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
-from fedkd.engine.late_uploads import Latecomers
-from fedkd.engine.privacy_ledger import Ledger
+from fedkd.engine.late_uploads import LateUploads
+from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.rollback import Rollback
-from fedkd.engine.round_metrics import Books
+from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.engine.transport import Transport
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, draw_in_time, enough_of
@@ -28,7 +28,7 @@ from fedkd.experiment.algorithm.upload_schemas import upload_schemas
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import agreed_facts, check_protected
 from fedkd.grids.jobs import JobGrid
-from fedkd.knowledge.channels import ServerEnd
+from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import with_arrays
@@ -39,7 +39,7 @@ OnRound = Callable[[dict[str, Any], list[dict[str, Any]]], None]
 
 
 class Run:
-    """One run of an experiment on a grid. ``done`` rounds lie behind it: more than none after ``restore``."""
+    """One run of an experiment on a grid. ``done`` is the last round that is over: -1 at first, later after ``restore``."""
 
     def __init__(
         self,
@@ -52,24 +52,24 @@ class Run:
         reasons: str = "history.clients",
     ) -> None:
         self.experiment, self.strategy = experiment, experiment.strategy
-        up = ServerEnd("uplink", self.strategy.uplink(experiment))
-        down = ServerEnd("downlink", self.strategy.downlink(experiment))
-        self.courier = Courier(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
-        self.latecomers = Latecomers(experiment.late_rounds)
+        up = ServerChannel("uplink", self.strategy.uplink(experiment))
+        down = ServerChannel("downlink", self.strategy.downlink(experiment))
+        self.transport = Transport(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
+        self.late_uploads = LateUploads(experiment.late_rounds)
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
             check_protected(
                 type(self.strategy).__name__, upload_schemas(self.strategy, self.server), partition=experiment.data.partition
             )
-        self.evaluation = EvaluationRound(experiment, self.server, self.courier)
+        self.evaluation = EvaluationRound(experiment, self.server, self.transport)
         self.done = -1
         self.broadcasts = Broadcasts()
         self.rollback = Rollback(experiment, self.server, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
         self._cohort: list[int] = []
         self._exchanges = 1
-        self.books = Books(0, experiment.timeout)
+        self.metrics = RoundMetrics(0, experiment.timeout)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
         self.history = History()
         self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
@@ -81,8 +81,8 @@ class Run:
         """
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.strategy, self.server)
-            simulated = isinstance(self.courier.grid, JobGrid)
-            self.courier.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
+            simulated = isinstance(self.transport.grid, JobGrid)
+            self.transport.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()
@@ -116,8 +116,8 @@ class Run:
             self._on_round(row, clients)
 
     def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Close the books of a round: its row and its clients' lines, which go to the history. A lost round is said."""
-        row, clients = self.books.close()
+        """End a round: its row and its clients' lines go to the history, and are given. A Notice tells of a lost round."""
+        row, clients = self.metrics.close()
         self.history.metrics.append(row)
         self.history.clients.extend(clients)
         self._lost.enter(row)
@@ -134,53 +134,53 @@ class Run:
         """The messages of one exchange. The cohort is drawn at the round's first."""
         if exchange == 0:
             drawn = draw_cohort(self.experiment, round)
-            self.books.enlist(drawn)
+            self.metrics.enlist(drawn)
             dropped = [client for client in drawn if draw_fault(self.experiment, round, client) == "dropout"]
             for client in dropped:
-                self.books.fail(client, "dropped out (simulated)")
+                self.metrics.fail(client, "dropped out (simulated)")
             self._cohort = sorted(set(drawn) - set(dropped))
         broadcasts = {client: self.broadcasts.to(client) for client in self._cohort}
         last = exchange == self._exchanges - 1
-        persist = last or not self.courier.keeps_contexts
-        return self.courier.instruct(TRAIN, broadcasts, self.books.down, round=round, exchange=exchange, persist=persist)
+        persist = last or not self.transport.keeps_contexts
+        return self.transport.instruct(TRAIN, broadcasts, self.metrics.down, round=round, exchange=exchange, persist=persist)
 
     def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> None:
-        """Uploads in; the server's half; the next broadcast stands ready. A round without uploads keeps the last one."""
+        """Take in uploads and run the server's half, which gives the next broadcast. Without uploads the last one stays."""
         self.server.exchange = exchange
         seed = derive(self.experiment.seed, round, exchange, "server", "torch")
         with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
             in_time = self._in_time(round, exchange)
-            received = self.courier.uploads(replies, in_time, self._guard(), round=round, exchange=exchange)
-            self.courier.settle(in_time, received.uploads)
-            uploads = self.latecomers.join(received.uploads, round)
-            self.latecomers.keep(received.late_uploads)
-            self.rollback.enter(received, self.books.row)
-            answer = self.rollback.answer_to(uploads, self.books.row) if uploads else None
+            received = self.transport.uploads(replies, in_time, self._guard(), round=round, exchange=exchange)
+            self.transport.settle(in_time, received.uploads)
+            uploads = self.late_uploads.join(received.uploads, round)
+            self.late_uploads.keep(received.late_uploads)
+            self.rollback.enter(received, self.metrics.row)
+            answer = self.rollback.answer_to(uploads, self.metrics.row) if uploads else None
             if answer is not None:
                 self.broadcasts.announce(answer)
         self.server.release(kept=False)
-        self.books.enter(received)
-        self.books.row |= self.server.reported
+        self.metrics.enter(received)
+        self.metrics.row |= self.server.reported
         if self.experiment.privacy.noise_multiplier:
             asked = {client: self.strategy.upload_schema(self.server, client) for client in in_time}
-            self.books.row |= Ledger(self.experiment.privacy, self.server.memory).enter(asked)
+            self.metrics.row |= PrivacyLedger(self.experiment.privacy, self.server.memory).enter(asked)
         if self.experiment.late_rounds:
-            self.books.row["late_used"] = len(uploads) - len(received.uploads)
+            self.metrics.row["late_used"] = len(uploads) - len(received.uploads)
         self._cohort = list(received.uploads) if answer is not None else []
 
     def _in_time(self, round: int, exchange: int) -> dict[int, bool]:
-        """Who was asked, and whose reply counts; on grids that are not ours the clock has already said."""
-        ours = isinstance(self.courier.grid, JobGrid)
+        """Who was asked -> whether the reply counts: drawn on our own grids; elsewhere whatever came before the timeout."""
+        ours = isinstance(self.transport.grid, JobGrid)
         in_time = draw_in_time(self.experiment, round, exchange, self._cohort) if ours else set(self._cohort)
         return {client: client in in_time for client in self._cohort}
 
     def _guard(self) -> Guard:
-        simulated = isinstance(self.courier.grid, JobGrid)
+        simulated = isinstance(self.transport.grid, JobGrid)
         return guard_of(self.strategy, self.server, simulated=simulated, sent_to=self.broadcasts.to)
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""
-        return MetricRecord({key: float(value) for key, value in self.books.row.items() if key == "loss"})
+        return MetricRecord({key: float(value) for key, value in self.metrics.row.items() if key == "loss"})
 
     def adopt(self, arrays: ArrayRecord) -> None:
         """Put these arrays in the place of the common broadcast's tensors, which must have the same names."""
@@ -192,8 +192,8 @@ class Run:
         return ArrayRecord({name: tensor.float() for name, tensor in self.broadcasts.common.tensors.items()})
 
     def begin(self, round: int) -> None:
-        """Open the books of a round."""
-        self.books = Books(round, self.experiment.timeout)
+        """Begin a round, with metrics of its own."""
+        self.metrics = RoundMetrics(round, self.experiment.timeout)
         self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 
     def _first_broadcast(self) -> None:
@@ -210,7 +210,7 @@ class Run:
             messages = self.instructions(round, exchange)
             everyone = everyone or list(self._cohort)
             enough = enough_of(self.experiment, len(messages))
-            replies = self.courier.collect(messages, enough, round=round, exchange=exchange)
+            replies = self.transport.collect(messages, enough, round=round, exchange=exchange)
             for (earlier, of), late in replies.earlier.items():
                 self._absorb_late(late, earlier, of)
             self.absorb(round, replies.current, exchange)
@@ -218,32 +218,32 @@ class Run:
                 break
         left = sorted(set(everyone) - set(self._cohort))
         # Who left in mid-round still holds its memory live: have it written.
-        if left and self._exchanges > 1 and self.courier.keeps_contexts:
+        if left and self._exchanges > 1 and self.transport.keeps_contexts:
             nothing = dict.fromkeys(left, Knowledge())
-            messages = self.courier.instruct(PERSIST, nothing, {}, round=round, persist=True)
-            list(self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout))
+            messages = self.transport.instruct(PERSIST, nothing, {}, round=round, persist=True)
+            list(self.transport.grid.send_and_receive(messages, timeout=self.experiment.timeout))
 
     def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
         everyone = dict.fromkeys(self.server.clients, False)
-        received = self.courier.uploads(replies, everyone, self._guard(), round=round, exchange=exchange)
-        self.books.count(received.traffic)
-        self.latecomers.keep(received.late_uploads)
+        received = self.transport.uploads(replies, everyone, self._guard(), round=round, exchange=exchange)
+        self.metrics.count(received.traffic)
+        self.late_uploads.keep(received.late_uploads)
 
     # Evaluation
 
     def evaluation_instructions(self, round: int) -> list[Message]:
         """Score the server's predictors; the messages that ask clients to score theirs."""
         self.server.round = round
-        return self.evaluation.ask(self.broadcasts, self.books)
+        return self.evaluation.ask(self.broadcasts, self.metrics)
 
     def absorb_evaluation(self, round: int, replies: Iterable[Message]) -> MetricRecord:
-        """The clients' accuracies into the books; those that Flower reports."""
-        self.evaluation.absorb(replies, self.books)
+        """Put the clients' accuracies into the metrics of the round; gives those that Flower reports."""
+        self.evaluation.absorb(replies, self.metrics)
         return MetricRecord(
-            {key: float(self.books.row[key]) for key in ("accuracy", "client_accuracy") if key in self.books.row}
+            {key: float(self.metrics.row[key]) for key in ("accuracy", "client_accuracy") if key in self.metrics.row}
         )
 
     def _evaluate(self, round: int) -> None:
         messages = self.evaluation_instructions(round)
-        replies = self.courier.grid.send_and_receive(messages, timeout=self.experiment.timeout) if messages else []
+        replies = self.transport.grid.send_and_receive(messages, timeout=self.experiment.timeout) if messages else []
         self.absorb_evaluation(round, replies)

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.serverapp import Grid
-
 from fedkd.base.errors import InputError
 from fedkd.engine.app import client_app_of, server_app_of
 from fedkd.engine.unused_messages import tell_idle_messages
 from fedkd.experiment.algorithm.loaded import forget_data
-from fedkd.experiment.algorithm.sections import Engine
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.explain import shown
 from fedkd.experiment.unused import given_keys, tell
 from fedkd.experiment.unused_keys import idle_engine
-from fedkd.grids import InProcessGrid, JobGrid, run_app
+from fedkd.grids import JobGrid, run_app
+from fedkd.grids.app import make_grid
 from fedkd.results.history import History
 
 
@@ -54,7 +52,7 @@ def simulate(
         client_app_of(code),
         num_supernodes=experiment.data.clients,
         run_config=config,
-        grid=make_grid(experiment.engine, engine),
+        grid=make_grid(engine or experiment.engine.name, **experiment.engine.model_dump(exclude={"name"})),
     )
     return History.read(context.state)
 
@@ -68,20 +66,6 @@ def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
     if engine is None:
         tell(experiment, given_keys(experiment, None), idle_engine(experiment))
     tell_idle_messages(experiment)
-
-
-def make_grid(settings: Engine, engine: str | JobGrid | None = None) -> JobGrid:
-    """The grid that the settings, or ``engine`` in their place, ask for."""
-    name = engine or settings.name
-    if isinstance(name, Grid):  # one of another kind that can be opened is welcome too
-        return name
-    if name == "ray":
-        from fedkd.grids import RayGrid  # only here, as importing Ray takes a second
-
-        return RayGrid(settings.actors, settings.num_cpus, settings.num_gpus, settings.address)
-    if name != "in-process":
-        raise InputError(f"engine.name: unknown engine {name!r}: use in-process or ray, or give simulate a grid")
-    return InProcessGrid()
 
 
 def _check_arguments(experiment: object, out: object, on_round: object) -> None:

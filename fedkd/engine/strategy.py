@@ -60,8 +60,8 @@ class Strategy(Algorithm, FlowerStrategy):
         scores: dict[int, MetricRecord] = {}
 
         def evaluate(round: int) -> None:
-            found = evaluate_fn(round, run.arrays()) if evaluate_fn else None
-            scores.update({round: found} if found is not None else {})
+            score = evaluate_fn(round, run.arrays()) if evaluate_fn else None
+            scores.update({round: score} if score is not None else {})
 
         result = flower_result(run, run.execute())
         result.evaluate_metrics_serverapp.update(scores)

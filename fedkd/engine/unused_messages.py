@@ -1,4 +1,4 @@
-"""Codecs, attacks and faults that find nothing to act on: told before round 1, from what clients are to send."""
+"""Codecs, attacks and faults that find nothing to act on, found before round 1 from what clients will send."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
     }  # most clients and exchanges are alike
     uploads = [_example(schema) for schema in kinds.values()]
     sent = {upload.spaces[name] for upload in uploads for name, tensor in upload.tensors.items() if tensor.is_floating_point()}
-    said = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
+    what_is_sent = f"clients send {', '.join(sorted(sent)) or 'no tensors'} here"
     nothing_down = strategy.sends.endswith(("nothing", "nothing down"))
     for key, examples in (("uplink", uploads), ("downlink", broadcasts if nothing_down else [*broadcasts, *uploads])):
         # What is broadcast later is seldom of another kind than first broadcast and uploads; where these are empty, who knows.
         known = key == "uplink" or nothing_down or any(example.tensors for example in examples)
         names = getattr(experiment, key)
         if idle := [name for name in codes_nothing(names, key, examples) if known]:
-            what = "nothing is broadcast here" if key == "downlink" and nothing_down else said
+            what = "nothing is broadcast here" if key == "downlink" and nothing_down else what_is_sent
             yield Unused(key, f"{what}, and {idle[0]} leaves what is sent as it is")
     if attack := ATTACKS.get(experiment.attack.name):
         if not attack.relabels and not attack.distortions.keys() & sent:
-            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {said}"
+            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {what_is_sent}"
             yield Unused("attack.name", why, "take another, or leave it out")
         if not attack.scaled & sent:
             yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
     if not sent:
-        yield Unused("faults.nan", said)
+        yield Unused("faults.nan", what_is_sent)
     if "weights" not in sent:
-        yield Unused("guard.step_ratio", f"{said}, and a step is one of weights")
+        yield Unused("guard.step_ratio", f"{what_is_sent}, and a step is one of weights")
 
 
 def codes_nothing(names: Sequence[str], key: str, examples: Sequence[Knowledge]) -> list[str]:

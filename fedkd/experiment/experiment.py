@@ -47,7 +47,7 @@ class Experiment(ExperimentValues):
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], *, meant: Collection[str] = ()) -> Self:
-        """An experiment from values, of which a user meant those of the keys ``meant``: of others that do nothing, no word."""
+        """An experiment from values. ``meant``: the keys that a user chose; only of these it is said if they do nothing."""
         experiment = cls.__new__(cls)
         experiment._fill(values)
         forget_but(experiment, meant)

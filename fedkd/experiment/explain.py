@@ -41,8 +41,8 @@ def explained(error: ValidationError, own: Collection[str]) -> str:
     if key in SECTIONS:
         first = next(iter(SECTIONS[key].model_fields))
         return f'{key}: give a table of its keys, {{"{first}": ...}}; got {shown(given)}'
-    said = finding["msg"].removeprefix("Value error, ")
-    return f"{key}: {said[0].lower()}{said[1:]}, got {shown(given)}"
+    text = finding["msg"].removeprefix("Value error, ")
+    return f"{key}: {text[0].lower()}{text[1:]}, got {shown(given)}"
 
 
 def shown(value: object) -> str:

@@ -13,7 +13,7 @@ from fedkd.nets import check_function, check_net, name_of
 
 
 def check_named_nets(experiment: Settings) -> None:
-    """InputError, under its key, for a net that is unknown, a function of other parameters, or options that a net has not."""
+    """Raise InputError, naming the key, for an unknown net, a function of other parameters, or options that a net lacks."""
     options = experiment.net_options
     for name, key in {**nets_of(experiment), **{name: f"net_options.{name}" for name in options}}.items():
         if name != FUNCTION and ":" not in name:  # code is imported when the run starts
@@ -26,13 +26,13 @@ def check_named_nets(experiment: Settings) -> None:
 
 def functions_of_nets(experiment: Settings) -> dict[str, Callable[..., Any]]:
     """The functions behind the names that lead to code, checked, and the one that was given from Python."""
-    found: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
+    functions: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
     for name, key in nets_of(experiment).items():
         if ":" in name:
             with under(key):
-                found[name] = import_object(name)
-                check_function(name, found[name], experiment.net_options.get(name, {}))
-    return found
+                functions[name] = import_object(name)
+                check_function(name, functions[name], experiment.net_options.get(name, {}))
+    return functions
 
 
 def nets_of(experiment: Settings) -> dict[str, str]:

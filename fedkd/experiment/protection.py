@@ -99,14 +99,14 @@ def protected(upload: Knowledge, settings: Privacy, noise_of: NoiseOf) -> Knowle
 
 
 def agreed_facts(facts: Mapping[str, str], settings: Privacy, *, simulated: bool) -> dict[str, str]:
-    """What of these facts on its data a client tells on joining: elsewhere, with noise, no hash of what it alone may hold."""
+    """The facts on its data that a client tells on joining: under [privacy], outside a simulation, no hash of its own data."""
     kept_back = ("content_hash",) if settings.noise_multiplier and not simulated else ()
     return {name: fact for name, fact in facts.items() if name not in kept_back}
 
 
 @contextmanager
 def reasons_stay(where: str) -> Iterator[None]:
-    """Whatever goes wrong in the block is told in full to this machine's log, and to the server only that it did."""
+    """If something goes wrong in the block, this machine's log says what, and the server learns only that it did."""
     try:
         yield
     except ClientFailure:

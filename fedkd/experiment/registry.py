@@ -108,7 +108,7 @@ def _installed() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
-def _checked(name: str, *found: Any) -> type[Algorithm]:
-    if len(found) != 1 or not (inspect.isclass(found[0]) and issubclass(found[0], Algorithm)):
-        raise InputError(f"strategy.name: {name!r} must hold exactly one Strategy subclass, it holds {len(found)}")
-    return found[0]
+def _checked(name: str, *classes: Any) -> type[Algorithm]:
+    if len(classes) != 1 or not (inspect.isclass(classes[0]) and issubclass(classes[0], Algorithm)):
+        raise InputError(f"strategy.name: {name!r} must hold exactly one Strategy subclass, it holds {len(classes)}")
+    return classes[0]

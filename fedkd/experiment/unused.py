@@ -31,7 +31,7 @@ class Unused:
 
 
 def tell(experiment: ExperimentValues, given: Collection[str], unused: Iterable[Unused]) -> None:
-    """Raise InputError for the first key among ``given`` that does nothing; warn of those whose value does not matter.
+    """Raise InputError for the first ``given`` key that does nothing; a Notice where its value misleads nobody.
 
     Args:
         experiment: whose keys.
@@ -39,14 +39,14 @@ def tell(experiment: ExperimentValues, given: Collection[str], unused: Iterable[
         unused: keys that do nothing in the experiment, set or not.
     """
     notes = []
-    for found in unused:
-        if found.key in given:
-            value, usual = value_of(experiment, found.key)
+    for each in unused:
+        if each.key in given:
+            value, usual = value_of(experiment, each.key)
             if not value and value == usual:  # switched off in so many words
                 continue
-            line = f"{found.key} = {in_words(value)} {found.effect}: {found.why}"
-            if not found.harmless and value != usual:
-                raise InputError(f"{line}: {found.cure}")
+            line = f"{each.key} = {in_words(value)} {each.effect}: {each.why}"
+            if not each.harmless and value != usual:
+                raise InputError(f"{line}: {each.cure}")
             notes.append(line)
     for note in notes:
         warnings.warn(note, Notice, stacklevel=4)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 
 from fedkd.base.errors import InputError
 from fedkd.grids.flower import server_context, server_identity
@@ -17,19 +17,29 @@ from fedkd.grids.jobs import JobGrid
 NAMES = ("in-process", "ray")
 
 
-def grid_named(name: str) -> JobGrid:
-    """A grid with its defaults, by its name. Raises InputError on a name that is not one of `NAMES`."""
-    if name == "in-process":
+def make_grid(engine: str | Grid, **settings: Any) -> JobGrid:
+    """The grid of this name; what is a grid already is given back.
+
+    Args:
+        engine: one of `NAMES`, or a grid; one of another kind that can be opened is welcome too.
+        settings: those of ``RayGrid``. In this process there is nothing to set.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(engine, Grid):
+        return cast(JobGrid, engine)
+    if engine == "in-process":
         from fedkd.grids.in_process import InProcessGrid
 
         return InProcessGrid()
-    if name == "ray":
+    if engine == "ray":
         from fedkd.grids.ray import RayGrid
 
-        return RayGrid()
-    close = get_close_matches(name, NAMES, n=1, cutoff=0.4)
-    hint = f'did you mean "{close[0]}"?' if close else "there are: " + ", ".join(NAMES)
-    raise InputError(f'unknown engine "{name}": {hint}')
+        return RayGrid(**settings)
+    close = get_close_matches(str(engine), NAMES, n=1, cutoff=0.4)
+    hint = f'did you mean "{close[0]}"?' if close else f"use {' or '.join(NAMES)}, or give a grid"
+    raise InputError(f"unknown engine {engine!r:.80}: {hint}")
 
 
 def run_app(
@@ -51,7 +61,7 @@ def run_app(
         run_config: flat values (str, int, float, bool) that server and clients find in ``context.run_config``.
         grid: ``"in-process"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
     """
-    engine = grid_named(grid) if isinstance(grid, str) else grid
+    engine = make_grid(grid)
     context = server_context(dict(run_config or {}))
     with engine.open(client_app, num_supernodes, run_config), server_identity():
         server_app(grid=engine, context=context)

@@ -1,4 +1,4 @@
-"""Links: the codecs of one direction, and the messages that both ends of it remember.
+"""Channels: the codecs of one direction, and the messages that both ends of it remember.
 
 Both ends keep one base a client, of the last message that the receiver acknowledged: an upload by accepting it, a broadcast
 by sending an upload that was accepted. So a late, lost or rejected message breaks no chain: the next is coded against an
@@ -19,8 +19,8 @@ from fedkd.knowledge.records import from_records, to_records
 
 
 @final
-class ServerEnd:
-    """The server's end of a link to every client."""
+class ServerChannel:
+    """The server's end of the channels to all clients."""
 
     def __init__(self, direction: str, names: Sequence[str]) -> None:
         self.direction, self.codecs = direction, codecs.chain(names, direction)
@@ -28,7 +28,7 @@ class ServerEnd:
         self._held: dict[int, tuple[str, codecs.Bases]] = {}
 
     def which(self, client: int) -> str:
-        """The message that both ends hold as a base: ``"round.exchange"``, empty for none."""
+        """Which message both ends hold as a base, as ``"round.exchange"``; empty for none."""
         return self._held[client][0] if self.needs_base and client in self._held else ""
 
     def bases(self, client: int) -> codecs.Bases:
@@ -61,8 +61,8 @@ class ServerEnd:
 
 
 @final
-class ClientEnd:
-    """A client's end of a link; what it remembers lies in the client's memory."""
+class ClientChannel:
+    """A client's end of its channel; what it remembers lies in the client's memory."""
 
     def __init__(self, direction: str, names: Sequence[str], memory: Memory) -> None:
         self.codecs, self._memory = codecs.chain(names, direction), memory

@@ -48,8 +48,8 @@ class Memory(MutableMapping[str, Value]):
 
     def under(self, prefix: str) -> dict[str, Tensor]:
         """All tensors whose name starts with ``prefix``, by the rest of their name."""
-        found = {key[len(prefix) :]: value for key, value in self.items() if key.startswith(prefix)}
-        return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        values = {key[len(prefix) :]: value for key, value in self.items() if key.startswith(prefix)}
+        return {key: value for key, value in values.items() if isinstance(value, Tensor)}
 
     def store(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace everything under ``prefix`` by copies of these tensors, on the CPU."""

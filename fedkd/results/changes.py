@@ -29,7 +29,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
 
 
 def refuse_changed(path: Path, experiment: Experiment, changed: Changed) -> None:
-    """Raise InputError unless only such keys have changed as may: those that are ``FREE``, and ``rounds``, upwards.
+    """Raise InputError if a key has changed that may not: all but those that are ``FREE``, and ``rounds``, upwards.
 
     Data may move: what they hold is compared elsewhere. Where the learning rate or the strategy follows a plan over all
     rounds, those that are done would have been others, and ``rounds`` may not change.
@@ -37,17 +37,17 @@ def refuse_changed(path: Path, experiment: Experiment, changed: Changed) -> None
     for key, (was, now) in changed.items():
         if key.startswith(FREE):
             continue
-        told = f"{path} began with {told_apart(key, was)} and is asked to go on with {told_apart(key, now)}"
+        change = f"{path} began with {told_apart(key, was)} and is asked to go on with {told_apart(key, now)}"
         if key != "rounds" or was is None or now < was:
             allowed = ", ".join(name.rstrip(".") for name in FREE)
             cure = f"only rounds (upwards), {allowed} may change; start a new run in another directory"
-            raise InputError(f"{told}: {cure}")
+            raise InputError(f"{change}: {cure}")
         if plan := _plan(experiment):
-            raise InputError(f"{told}: {plan} plans over all rounds, so those done would have been others: start a new run")
+            raise InputError(f"{change}: {plan} plans over all rounds, so those done would have been others: start a new run")
 
 
 def _plan(experiment: Experiment) -> str:
-    """What of an experiment depends on how many rounds there are in all; nothing, as a rule."""
+    """The part of an experiment that depends on the total number of rounds, in words; empty as a rule."""
     if experiment.train.schedule == "cosine":
         return 'train.schedule = "cosine"'
     strategy = experiment.strategy
@@ -72,12 +72,12 @@ def told_apart(key: str, value: object) -> str:
 def write_down(path: Path, after_round: int, changed: Changed, packages: Changed) -> None:
     """Add a line of history for keys of the experiment and versions of packages that changed; none where nothing did."""
     groups = {"keys": changed, "packages": packages}
-    told = {
+    written = {
         name: {key: {"was": was, "is": now} for key, (was, now) in group.items()} for name, group in groups.items() if group
     }
-    if told:
+    if written:
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        append_lines(path / FILE, [{"after_round": after_round, "time": time, **told}])
+        append_lines(path / FILE, [{"after_round": after_round, "time": time, **written}])
 
 
 def read_changes(path: Path) -> list[dict[str, Any]]:
@@ -88,10 +88,10 @@ def read_changes(path: Path) -> list[dict[str, Any]]:
     lines = read_lines(path / FILE)
     for number, line in enumerate(lines, start=1):
         groups = [line.get(name, {}) for name in ("keys", "packages")]
-        told = all(
+        valid = all(
             isinstance(group, dict) and all(isinstance(t, dict) and "is" in t for t in group.values()) for group in groups
         )
-        if not told or not isinstance(line.get("after_round"), int):
+        if not valid or not isinstance(line.get("after_round"), int):
             raise InputError(f"{path / FILE}, line {number} tells no change: bring the file back from a copy")
     return lines
 
@@ -101,5 +101,5 @@ def brought_up(experiment: Mapping[str, Any], path: Path, after_round: int) -> d
     current = dict(experiment)
     for line in read_changes(path):
         if line["after_round"] >= after_round:
-            current |= {key: told["is"] for key, told in line.get("keys", {}).items()}
+            current |= {key: change["is"] for key, change in line.get("keys", {}).items()}
     return {key: value for key, value in current.items() if value is not None}

@@ -161,8 +161,8 @@ def _decode(value: dict[str, Any]) -> Any:
 
 def _places(folder: Path) -> list[Path]:
     """The checkpoint directories in ``folder``, newest first; whatever else lies there is none of ours."""
-    found = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
-    return sorted(found, key=round_of, reverse=True)
+    places = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
+    return sorted(places, key=round_of, reverse=True)
 
 
 def _remove(place: Path) -> None:

@@ -86,8 +86,8 @@ def measures(groups: Sequence[Seeds], metric: str) -> list[str]:
 def headline(run: RecordedRun) -> str:
     """Whose accuracy the run's headline is, in words; of a run that did not record it, whether a linear probe's or a net's."""
     measured = [row for row in run.rows if row.get("accuracy") is not None]
-    if said := list(dict.fromkeys(row["accuracy_of"] for row in measured if "accuracy_of" in row)):
-        return " or ".join(said[-2:])
+    if named := list(dict.fromkeys(row["accuracy_of"] for row in measured if "accuracy_of" in row)):
+        return " or ".join(named[-2:])
     probed = measured and all(row.get("probe_accuracy") == row["accuracy"] for row in measured)
     return "linear probe" if probed else "classifier"
 

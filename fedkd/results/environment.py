@@ -37,10 +37,10 @@ def versions() -> dict[str, str | None]:
 def read_environment(path: Path) -> dict[str, Any]:
     """What a run's ``env.json`` says; nothing where it is missing or damaged, as no result rests on it."""
     try:
-        found = json.loads((path / "env.json").read_bytes())
+        environment = json.loads((path / "env.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return environment if isinstance(environment, dict) else {}
 
 
 def packages_since(path: Path) -> dict[str, tuple[str | None, str | None]]:

@@ -57,5 +57,5 @@ class History:
 
         if not isinstance(metric, str):
             raise InputError(f"summary: name one metric, as 'accuracy'; got {metric!r}")
-        found = summary(self.metrics, metric)
-        return dict(vars(found)) if found else {}
+        readings = summary(self.metrics, metric)
+        return dict(vars(readings)) if readings else {}

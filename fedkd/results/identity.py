@@ -68,8 +68,8 @@ def code_of(functions: Functions) -> dict[str, str]:
         value = getattr(functions, field.name)
         named = {f"{field.name}-{name}": code for name, code in value.items()} if isinstance(value, Mapping) else None
         given |= {field.name: value} if named is None else named
-    found = {re.sub(r"[^\w.-]+", ".", name).strip(".-") + ".py": code for name, code in given.items() if code is not None}
-    return {name: source_of(code) for name, code in sorted(found.items())}
+    by_file = {re.sub(r"[^\w.-]+", ".", name).strip(".-") + ".py": code for name, code in given.items() if code is not None}
+    return {name: source_of(code) for name, code in sorted(by_file.items())}
 
 
 def flat_experiment(path: Path) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class LostRounds:
         self._in_a_row = self._in_a_row + 1 if is_lost(row) else 0
         lost, round = self._in_a_row, row["round"]
         if lost == 1:
-            said = f"round {round}: no client's upload counted ({_reason(row, 'failures')}); all reasons: {self._reasons}"
-            warnings.warn(said, Notice, stacklevel=2)
+            text = f"round {round}: no client's upload counted ({_reason(row, 'failures')}); all reasons: {self._reasons}"
+            warnings.warn(text, Notice, stacklevel=2)
         elif lost and lost & (lost - 1) == 0:
             warnings.warn(f"rounds {round - lost + 1} to {round}: no client's upload counted", Notice, stacklevel=2)

@@ -28,12 +28,12 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
 
     templates = Environment(loader=PackageLoader("fedkd.results", ""), autoescape=True, undefined=StrictUndefined)
     picture = run.path / "partition.png"
-    found = summary(run.rows)
+    run_summary = summary(run.rows)
     page = templates.get_template("report.html").render(
         run=run,
         title=f"{run.strategy} on {run.experiment.get('data.source', 'data')}, seed {run.seed}",
-        summary=found,
-        averaged=last_measured([found.averaged]) if found else "",
+        summary=run_summary,
+        averaged=last_measured([run_summary.averaged]) if run_summary else "",
         protocol=protocol(run),
         totals={
             "uploaded": travelled(run, "up"),
@@ -145,8 +145,11 @@ def privacy(run: RecordedRun) -> list[tuple[str, str]]:
 def changes(run: RecordedRun) -> Iterator[tuple[str, str]]:
     """What was changed when the run was gone on with, as (term, description) pairs."""
     for line in read_changes(run.path):
-        told = {**line.get("keys", {}), **line.get("packages", {})}
-        yield f"After round {line['after_round']}", "; ".join(f"{k} from {v.get('was')} to {v['is']}" for k, v in told.items())
+        changed = {**line.get("keys", {}), **line.get("packages", {})}
+        yield (
+            f"After round {line['after_round']}",
+            "; ".join(f"{k} from {v.get('was')} to {v['is']}" for k, v in changed.items()),
+        )
 
 
 def cell(key: str, value: object) -> str:

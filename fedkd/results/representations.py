@@ -27,8 +27,8 @@ class Representations:
 def representation_files(path: Path) -> dict[int, Path]:
     """The files of a run directory by round, in order."""
     files = (path / FOLDER).glob("round-*.safetensors")
-    found = {int(number): file for file in files if (number := file.stem.removeprefix("round-")).isdecimal()}
-    return dict(sorted(found.items()))
+    by_round = {int(number): file for file in files if (number := file.stem.removeprefix("round-")).isdecimal()}
+    return dict(sorted(by_round.items()))
 
 
 def read_representations(file: Path) -> Representations:

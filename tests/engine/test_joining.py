@@ -68,14 +68,14 @@ def test_too_few_nodes_are_waited_for_and_then_refused() -> None:
 
 @pytest.mark.parametrize("odd", ["1", 1.0, True, 7, -3, 2**60, [1], None])
 def test_a_node_with_a_number_that_is_none_takes_no_part_and_ends_nothing(odd: object) -> None:
-    claims = claims_of([said(8, 1), said(15, odd), said(702, 0)], "fedkd.instruction")
+    claims = claims_of([said(8, 1), said(15, odd), said(702, 0)])
     with pytest.warns(Notice, match=re.escape("nodes without a partition-id of 0 to 1 take no part: [15]")):
         assert assign_clients(claims, [8, 15, 702], 2) == {0: 702, 1: 8}
 
 
 def test_a_reply_of_another_kind_claims_nothing() -> None:
     kinds = [RecordDict(), RecordDict({"fedkd.instruction": MetricRecord({"partition-id": 1})}), None]
-    assert claims_of([Reply(node, content) for node, content in enumerate(kinds)], "fedkd.instruction") == {0: -1, 1: -1, 2: -1}
+    assert claims_of([Reply(node, content) for node, content in enumerate(kinds)]) == {0: -1, 1: -1, 2: -1}
 
 
 class Reply:

@@ -1,4 +1,4 @@
-"""The books of a round: bytes by client and direction, and what a client's line says of several exchanges."""
+"""The metrics of a round: bytes by client and direction, and what a client's line says of several exchanges."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contract import Counting, LeaveOneOut
 from flwr.app import Message
 
 from fedkd import Experiment, Knowledge, simulate
-from fedkd.engine.exchange import Received
 from fedkd.engine.instruction import TRAIN
-from fedkd.engine.round_metrics import DOWN, UP, Books
+from fedkd.engine.round_metrics import DOWN, UP, RoundMetrics
+from fedkd.engine.transport import Received
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.records import wire_bytes
 
@@ -75,11 +75,11 @@ def test_messages_to_clients_that_fail_are_booked_and_who_drops_out_was_sent_non
 
 
 def test_seconds_of_all_exchanges_add_up_and_other_metrics_are_the_last() -> None:
-    books = Books(1, timeout=1.0)
-    books.enlist([0, 1])
+    metrics = RoundMetrics(1, timeout=1.0)
+    metrics.enlist([0, 1])
     for seconds, loss in ((2.0, 5.0), (0.5, 4.0)):
         upload = Knowledge(weight=7, metrics={"loss": loss, "seconds": seconds})
-        books.enter(Received(uploads={0: upload} if seconds == 0.5 else {0: upload, 1: upload}))
-    row, clients = books.close()
+        metrics.enter(Received(uploads={0: upload} if seconds == 0.5 else {0: upload, 1: upload}))
+    row, clients = metrics.close()
     assert [(line["seconds"], line["loss"]) for line in clients] == [(2.5, 4.0), (2.0, 5.0)]
     assert row["loss"] == 4.0

@@ -138,14 +138,14 @@ class Overheard(InProcessGrid):
 def sent(settings: Experiment, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Knowledge], list[Message]]:
     """What client 1 hands to its codecs, which see nothing else of it, in every exchange; and its replies."""
     uploads: list[Knowledge] = []
-    encode = fedkd.knowledge.channels.ClientEnd.encode
+    encode = fedkd.knowledge.channels.ClientChannel.encode
 
     def watched(self: Any, upload: Knowledge, which: str, *, acknowledged: str) -> Knowledge:
         uploads.append(upload)
         return encode(self, upload, which, acknowledged=acknowledged)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fedkd.knowledge.channels.ClientEnd, "encode", watched)
+        patch.setattr(fedkd.knowledge.channels.ClientChannel, "encode", watched)
         history = simulate(settings, grid := Overheard())
     assert not any(row["clients_failed"] for row in history.metrics)
     return uploads[MINE :: settings.data.clients], grid.replies

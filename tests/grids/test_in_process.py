@@ -101,9 +101,9 @@ def test_a_reply_to_another_message_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("grid", "nodes", "line"),
     [
-        ("rey", 2, 'unknown engine "rey": did you mean "ray"?'),
+        ("rey", 2, "unknown engine 'rey': did you mean \"ray\"?"),
         ("in_process", 2, 'did you mean "in-process"?'),
-        ("spark", 2, "there are: in-process, ray"),
+        ("spark", 2, "use in-process or ray, or give a grid"),
         ("in-process", 0, "num_supernodes is 0"),
     ],
 )

@@ -32,7 +32,6 @@ class Client(Node):
     ) -> None:
         super().__init__(experiment, functions, federation, memory, device)
         self.id = id
-        self.clients = experiment.data.clients
 
     @property
     def name(self) -> str:

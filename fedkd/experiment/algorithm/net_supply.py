@@ -128,10 +128,10 @@ def _shares_tensors(plan: NetPlan) -> bool:
         other = plan.build()
     shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
     if shared.issuperset(map(id, one.encoder.parameters())) and shared:
-        said = (
+        text = (
             f"net {one.architecture!r} is made of the same module at each call: every client and seed starts from its weights"
         )
-        warnings.warn(said, Notice, stacklevel=2)
+        warnings.warn(text, Notice, stacklevel=2)
     if shared:
         return True
     first, second = one.state_dict(), other.state_dict()

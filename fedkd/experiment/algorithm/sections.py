@@ -50,7 +50,7 @@ class Training(Section):
 
 
 class Evaluation(Section):
-    """What is said of representations beside the linear probe on all labels and the nearest neighbours."""
+    """How representations are evaluated, beside the linear probe on all labels and the nearest neighbours."""
 
     label_shares: Shares = (0.01, 0.1)
     """Shares of the labels on which a second linear probe of an encoder is fitted, one result each.

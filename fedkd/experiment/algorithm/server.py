@@ -29,12 +29,12 @@ class Server(Node):
         self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
 
     def taken_over(self, before: Knowledge, after: Knowledge) -> Knowledge:
-        """The broadcast ``after``, once a net that is kept here with the weights of ``before`` has those of ``after`` too."""
+        """Put the broadcast ``after`` in the place of ``before``: a net kept here with those weights gets the new ones."""
         nets = [net for _, net, keep in self._nets.values() if keep]
-        told = before.tensors
+        old = before.tensors
         for module in [*nets, *(module for module, keep in self._modules.values() if keep)]:
             held = module.state_dict()
-            if held.keys() == told.keys() and all(torch.equal(tensor.cpu(), told[key].cpu()) for key, tensor in held.items()):
+            if held.keys() == old.keys() and all(torch.equal(tensor.cpu(), old[key].cpu()) for key, tensor in held.items()):
                 load(module, after.tensors)
         return after
 

@@ -150,7 +150,7 @@ def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.
 
 @cache
 def warm_up() -> None:
-    """Load what torch loads at a process's first optimiser: that takes seconds, which are not its first client's own."""
+    """Load what torch loads at a process's first optimiser. It takes seconds, which the first client would be charged for."""
     torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
 
 

@@ -38,7 +38,7 @@ def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epo
 
 
 def check_weights(net: nn.Module, where: str) -> None:
-    """Raise TrainingError if a trained weight is beyond all sense: no loss comes after the last step that would tell."""
+    """Raise TrainingError if a trained weight is not finite or huge: no loss would show it after the last step."""
     trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
     largest = float(torch.stack([parameter.abs().amax().float() for parameter in trained]).amax()) if trained else 0.0
     if not largest <= MAX_MAGNITUDE:

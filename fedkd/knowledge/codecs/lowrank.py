@@ -59,8 +59,8 @@ def expand(u: Tensor, s: Tensor, v: Tensor) -> Tensor:
     """
     fits = (u.ndim, s.ndim, v.ndim) == (2, 1, 2) and u.shape[1] == s.shape[0] == v.shape[0] > 0
     if not fits or not u.is_floating_point() or not u.dtype == s.dtype == v.dtype:
-        found = ", ".join(f"{factor.dtype} of {tuple(factor.shape)}" for factor in (u, s, v))
-        raise ValueError(f"expand: U, s and V do not fit each other: {found}")
+        shapes = ", ".join(f"{factor.dtype} of {tuple(factor.shape)}" for factor in (u, s, v))
+        raise ValueError(f"expand: U, s and V do not fit each other: {shapes}")
     wide = _wide(u)
     return (u.to(wide) * s.to(wide) @ v.to(wide)).to(u.dtype)
 

@@ -77,8 +77,8 @@ def join(
 
 def part(parts: Parts, suffix: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     """One part, once it is what it must be. Raises ValueError where it is missing, or of another dtype or shape."""
-    found = parts.get(suffix)
-    if found is None or found.dtype != dtype or tuple(found.shape) != shape:
-        what = "missing" if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+    part = parts.get(suffix)
+    if part is None or part.dtype != dtype or tuple(part.shape) != shape:
+        what = "missing" if part is None else f"{part.dtype} of shape {tuple(part.shape)}"
         raise ValueError(f"part {suffix!r} of a coded tensor is {what}, expected {dtype} of shape {shape}")
-    return found
+    return part

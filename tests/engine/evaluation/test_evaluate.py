@@ -32,8 +32,9 @@ from fedkd import (
     simulate,
 )
 from fedkd.data import Source
+from fedkd.engine.answers import headline_accuracy, worst_tenth
 from fedkd.engine.evaluation.evaluate import score
-from fedkd.engine.row import headline, mean_metrics, worst_tenth
+from fedkd.engine.round_metrics import mean_metrics
 from fedkd.grids import JobGrid
 from fedkd.losses import cross_entropy_loss
 from fedkd.results.history import TIMES
@@ -63,9 +64,9 @@ def test_the_worst_tenth_is_at_least_one_client(accuracies: list[float], worst: 
 
 def test_the_headline_is_the_first_predictor_that_answered() -> None:
     metrics = {"a/own/correct": 1.0, "a/own/samples": 4.0, "b/own/correct": 4.0, "b/own/samples": 4.0}
-    assert headline(metrics, "own") == 0.25
-    assert headline(metrics, "global") is None
-    assert headline({"a/own/correct": 0.0, "a/own/samples": 0.0}, "own") is None  # a client without test samples
+    assert headline_accuracy(metrics, "own") == 0.25
+    assert headline_accuracy(metrics, "global") is None
+    assert headline_accuracy({"a/own/correct": 0.0, "a/own/samples": 0.0}, "own") is None  # a client without test samples
 
 
 def test_reported_numbers_are_weighted_means_over_those_who_report_them() -> None:

@@ -17,11 +17,11 @@ from torch import Tensor
 from fedkd import Client, Embedder, Experiment, History, InputError, Knowledge, Node, Predictor, Server, simulate
 from fedkd.base.randomness import derive, generator
 from fedkd.data import Source
+from fedkd.engine.answers import means, probe_accuracies
 from fedkd.engine.evaluation.encoders import drawn_from_test, features_of, few_labels
 from fedkd.engine.evaluation.few_labels import stratified
 from fedkd.engine.evaluation.probe import linear_probe
 from fedkd.engine.evaluation.representations import alignment, linear_cka, uniformity
-from fedkd.engine.row import means, probed
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.train import Draw
 from fedkd.knowledge.memory import Memory
@@ -268,8 +268,8 @@ def test_numbers_that_only_some_clients_have_are_averaged_over_those() -> None:
     assert means([{"a": 0.5, "b": 1.0}, {"a": 1.0}, {}]) == {"a": 0.75, "b": 1.0}
     assert means([]) == {}
     counts = {"own/global/correct": 3.0, "own/global/samples": 4.0}
-    assert probed(counts) == {}  # a classifier, or an embedder under the server's probe
-    assert probed(counts | {"knn/global/correct": 1.0, "knn/global/samples": 4.0}) == {
+    assert probe_accuracies(counts) == {}  # a classifier, or an embedder under the server's probe
+    assert probe_accuracies(counts | {"knn/global/correct": 1.0, "knn/global/samples": 4.0}) == {
         "probe_accuracy": 0.75,
         "knn_accuracy": 0.25,
     }

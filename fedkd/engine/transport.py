@@ -1,4 +1,4 @@
-"""One down/up trip as the server sees it: knowledge out to clients, validated uploads back, every byte counted."""
+"""Transport between server and clients: knowledge goes out, checked uploads come back, and every byte is counted."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_e
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
-from fedkd.knowledge.channels import ServerEnd
+from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
 
 #: How often a grid that is not ours is asked for replies, in seconds.
 POLL_SECONDS = 0.5
-_PLAIN = ServerEnd("downlink", ())
+_PLAIN = ServerChannel("downlink", ())
 
 
 @dataclass
 class Traffic:
-    """Bytes of one direction: of the tensors' elements as the strategy sees them, coded, and on Flower's wire."""
+    """Bytes of one direction: raw, as the strategy's tensors are; coded, by codecs; and on Flower's wire."""
 
     raw: int = 0
     coded: int = 0
     wire: int = 0
 
     def add(self, raw: int, coded: int, wire: int) -> None:
-        """Book one message."""
+        """Count one message."""
         self.raw, self.coded, self.wire = self.raw + raw, self.coded + coded, self.wire + wire
 
 
@@ -57,10 +57,10 @@ class Replies:
     earlier: dict[tuple[int, int], list[Message]]
 
 
-class Courier:
+class Transport:
     """Knows which node is which client, makes messages, and reads replies."""
 
-    def __init__(self, grid: Grid, *, up: ServerEnd, down: ServerEnd, clients: int, timeout: float) -> None:
+    def __init__(self, grid: Grid, *, up: ServerChannel, down: ServerChannel, clients: int, timeout: float) -> None:
         self.grid, self.up, self.down = grid, up, down
         self._clients, self._timeout = clients, timeout
         self._node_of: dict[int, int] = {}
@@ -118,17 +118,19 @@ class Courier:
             exchange: within the round.
             asked: what else each `Instruction` says.
         """
-        link = self.down if kind == TRAIN else _PLAIN
+        channel = self.down if kind == TRAIN else _PLAIN
         packed: dict[tuple[int, int], tuple[RecordDict, int, int, codecs.Bases]] = {}
         messages = []
         for client, knowledge in sorted(broadcasts.items()):
-            bases = link.bases(client)
+            bases = channel.bases(client)
             if (key := (id(knowledge), id(bases) if bases else 0)) not in packed:
-                coded, leaves = codecs.encode(link.codecs, knowledge, bases)
+                coded, leaves = codecs.encode(channel.codecs, knowledge, bases)
                 records = to_records(coded)
                 packed[key] = (records, wire_bytes(records), coded.raw_bytes, leaves)
             records, size, coded_bytes, left = packed[key]
-            instruction = Instruction(round, exchange, client, self.up.which(client), link.which(client), **asked).to_record()
+            instruction = Instruction(
+                round, exchange, client, self.up.which(client), channel.which(client), **asked
+            ).to_record()
             content = RecordDict({**records, RECORD: instruction})
             messages.append(Message(content, self._node_of[client], kind, group_id=str(round)))
             wire = size + config_bytes(instruction)
@@ -162,7 +164,7 @@ class Courier:
             time.sleep(POLL_SECONDS)
 
     def receive(self, replies: Iterable[Message], asked: Iterable[int]) -> tuple[dict[int, RecordDict], Received]:
-        """Sort replies by client id; name who failed and who is late. One reply a client: a second is not looked at."""
+        """Sort replies by client id, and find out who failed and who is late. A client's second reply is ignored."""
         client_of = {self._node_of[client]: client for client in asked}
         contents: dict[int, RecordDict] = {}
         received = Received()
@@ -182,7 +184,7 @@ class Courier:
     def uploads(
         self, replies: Iterable[Message], in_time: Mapping[int, bool], guard: Guard, *, round: int, exchange: int
     ) -> Received:
-        """Bound the size, decode, guard and sort. A bad upload loses its client for this round; the reason is kept.
+        """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept.
 
         ``in_time`` says of everyone who was asked whether a reply counts now; others are checked and set apart.
         """
@@ -211,7 +213,7 @@ class Courier:
         return received
 
     def settle(self, asked: Iterable[int], answered: Container[int]) -> None:
-        """An accepted upload says that its client has what it was last sent; of the others nobody knows what they have."""
+        """Note which clients have what they were last sent: those whose upload was accepted. Of the others nobody knows."""
         for client in asked:
             sent = self._sent.pop(client, None)
             if client in answered and sent:
@@ -221,9 +223,9 @@ class Courier:
 
     def _bases_of(self, client: int, message: Knowledge) -> codecs.Bases:
         which = self.up.which(client)
-        if (said := message.header.get("base", "")) not in ("", which):
-            raise ValueError(f"it is coded against upload {said}, the last accepted one is {which or 'none'}")
-        return self.up.bases(client) if said else {}
+        if (base := message.header.get("base", "")) not in ("", which):
+            raise ValueError(f"it is coded against upload {base}, the last accepted one is {which or 'none'}")
+        return self.up.bases(client) if base else {}
 
     def save(self) -> dict[str, RecordDict]:
         """The codecs' bases, for a checkpoint."""
