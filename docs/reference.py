@@ -27,6 +27,7 @@ from fedkd.knowledge.codecs import CODECS, Codec
 from fedkd.knowledge.codecs import FAMILIES as CODEC_FAMILIES
 from fedkd.losses.distillers import DISTILLERS
 from fedkd.nets import ZOO
+from fedkd.results.row_keys import FORMS, MORE_OF_ROUNDS, OF_CLIENTS, OF_ROUNDS, OF_STRATEGIES
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
     """Every generated page: its path below ``generated``, without ``.md``, and its text."""
     found = {
         "keys": keys_page(),
+        "metrics": metrics_page(),
         "strategies": strategies_page(),
         "losses": losses_page(),
         "targets": targets_page(),
@@ -81,6 +83,26 @@ def keys_page() -> str:
         "## `[strategy]`",
         "`name`, and the strategy's own keys: see [its page](strategies.md), or `fedkd strategies NAME`.",
     ]
+    return page(*parts)
+
+
+def metrics_page() -> str:
+    """Every key of a round's row and of a client's line."""
+    groups = {
+        "A round: `metrics.jsonl`": (*OF_ROUNDS, *MORE_OF_ROUNDS),
+        "A client in a round: `clients.jsonl`": OF_CLIENTS,
+        "Of strategies: both files": OF_STRATEGIES,
+        "With a word of the strategy's": FORMS,
+    }
+    parts = [
+        "# Metrics",
+        "What a run writes, and `History` holds: one row a round, and one line a client and round. A key is left out where "
+        "there is no such number. `fedkd plot RUNS --metric KEY` draws one.",
+    ]
+    for title, keys in groups.items():
+        rows = [(f"`{each.key}`", re.sub(r"<(\w+)>", r"*\1*", each.label), each.unit, each.meaning) for each in keys]
+        parts += [f"## {title}", table(("key", "label", "unit", "meaning"), rows)]
+    parts.append("A client's line has the round, its bytes up and down, and the metrics of its strategy too.")
     return page(*parts)
 
 

@@ -20,6 +20,7 @@ from fedkd.knowledge.attacks import ATTACKS
 from fedkd.knowledge.codecs import CODECS
 from fedkd.losses.distillers import DISTILLERS
 from fedkd.nets import ZOO
+from fedkd.results.row_keys import ROW_KEYS
 from fedkd.targets import RULES
 
 FLOWER_APP = """
@@ -123,6 +124,8 @@ def test_every_name_has_its_words_on_a_generated_page(pages: dict[str, str]) -> 
         assert {name for name in names if f"`{name}`" not in pages[page]} == set(), page
     for key in experiment_keys():
         assert key.meaning and key.meaning.replace("|", "\\|") in pages["keys"]
+    for each in ROW_KEYS:
+        assert f"| `{each.key}` |" in pages["metrics"] and each.meaning in pages["metrics"]
     for name, cls in strategies().items():
         assert cls.paper in pages[f"strategies/{name}"] and cls.sends in pages[f"strategies/{name}"]
         assert all(f"`{key.name}`" in pages[f"strategies/{name}"] for key in strategy_keys(cls))

@@ -6,7 +6,6 @@ Terminal, report, figures and docs take their words from here, and ``fedkd.engin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import final
@@ -230,11 +229,6 @@ def is_owned(key: str) -> bool:
     """
     entry = find_entry(key)
     return key.startswith(RESERVED) or (entry is not None and entry.owned)
-
-
-def documented_keys() -> Iterator[tuple[str, str, str, str]]:
-    """Key, label, unit and meaning of each, in order: the table that the docs print."""
-    return ((each.key, each.label, each.unit, each.meaning) for each in ROW_KEYS)
 
 
 def _word(form: RowKey, key: str) -> str:
