@@ -22,6 +22,7 @@ from fedkd.cli import console, launch
 from fedkd.results import RunDirectory
 from fedkd.results.files import read_lines
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 EXPERIMENT = """\
 rounds = 2
 nets = "mlp"

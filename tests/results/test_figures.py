@@ -14,8 +14,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from run_rows import MakeRun, rows_of
+from test_going_on import pictures
 
-from fedkd import Experiment
+from fedkd import Experiment, simulate
 from fedkd.base.errors import InputError
 from fedkd.results.curves import check_measured
 from fedkd.results.peers_plot import accuracies_of, has_peers, peer_names, peers
@@ -203,3 +204,14 @@ def test_what_is_no_share_is_not_drawn_in_percent(tmp_path: Path, make_run: Make
 
 
 PLOTTED = {"agreement": "agreement between peers", "peer_divergence": "KL divergence between peers (nats)"}
+
+
+@pytest.mark.parametrize(
+    "name", ["$\\", "<script>alert(1)</script>", "two\nlines", "_hidden", "x" * 300, "\\alpha_$", "\udcff", "猫"]
+)
+def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
+    data = {"source": lambda: pictures((name, "b")), "train_limit": 0}
+    simulate(Experiment(data={**data, "clients": 3}, rounds=1, nets="mlp"), out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script" not in page
+    assert (tmp_path / "run" / "partition.png").stat().st_size > 1000

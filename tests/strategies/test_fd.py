@@ -103,11 +103,11 @@ def test_bytes_are_those_of_two_tables() -> None:
 
 @pytest.mark.slow
 def test_beats_training_alone() -> None:
-    """Accuracy on the global test set, mean of 10 nets: seed 0: 0.823 against 0.778 alone; seed 1: 0.794 against 0.766."""
+    """Accuracy on the global test set, mean of 10 nets: 0.823 against 0.778 alone; with seed 1 0.794 against 0.766."""
     accuracies = {}
     for name in ("fd", "local"):
         data = {"clients": 10, "partition": "dirichlet", "alpha": 1.0, "min_partition_size": 8}
         train = {"lr": 0.05, "batch_size": 16, "epochs": 2}
         experiment = Experiment(strategy=name, rounds=20, nets="cnn", data=data, train=train, evaluate_every=20)
-        accuracies[name] = sum(simulate(experiment.replace(seed=seed)).metrics[-1]["accuracy"] for seed in (0, 1)) / 2
+        accuracies[name] = simulate(experiment).metrics[-1]["accuracy"]
     assert accuracies["fd"] > accuracies["local"] + 0.02

@@ -61,7 +61,7 @@ def test_bytes_are_those_of_the_weights() -> None:
 
 @pytest.mark.slow
 def test_beats_training_alone_and_fedavg_where_labels_are_few_a_client() -> None:
-    """Global test accuracy, alpha 0.1 and 4 of 10 clients a round, seeds 0 and 1: 0.947 and 0.925; FedAvg 0.836 and 0.797."""
+    """Global test accuracy, alpha 0.1 and 4 of 10 clients a round, 0.947; FedAvg 0.836; with seed 1 0.925 and 0.797."""
     accuracies = {}
     for name in ("fedntd", "fedavg", "local"):
         data = {"clients": 10, "partition": "dirichlet", "alpha": 0.1, "min_partition_size": 4}
@@ -69,6 +69,6 @@ def test_beats_training_alone_and_fedavg_where_labels_are_few_a_client() -> None
         experiment = Experiment(
             strategy=name, rounds=10, participation=0.4, nets="mlp", data=data, train=train, evaluate_every=10
         )
-        accuracies[name] = sum(simulate(experiment.replace(seed=seed)).metrics[-1]["accuracy"] for seed in (0, 1)) / 2
+        accuracies[name] = simulate(experiment).metrics[-1]["accuracy"]
     assert accuracies["fedntd"] > accuracies["fedavg"] + 0.04
     assert accuracies["fedntd"] > accuracies["local"] + 0.2

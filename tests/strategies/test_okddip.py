@@ -241,7 +241,7 @@ def test_a_shared_attention_needs_peers_of_one_net_whatever_the_leaders() -> Non
 
 @pytest.mark.slow
 def test_all_learn_digits() -> None:
-    """Seen, 10 rounds of 1150 digits: leader 97.2 %, peers 96.9 to 98.3 % on the global test set."""
-    data = {"clients": 4, "partition": "shared"}
-    row = simulate(Experiment(strategy="okddip", rounds=10, data=data, train={"lr": 0.02, "batch_size": 32})).metrics[-1]
+    """Seen, 5 rounds of 1150 digits: leader 94.2 %, peers 92.5 to 96.9 % on the global test set."""
+    settings = {"rounds": 5, "evaluate_every": 5, "data": {"clients": 4, "partition": "shared"}}
+    row = simulate(Experiment(strategy="okddip", train={"lr": 0.02, "batch_size": 32}, **settings)).metrics[-1]
     assert all(accuracy > 0.9 for accuracy in row["peer_accuracies"])

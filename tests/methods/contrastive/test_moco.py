@@ -172,10 +172,11 @@ def test_a_queue_that_holds_no_whole_number_of_steps_is_refused_in_one_line(stra
 
 @pytest.mark.slow
 def test_learns_more_than_the_encoder_it_starts_from() -> None:
-    """Linear probe of the global encoder, seed 0: 0.730 before training, 0.875 after it."""
+    """Linear probe of the global encoder, seed 0: 0.721 before training, 0.855 after it."""
     data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
     train = {"epochs": 5, "batch_size": 32, "lr": 0.03}
     options = {"cnn": {"channels": [16, 32], "norm": "batch"}}
-    settings = {"nets": "cnn", "net_options": options, "data": data, "train": train, "rounds": 3, "evaluate_every": 3}
+    settings = {"nets": "cnn", "net_options": options, "data": data, "train": train, "rounds": 1}
+    settings |= {"evaluate_clients": 0, "evaluation": {"label_shares": []}}  # one probe of the global encoder is looked at
     first, *_, last = simulate(Experiment(strategy={"name": "fedmoco", "queue": 1024}, **settings)).metrics
     assert last["accuracy"] > first["accuracy"] + 0.04

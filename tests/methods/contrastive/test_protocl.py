@@ -244,16 +244,11 @@ def test_fedx_takes_it_as_a_base() -> None:
     assert row["loss"] == pytest.approx(sum(row[term] for term in terms))
 
 
-@pytest.mark.slow
 def test_fedx_on_it_is_the_same_from_flat_config_and_from_toml(tmp_path: Any) -> None:
     experiment = experiment_of(FEDX)
     file = tmp_path / "fedx.toml"
     file.write_text(experiment.to_toml())
-    found = [
-        simulate(each).metrics[2]["loss"]
-        for each in (experiment, Experiment.from_flat(experiment.to_flat()), Experiment.from_toml(file))
-    ]
-    assert len(set(found)) == 1
+    assert Experiment.from_flat(experiment.to_flat()) == Experiment.from_toml(file) == experiment
 
 
 @pytest.mark.slow
@@ -272,5 +267,6 @@ def test_a_probe_of_the_trained_encoder_beats_that_of_the_random_one() -> None:
     data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True}
     train = {"epochs": 3, "batch_size": 32, "lr": 0.03}
     nets = {"nets": "cnn", "net_options": {"cnn": {"channels": [16, 32], "hidden": 64}}}
-    history = simulate(Experiment(strategy="fedprotocl", rounds=5, evaluate_every=5, data=data, train=train, **nets))
+    looked_at = {"evaluate_every": 5, "evaluate_clients": 0, "evaluation": {"label_shares": []}}
+    history = simulate(Experiment(strategy="fedprotocl", rounds=5, data=data, train=train, **looked_at, **nets))
     assert history.metrics[5]["accuracy"] > history.metrics[0]["accuracy"] + 0.04
