@@ -8,7 +8,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -170,6 +170,7 @@ def _file_tree(module: ModuleType | None) -> ast.AST | None:
     return _parsed("".join(linecache.getlines(file))) if file else None
 
 
+@lru_cache(maxsize=16)  # each name in a file is looked up in that file's tree
 def _parsed(text: str) -> ast.AST | None:
     try:
         return ast.parse(text) if text else None

@@ -13,8 +13,6 @@ from fedkd import Experiment
 from fedkd.cli.baselines import baselines_of, comparison
 from fedkd.results.recorded import RecordedRun
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def experiment(**changes: object) -> Experiment:
     values = {"strategy": "fedprox", "rounds": 3, "seed": 5, "data": {"clients": 4, "public": 50}, "train": {"lr": 0.2}}

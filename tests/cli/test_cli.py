@@ -22,7 +22,6 @@ from fedkd.cli import console, launch
 from fedkd.results import RunDirectory
 from fedkd.results.files import read_lines
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 EXPERIMENT = """\
 rounds = 2
 nets = "mlp"

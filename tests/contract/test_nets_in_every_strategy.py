@@ -107,6 +107,7 @@ def finished(name: str) -> History:
     return simulate(decided(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_frozen_parts_masks_and_views_stand(name: str) -> None:
     history = finished(name)

@@ -23,7 +23,6 @@ from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.results.files import read_lines
 from fedkd.results.recorded import RecordedRun
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 DISK = "OSError: the disk is full"
 
 

@@ -28,7 +28,7 @@ from fedkd.results.files import read_lines
 from fedkd.results.lock import locked
 from fedkd.results.recorded import find_runs, group_seeds
 
-pytestmark = [pytest.mark.usefixtures("undrawn"), pytest.mark.xdist_group("going on")]  # they go on from one run
+pytestmark = pytest.mark.xdist_group("going on")  # they go on from one run
 
 
 def experiment(**changes: Any) -> Experiment:

@@ -50,6 +50,7 @@ def places() -> Iterator[tuple[str, Where]]:
         yield name, ("evaluate", 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "where"), list(places()), ids=str)
 def test_every_change_of_a_reply_is_that_clients_error_and_nobody_elses(name: str, where: Where) -> None:
     _, honest = run(name, where, {}, HONEST)

@@ -13,7 +13,6 @@ from fedkd.experiment.registry import strategies
 from fedkd.results.files import read_lines
 from fedkd.results.history import TIMES
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 RUNS = {
     "client memories": {"strategy": "local"},
     "server memory": {"strategy": Counting()},

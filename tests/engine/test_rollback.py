@@ -18,7 +18,7 @@ from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.grids.flower import message_from_plain, run_client
 from fedkd.knowledge.records import from_records, to_records
 
-pytestmark = [pytest.mark.filterwarnings("ignore::fedkd.base.errors.Notice"), pytest.mark.usefixtures("undrawn")]
+pytestmark = pytest.mark.filterwarnings("ignore::fedkd.base.errors.Notice")
 
 
 class Poisoned(JobGrid):

@@ -31,7 +31,6 @@ from fedkd.knowledge.records import METRICS
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.report import write_report
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 NOISY = {"noise_multiplier": 2.0, "delta": 1e-3}
 MINE = 1  # the client whose data differ in the two worlds
 

@@ -23,7 +23,7 @@ from fedkd.results.peers_plot import accuracies_of, has_peers, peer_names, peers
 from fedkd.results.plots import convergence, draw_convergence, partition, styled_figure
 from fedkd.results.recorded import RecordedRun, group_seeds
 
-pytestmark = pytest.mark.slow  # drawing takes half a second and more
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("drawn")]  # drawing takes half a second and more
 
 
 def test_convergence_draws_png_and_svg_with_three_panels(tmp_path: Path, make_run: MakeRun) -> None:

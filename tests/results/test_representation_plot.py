@@ -17,6 +17,8 @@ from fedkd.results.recorded import RecordedRun
 from fedkd.results.representation_plot import evenly, has_representations, principal_plane, representation, turned_onto
 from fedkd.results.representations import read_representations, representation_files
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 CLASSES = ("ant", "<bee>", "cat")
 
 
