@@ -210,8 +210,8 @@ PLOTTED = {"agreement": "agreement between peers", "peer_divergence": "KL diverg
     "name", ["$\\", "<script>alert(1)</script>", "two\nlines", "_hidden", "x" * 300, "\\alpha_$", "\udcff", "猫"]
 )
 def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
-    data = {"source": lambda: pictures((name, "b")), "train_limit": 0}
-    simulate(Experiment(data={**data, "clients": 3}, rounds=1, nets="mlp"), out=tmp_path / "run")
+    data = {"source": lambda: pictures((name, "b")), "clients": 3, "partition": "iid"}
+    simulate(Experiment(data=data, rounds=1, nets="mlp"), out=tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<script" not in page
     assert (tmp_path / "run" / "partition.png").stat().st_size > 1000
