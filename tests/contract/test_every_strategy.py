@@ -34,7 +34,7 @@ SMALL_NETS = {"mlp": {"hidden": [16]}, "cnn": {"channels": [4, 8], "hidden": 16}
 def small(name: str, **changes: Any) -> Experiment:
     """A run of a second: 4 clients, 160 digits, two rounds, and whatever the strategy needs.
 
-    An encoder is probed before and after, at the server and at one client: probes take longer than training does.
+    Encoders are probed before and after, at the server and at two clients: probes take longer than training does.
     """
     needs = strategies()[name].needs
     parts = {"partition": "dirichlet", "alpha": 1.0, "min_partition_size": 40}
@@ -45,8 +45,10 @@ def small(name: str, **changes: Any) -> Experiment:
     }
     data |= {"public": 40 if needs.public else 0, "validation": 40 if needs.validation else 0}
     settings = {"rounds": 2, "nets": "cnn", "net_options": SMALL_NETS, "train": {"lr": 0.05, "batch_size": 32}}
+    if "views" in (needs.uses or ()) and not needs.shared_data:
+        settings |= {"evaluate_every": 2, "evaluate_clients": 2}
     if "representations" in (needs.uses or ()):
-        settings |= {"evaluate_every": 2, "evaluate_clients": 1, "evaluation": {"label_shares": []}}
+        settings |= {"evaluation": {"label_shares": []}}
     return Experiment(**{"strategy": name, "data": data, **settings, **changes})
 
 
