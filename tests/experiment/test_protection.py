@@ -53,7 +53,8 @@ def one_world() -> Source:
 
 def another_world() -> Source:
     """Client 1 holds fewer samples, and no zeros and ones."""
-    rows = [row for row in range(400, 700) if load_source("digits").train_labels[row] > 1]
+    labels = load_source("digits").train_labels
+    rows = [row for row in range(400, 700) if labels[row] > 1]
     return world(rows[:29])  # type: ignore[arg-type]
 
 
