@@ -29,7 +29,8 @@ demo: $(STAMP)  ## FedX against FedSimCLR on digits, in under two minutes of run
 	$(BIN)/fedkd run simulations/demo_fedx.toml --out runs/demo/fedx
 	$(BIN)/fedkd plot runs/demo/fedx runs/demo/fedsimclr --out runs/demo/convergence.png
 
-test: $(STAMP) types newest-flwr  ## every test but those that need a GPU
+test: $(STAMP)  ## every test but those that need a GPU
+	$(MAKE) --jobs 2 types newest-flwr
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(shell expr $(CORES) + 1) -m "not gpu"
