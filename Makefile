@@ -36,7 +36,8 @@ test: $(STAMP)  ## every test but those that need a GPU
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(shell expr $(CORES) + 1) -m "not gpu"
 
 newest-flwr: $(STAMP)  ## what leans on Flower, in-process, on the newest flwr
-	test -d build/flwr/flwr-$(NEWEST_FLWR).dist-info || $(BIN)/pip install --quiet --no-deps --target build/flwr flwr==$(NEWEST_FLWR)
+	test -d build/flwr/flwr-$(NEWEST_FLWR).dist-info || rm -rf build/flwr
+	test -d build/flwr || $(BIN)/pip install --quiet --no-deps --target build/flwr flwr==$(NEWEST_FLWR)
 	PYTHONPATH=build/flwr $(BIN)/python -c "from importlib.metadata import version; assert version('flwr') == '$(NEWEST_FLWR)'"
 	PYTHONPATH=build/flwr $(BIN)/python -m pytest -m "not gpu and not slow" tests/grids tests/knowledge/test_records.py \
 		tests/strategies/test_fedavg.py tests/contract/test_contract.py tests/engine/test_guard.py tests/base/test_user_code.py
