@@ -48,6 +48,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("base", "knowledge", "nets", "losses", "losses.distillers", "targets", "aggregate"),
         *("experiment.algorithm", "engine.evaluation", "engine", "methods"),
     ),
+    "testing": (
+        *("base", "knowledge", "data", "nets", "experiment.algorithm", "experiment", "results", "grids", "engine", "methods"),
+    ),
 }
 #: Rooms whose every file is maths -> all that they may import beside the standard library and fedkd.
 MATHS = {

@@ -19,6 +19,7 @@ from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
 from fedkd.results.changes import refuse_changed
+from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import RecordedData
 from fedkd.results.directory import RunDirectory
 from fedkd.results.history import History
@@ -90,7 +91,7 @@ def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
     directory = RunDirectory.find(path)
     refuse_changed(path, run.experiment, directory.changed(now))
     refuse_other(path, now)
-    restore(run, directory)
+    restore(run, directory.load_checkpoint())
     run.prepare()
     directory.take_up(now)
     run.history = History(read_metrics(path), read_clients(path))
@@ -115,8 +116,8 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
     return parts
 
 
-def restore(run: Run, directory: RunDirectory) -> None:
-    """Put a run where its directory's last checkpoint left it.
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Put a run where this checkpoint was taken.
 
     Raises:
         InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
@@ -126,7 +127,6 @@ def restore(run: Run, directory: RunDirectory) -> None:
             "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
             "in the round that broke off: begin a new run"
         )
-    checkpoint = directory.load_checkpoint()
     run.done = checkpoint.round
     run.server.memory = Memory.read(checkpoint.parts["server"])
     run.broadcasts.common = from_records(checkpoint.parts["broadcast"])

@@ -14,7 +14,7 @@ from contract import Numbers, number
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from grids.renumbered import RenumberedGrid
-from test_every_strategy import NAMES, in_own_server_app, small
+from test_every_strategy import NAMES, small
 
 from fedkd import Client, Experiment, History, Knowledge, Node, Server, Strategy, simulate
 from fedkd.base.errors import InputError, Notice, RunFailed
@@ -22,6 +22,7 @@ from fedkd.experiment.algorithm.participation import draw_fault
 from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.results.files import read_lines
 from fedkd.results.recorded import RecordedRun
+from fedkd.testing.strategy_in_flower import in_own_server_app
 
 DISK = "OSError: the disk is full"
 

@@ -86,18 +86,6 @@ def user_net(function: object) -> Net:
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
-@pytest.mark.parametrize("training", [True, False])
-def test_trunk_then_tail_is_the_whole_net_bit_for_bit(name: str, training: bool) -> None:
-    encoder = net_of(name).encoder.train(training)
-    assert isinstance(encoder, Encoder)
-    trunk, tail = encoder.cut()
-    expected, held = encoder(images()), trunk(images())
-    before = held.clone()
-    assert torch.equal(tail(held), expected)
-    assert torch.equal(held, before)  # another tail may read it
-
-
-@pytest.mark.parametrize("name", sorted(ZOO))
 def test_trunk_and_tail_hold_the_nets_own_weights_each_once(name: str) -> None:
     encoder = net_of(name).encoder
     assert isinstance(encoder, Encoder)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from messages import one, table
+from messages import one
 
 from fedkd import Knowledge
 from fedkd.knowledge.codecs import chain, decode, encode
 from fedkd.knowledge.codecs.quantiser import quantise
+from fedkd.testing.messages import table
 
 
 def soft(probabilities: torch.Tensor) -> Knowledge:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import floating, same_bits
 
 from fedkd.knowledge.codecs.lowrank import compress, decompress, expand, factorise, truncate
+from fedkd.testing.messages import floating, same_bits
 
 TALL = torch.diag(torch.tensor([3.0, 2.0, 1.0]))  # energies 9, 4 and 1 of 14
 

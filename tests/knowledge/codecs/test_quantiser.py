@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import rng, table
 
 from fedkd.knowledge.codecs.packing import pack, packed_bytes, unpack
 from fedkd.knowledge.codecs.quantiser import levels, quantise
+from fedkd.testing.messages import rng, table
 
 BITS = range(1, 17)
 

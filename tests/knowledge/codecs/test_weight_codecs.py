@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from messages import FLOATS, INTEGERS, floating, one, same_bits, table
+from messages import one
 
 from fedkd import Knowledge
 from fedkd.knowledge.codecs import chain, decode, encode
@@ -12,6 +12,7 @@ from fedkd.knowledge.codecs.notes import Form
 from fedkd.knowledge.codecs.planes import from_planes, to_planes
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
+from fedkd.testing.messages import FLOATS, INTEGERS, floating, same_bits, table
 
 
 def weights(*tensors: torch.Tensor) -> Knowledge:

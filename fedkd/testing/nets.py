@@ -1,0 +1,219 @@
+"""What every net owes, of the zoo or a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedkd.base.errors import InputError
+from fedkd.base.randomness import generator, seeded
+from fedkd.nets import Encoder, Net, are_probabilities, build_net, changed, copied, load, unsaved_state
+from fedkd.nets.user_net import name_of
+from fedkd.testing.check import Check, checks_of, fail
+
+#: Images of a batch: enough for batch statistics, and rarely the number of classes.
+IMAGES = 6
+
+
+@final
+@dataclass(frozen=True)
+class Kind:
+    """A net that is checked: how it is made."""
+
+    architecture: str | Callable[..., nn.Module]
+    shape: tuple[int, int, int]
+    classes: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def net(self, seed: int = 0, heads: tuple[str, ...] = ("classifier",)) -> Net:
+        """One with the weights of this seed."""
+        with seeded(seed):
+            return build_net(self.architecture, shape=self.shape, classes=self.classes, heads=heads, options=self.options)
+
+    def images(self, count: int = IMAGES) -> Tensor:
+        """Images as training sees them: (count, C, H, W), of mean 0."""
+        return torch.randn(count, *self.shape, generator=generator(0, "images"))
+
+    def __str__(self) -> str:
+        return f"images {self.shape}, {self.classes} classes" + (f", options {self.options}" if self.options else "")
+
+    def fail(self, found: str, *, expected: str, look: str, setting: str = "") -> None:
+        """Say what is wrong with the net."""
+        fail(found, expected=expected, setting=f"{self}{f'; {setting}' if setting else ''}", look=look)
+
+
+def check_net(
+    net: str | Callable[..., nn.Module], *, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, **options: Any
+) -> None:
+    """Hold a net against all that clients and the server rely on.
+
+    Args:
+        net: its name, ``"my_module:net"``, or a function ``(shape, classes, **options)`` that makes it.
+        shape: (C, H, W) of an image.
+        classes: how many.
+        options: the net's own, as in ``net_options``.
+
+    Raises:
+        AssertionError: the first promise that is not kept, in one line.
+    """
+    for check in net_checks(net, shape=shape, classes=classes, **options):
+        check()
+
+
+def net_checks(
+    net: str | Callable[..., nn.Module], *, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, **options: Any
+) -> list[Check]:
+    """The checks of ``check_net``, one by one, for ``pytest.mark.parametrize``."""
+    return checks_of(net if isinstance(net, str) else name_of(net), CHECKS, Kind(net, shape, classes, options))
+
+
+def gives_finite_logits_of_any_batch(kind: Kind) -> None:
+    """(B, C, H, W) -> (B, classes), in train and in eval mode, of one image too in eval mode."""
+    for count, training in ((IMAGES, True), (IMAGES, False), (1, False)):
+        setting = f"{count} images in {'train' if training else 'eval'} mode"
+        with seeded(0):
+            logits = kind.net().train(training)(kind.images(count))
+        if logits.shape != (count, kind.classes):
+            kind.fail(str(tuple(logits.shape)), expected=f"logits ({count}, {kind.classes})", setting=setting, look="forward")
+        if not logits.isfinite().all():
+            kind.fail("inf or nan", expected="finite logits before any training", setting=setting, look="how weights are drawn")
+
+
+def gives_logits_and_no_probabilities(kind: Kind) -> None:
+    """Losses take the softmax themselves; twice taken it flattens everything."""
+    if are_probabilities(kind.net().eval()(kind.images())):
+        kind.fail("rows that sum to one", expected="logits", look="its last layer: leave the softmax away")
+
+
+def judges_each_image_alone_in_eval_mode(kind: Kind) -> None:
+    """In eval mode nothing is drawn, and no image depends on the others of its batch."""
+    net, images = kind.net().eval(), kind.images()
+    with torch.no_grad():
+        once, again, alone = net(images), net(images), net(images[:1])
+    if not torch.equal(once, again):
+        kind.fail("others", expected="the same logits twice in eval mode", look="dropout and draws: ask self.training")
+    if not torch.allclose(once[:1], alone, rtol=1e-3, atol=1e-4):
+        kind.fail("others", expected="an image's logits, whatever its batch", look="statistics over the batch in eval mode")
+
+
+def leaves_its_images_as_they_were(kind: Kind) -> None:
+    """The same batch may be given to another net."""
+    images = kind.images()
+    kind.net()(images)
+    if not torch.equal(images, kind.images()):
+        kind.fail("others", expected="the images to stay as they were", look="in-place operations on the input")
+
+
+def weights_are_drawn_from_the_seed(kind: Kind) -> None:
+    """Equal seeds, equal weights; other seeds, others; further heads change no weight; no two nets share a tensor."""
+    first, same, other = kind.net(), kind.net(), kind.net(seed=1)
+    look = "how weights are drawn: torch's own functions are seeded, generators of one's own are not"
+    if any(not torch.equal(tensor, same.state_dict()[name]) for name, tensor in first.state_dict().items()):
+        kind.fail("others", expected="equal weights from equal seeds", look=look)
+    if all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in first.state_dict().items()):
+        kind.fail("the same", expected="other weights from another seed", look=look)
+    if shared := {id(tensor) for tensor in first.parameters()} & {id(tensor) for tensor in same.parameters()}:
+        kind.fail(f"{len(shared)} tensors of both", expected="two nets of two calls", look="its function: make a new module")
+    if isinstance(first.encoder, Encoder):
+        more = kind.net(heads=("classifier", "projection")).state_dict()
+        if any(not torch.equal(tensor, more[name]) for name, tensor in first.state_dict().items()):
+            kind.fail("others", expected="the same weights with a further head", look=look)
+
+
+def its_state_dict_is_all_of_it(kind: Kind) -> None:
+    """Nets are sent, kept and restored by their state dict: what it lacks is lost on the way."""
+    net, fresh, images = kind.net().train(), kind.net(seed=1), kind.images()
+    before = unsaved_state(net)
+    with seeded(0), torch.no_grad():
+        net(images)
+        if lost := changed(before, unsaved_state(net)):
+            look = f"{lost[0]}: keep it in a persistent buffer (register_buffer)"
+            kind.fail(f"{lost[0]}, which moves", expected="all that a pass changes in the state dict", look=look)
+        load(fresh, net.state_dict())
+        if not torch.allclose(net.eval()(images), fresh.eval()(images), rtol=1e-4, atol=1e-5):
+            look = "attributes that are drawn or counted: keep them in buffers"
+            kind.fail("others", expected="a net with the same state dict to give the same logits", look=look)
+        if not torch.equal(copied(net)(images), net(images)):
+            kind.fail("others", expected="a copy to give the same logits", look="what deepcopy makes of its attributes")
+
+
+def every_weight_learns(kind: Kind) -> None:
+    """Each trainable parameter gets a finite gradient, and some steps on a batch lower its loss."""
+    net, images = kind.net().train(), kind.images()
+    labels = torch.arange(IMAGES) % kind.classes
+    trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    if not trained:
+        kind.fail("none", expected="a weight that can be trained", look="requires_grad")
+    optimizer = torch.optim.SGD(trained.values(), lr=0.05)
+    losses = []
+    with seeded(0):
+        for step in range(20):
+            loss = F.cross_entropy(net(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            for name, parameter in trained.items() if step == 0 else ():
+                if parameter.grad is None or not parameter.grad.isfinite().all():
+                    found = "none" if parameter.grad is None else "inf or nan"
+                    kind.fail(found, expected=f"a gradient of {name}", look=f"{name}: use it in forward, or freeze it")
+            optimizer.step()
+    if not min(losses[-5:]) < losses[0]:
+        look = "detach, argmax and no_grad on the way from weights to logits"
+        kind.fail(f"{losses[-1]:.3f}", expected=f"a loss below {losses[0]:.3f} after 20 steps on a batch", look=look)
+
+
+def maps_and_features_are_those_of_a_plain_pass(kind: Kind) -> None:
+    """``outputs`` gives the very logits and features; maps are those before their ReLU."""
+    net, images = kind.net().eval(), kind.images()
+    if not isinstance(net.encoder, Encoder):
+        return  # it gives logits only
+    outputs = net.outputs(images)
+    if not (torch.equal(outputs.logits, net(images)) and torch.equal(outputs.features, net.features(images))):  # type: ignore[arg-type]
+        kind.fail("others", expected="stages() to give the features of forward()", look="stages")
+    if [held.shape[-1] for held in outputs.maps] != sorted((held.shape[-1] for held in outputs.maps), reverse=True):
+        kind.fail("others", expected="maps in the order in which the net makes them, large ones first", look="stages")
+    for before, after in zip(outputs.maps, outputs.activated, strict=True):
+        if not ((before < 0).any() and torch.equal(after, before.clamp_min(0))):
+            kind.fail("none below 0", expected="maps from before their ReLU", look="stages: in-place ReLU writes into them")
+
+
+def trunk_then_tail_is_the_whole_net(kind: Kind) -> None:
+    """Of an encoder that can be cut: bit for bit, in either mode, each weight in one half, nothing written on the way."""
+    for training in (True, False):
+        encoder = kind.net().encoder.train(training)
+        if not isinstance(encoder, Encoder):
+            return
+        try:
+            trunk, tail = encoder.cut()
+        except InputError:
+            return  # it cannot be cut, and says so
+        images = kind.net().laid_out(kind.images())
+        with seeded(0):
+            expected = copied(encoder)(images)
+        with seeded(0):
+            held = trunk(images)
+            before = held.clone()
+            found = tail(held)
+        if not torch.equal(found, expected) or not torch.equal(held, before):
+            kind.fail("others", expected="tail(trunk(images)) to be the features, bit for bit", look="cut")
+        parts = [id(tensor) for half in (trunk, tail) for tensor in (*half.parameters(), *half.buffers())]
+        if sorted(parts) != sorted({id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}):
+            kind.fail("others", expected="each weight in one half of the two", look="cut")
+
+
+CHECKS = (
+    gives_finite_logits_of_any_batch,
+    gives_logits_and_no_probabilities,
+    judges_each_image_alone_in_eval_mode,
+    leaves_its_images_as_they_were,
+    weights_are_drawn_from_the_seed,
+    its_state_dict_is_all_of_it,
+    every_weight_learns,
+    maps_and_features_are_those_of_a_plain_pass,
+    trunk_then_tail_is_the_whole_net,
+)
