@@ -155,7 +155,7 @@ class Curious(Averaging):
     def trained(self, client: Client, broadcast: Knowledge) -> tuple[Net, dict[str, float]]:
         net = client.net()
         load(net, broadcast.tensors)
-        other = (client.id + 1) % client.clients
+        other = (client.id + 1) % client.experiment.data.clients
         return net, fit(net, client.split(client.federation.client_train(other)), loss)
 
 
