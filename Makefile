@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 # Tests use one thread each. Some wait for servers and Ray's workers: one process more than there are cores keeps all busy.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-SIDE_BY_SIDE := --dist loadgroup --numprocesses
+SIDE_BY_SIDE := --numprocesses
 # Each test process compiles as much as it runs in a minute, unless Python may keep what it has compiled.
 export PYTHONDONTWRITEBYTECODE :=
 # constraints.txt pins the oldest flwr that pyproject.toml admits; this is the newest.

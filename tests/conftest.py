@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,22 +38,41 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds.
-
-    Side by side, one process runs all tests on Ray, which it starts once, and one all tests of a strategy, which hold its
-    runs against one that is made once.
-    """
-    from fedkd.experiment import registry
-
+    """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds."""
     for item in items:
-        on_ray = "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name
-        if on_ray or "ForgetfulGrid" in item.name:
+        if "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name or "ForgetfulGrid" in item.name:
             item.add_marker(pytest.mark.slow)
-        name = "ray" if on_ray else item.callspec.params.get("name") if hasattr(item, "callspec") else None
-        if on_ray or name in registry.names():
-            item.add_marker(pytest.mark.xdist_group(name))
+
+
+#: Files whose tests go on from the same runs.
+SHARED = ("test_damaged.py", "test_going_on.py", "test_representations.py", "test_saved_nets.py")
+STRATEGIES = {file.stem for file in Path(__file__).parents[1].glob("strategies/*.py")}
+
+
+def company(test: str) -> str:
+    """What a test has in common with those that had better run in its process: Ray, a strategy's usual run, or its file's.
+
+    >>> company("tests/contract/test_every_strategy.py::test_a_bad_upload[turns_nan-fedavg]")
+    'fedavg'
+    """
+    if re.search(r"(?<![a-z])ray(?![a-z])|RayGrid", test):
+        return "ray"
+    file, _, name = test.partition("::")
+    strategies = STRATEGIES.intersection(re.split(r"[\[\]-]", name))
+    return min(strategies, default=file if Path(file).name in SHARED else test)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, whose own xdist_group does nothing beside pytest 9.2
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side, one process runs all tests that share what takes long to make."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InCompany(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return company(nodeid)
+
+    return InCompany(config, log)
 
 
 def every_grid() -> list[type[JobGrid]]:

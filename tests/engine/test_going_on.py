@@ -28,8 +28,6 @@ from fedkd.results.files import read_lines
 from fedkd.results.lock import locked
 from fedkd.results.recorded import find_runs, group_seeds
 
-pytestmark = pytest.mark.xdist_group("going on")  # they go on from one run
-
 
 def experiment(**changes: Any) -> Experiment:
     data = {"clients": 3, "partition": "iid", "train_limit": 60, **changes.pop("data", {})}

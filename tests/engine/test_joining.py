@@ -125,7 +125,7 @@ def test_a_node_that_cannot_load_its_data_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_workers_whose_source_gives_other_images_are_found_out() -> None:
+def test_workers_of_ray_whose_source_gives_other_images_are_found_out() -> None:
     experiment = EXPERIMENT.replace(data={"source": lambda: other_in_each_process(), "clients": 3, "partition": "iid"})
     with pytest.raises(InputError, match=r"^client \d holds other data than the server"):
         simulate(experiment, "ray")

@@ -19,7 +19,6 @@ from fedkd.methods.students.saved_nets import known_classes, read_nets_of
 from fedkd.nets import Encoder, Net, build_net
 from fedkd.results.data import RecordedData
 
-pytestmark = pytest.mark.xdist_group("saved nets")  # of the same runs
 IMAGES = {"shape": (1, 8, 8), "classes": 10}
 OPTIONS = {"mlp": {"hidden": [8]}, "cnn": {"channels": [2, 4], "hidden": 8}, "resnet18": {"width": 2}}
 THREE = {"cnn": 0.25, "mlp": 0.25, "resnet18": 0.5}

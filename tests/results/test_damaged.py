@@ -19,7 +19,6 @@ from fedkd.results.plots import convergence
 from fedkd.results.recorded import RecordedRun, find_runs
 from fedkd.results.report import write_report
 
-pytestmark = pytest.mark.xdist_group("damaged")  # of the same runs
 EXPERIMENT = Experiment(rounds=3, nets="mlp", net_options={"mlp": {"hidden": [4]}}, data={"clients": 2, "train_limit": 40})
 
 
