@@ -73,7 +73,7 @@ def test_the_public_samples_are_the_same_in_every_round() -> None:
     net, said = server.net(), []
     for round in (1, 2):
         server.round = round
-        said.append(strategy._say(server, net)["probabilities"])
+        said.append(strategy._predict(server, net)["probabilities"])
     assert torch.equal(*said)
     assert torch.equal(said[0], predict_public(net, server.public_subset(20, round=0)).softmax(1))
 
