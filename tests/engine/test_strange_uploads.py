@@ -82,7 +82,7 @@ def test_the_servers_half_works_with_whatever_the_guard_lets_pass(
     def tried(self: Any, server: Server, uploads: Mapping[int, Knowledge]) -> Any:
         nonlocal passed
         answer = update(self, server, uploads)
-        guard = guard_of(server, simulated=True, sent_to=lambda client: Knowledge())
+        guard = guard_of(server.experiment.strategy, server, simulated=True, sent_to=lambda client: Knowledge())
         if server.exchange < EXCHANGES:
             memory, live = dict(server.memory), dict(server._live)
             first = min(uploads)
