@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from anchor_runs import nt_xent, relations
 from fedkd.strategies.fedx import FedX
 from torch import Tensor
 
@@ -47,24 +48,6 @@ def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     monkeypatch.setattr(training_module, "fit", look)
     strategy.client_update(client, broadcast)
     return seen
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
-
-
-def nt_xent(a: Tensor, b: Tensor, temperature: float) -> float:
-    rows, n = [*a, *b], len(a)
-    total = 0.0
-    for i, anchor in enumerate(rows):
-        scores = {j: cosine(anchor, other) / temperature for j, other in enumerate(rows) if j != i}
-        total += math.log(sum(map(math.exp, scores.values()))) - scores[(i + n) % (2 * n)]
-    return total / (2 * n)
-
-
-def relations(a: Tensor, anchors: Tensor, temperature: float) -> list[list[float]]:
-    scores = [[math.exp(cosine(row, anchor) / temperature) for anchor in anchors] for row in a]
-    return [[value / sum(row) for value in row] for row in scores]
 
 
 def reverse_kl(a: Tensor, b: Tensor, anchors: Tensor, temperature: float, target: float) -> float:
