@@ -3,10 +3,9 @@
     python benchmarks/start.py                  # about four minutes on two idle cores
     python benchmarks/start.py --repeats 5
 
-Every contender is a process of its own, in one torch thread. They take turns, so that all of them meet the same load; each runs
-once unmeasured before, so that bytecode and disk are warm. Of each repeat the ratio, or the difference, is taken; their median
-counts, and the interval holds the middle half of them. The same of processor time, until the process ends, stands beside it: on
-a machine that others use too it moves less than the clock.
+Every contender is a process of its own, in one torch thread; they take turns, so that all of them meet the same load. Of each
+repeat the ratio, or the difference, is taken; their median counts, and the interval holds the middle half of them. The same of
+processor time stands beside it: on a machine that others use too it moves less than the clock.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "start.json"
 BARE = [sys.executable, str(ROOT / "benchmarks" / "start_bare.py")]
 COMMAND = [sys.executable, "-c", "from fedkd.cli import main; main()"]
-#: name -> the process; of the last two the time to the line of round 1 counts, of the others all.
+#: name -> the process.
 CONTENDERS = {
     "import torch": [sys.executable, "-c", "import torch"],
     "from fedkd import Experiment": [sys.executable, "-c", "from fedkd import Experiment"],
@@ -39,23 +38,21 @@ CONTENDERS = {
 
 
 def measure(name: str, folder: Path) -> tuple[float, float]:
-    """Seconds by the clock until it is there, and seconds of processor time until its end."""
+    """Seconds by the clock and of processor time: of a run until the line of round 1, of all others until their end."""
     place = folder / "run"
     command = [*CONTENDERS[name], *([str(place)] if name == "fedkd run" else [])]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        there = 0.0
-        for line in process.stdout:
-            if line.startswith(b'{"round": 1'):
-                there = time.perf_counter() - began
-    there = there or time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode:
+        there = any(line.startswith(b'{"round": 1') for line in process.stdout)
+        if there:
+            process.kill()
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode and not there:
         raise SystemExit(f"{' '.join(command)} failed: run it by hand to see why")
     shutil.rmtree(place, ignore_errors=True)
-    return there, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -87,12 +84,11 @@ def main() -> None:
     clock: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     processor: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(-1, repeats):
+        for repeat in range(repeats):
             for name in CONTENDERS:
-                there, used = measure(name, Path(folder))
-                if repeat >= 0:
-                    clock[name].append(there)
-                    processor[name].append(used)
+                seconds, used = measure(name, Path(folder))
+                clock[name].append(seconds)
+                processor[name].append(used)
             print(f"{repeat + 1} of {repeats}", file=sys.stderr)
     found = {
         "command": f"python benchmarks/start.py --repeats {repeats}",
