@@ -29,6 +29,7 @@ class Centralised(Strategy):
     paper: ClassVar[str] = "none (upper bound)"
     sends: ClassVar[str] = "nothing up, weights and buffers down to be evaluated"
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net",))
+    is_baseline: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"labels": (Always("no client trains a net"),)}
 
     def first_broadcast(self, server: Server) -> Knowledge:

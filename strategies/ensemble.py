@@ -29,6 +29,7 @@ class Ensemble(Strategy):
     paper: ClassVar[str] = "none (oracle)"
     sends: ClassVar[str] = "weights and buffers up, nothing down"
     needs: ClassVar[Needs] = Needs(labels=True)
+    is_baseline: ClassVar[bool] = True
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """One round of cross-entropy on the client's own net, kept in its memory."""

@@ -27,6 +27,7 @@ class Local(Strategy):
     paper: ClassVar[str] = "none (baseline)"
     sends: ClassVar[str] = "nothing"
     needs: ClassVar[Needs] = Needs(labels=True)
+    is_baseline: ClassVar[bool] = True
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """One round of cross-entropy on the client's own net, kept in its memory."""

@@ -33,6 +33,7 @@ class LocalEncoders(Strategy):
     paper: ClassVar[str] = "none (baseline)"
     sends: ClassVar[str] = "nothing"
     needs: ClassVar[Needs] = Needs(uses=("views",))
+    is_baseline: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"temperature": (When("base", *WITH_TEMPERATURE),)}
 
     def check(self, experiment: Settings) -> None:

@@ -34,7 +34,7 @@ def uses(experiment: ExperimentValues) -> set[str]:
     strategy, needs = experiment.strategy, experiment.strategy.needs
     if needs.uses is None and not _shipped(experiment):
         return set(USABLE)
-    if strategy.paper.startswith("none (") and not needs.public:  # a baseline holds out what others use
+    if strategy.is_baseline:
         return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
     return {name for name in used if not why_idle(experiment, name)}

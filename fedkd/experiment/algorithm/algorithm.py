@@ -72,6 +72,8 @@ class Algorithm(ABC):
     outlives_its_round: ClassVar[bool] = True
     #: Whether clients' nets are compared on the global test set: agreement, their ensemble. Their logits there are sent.
     compares_clients: ClassVar[bool] = False
+    #: Whether others are held against it: it holds out the public and validation samples that they use and it does not.
+    is_baseline: ClassVar[bool] = False
     #: Where its fields do nothing, or what ``needs`` names: conditions of ``fedkd.experiment.algorithm.conditions``, by name.
     idle: ClassVar[Idle] = MappingProxyType({})
     #: Earlier names of its fields -> those of today: experiments written down with them still run.
