@@ -66,6 +66,7 @@ def test_ray_is_started_without_reports_and_without_a_process_that_looks_for_clo
             raise AssertionError("the dashboard could have had its port")
 
     monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)  # other tests' Ray may run in this process
     monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: {"CPU": 8.0})
     monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
