@@ -83,7 +83,7 @@ def bare(clients: Iterable[int], images: int, precision: str, threads: int) -> C
         for client, rows in rows_of.items():
             net, optimizer = nets[client].train(), optimizers[client]
             for batch in rows[torch.randperm(len(rows), generator=rng)].split(BATCH):
-                pixels = (source.train_images[batch].float() / 255 - mean) / std
+                pixels = (source.train_inputs[batch].float() / 255 - mean) / std
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                     logits = net(pixels)
                 loss = torch.nn.functional.cross_entropy(logits.float(), source.train_labels[batch])

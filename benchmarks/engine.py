@@ -61,7 +61,7 @@ def bare(rounds: int) -> None:
             optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
             for positions in torch.randperm(IMAGES, generator=rng).split(BATCH):
                 rows = client * IMAGES + positions
-                images = (source.train_images[rows].float() / 255 - mean) / std
+                images = (source.train_inputs[rows].float() / 255 - mean) / std
                 loss = torch.nn.functional.cross_entropy(net(images), source.train_labels[rows])
                 optimizer.zero_grad()
                 loss.backward()

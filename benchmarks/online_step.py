@@ -55,7 +55,7 @@ def bare(net: str, peers: int, rounds: int, *, mutual: bool) -> list[float]:
     for _ in range(rounds):
         began = time.perf_counter()
         for rows in torch.randperm(STEPS[net] * BATCH).split(BATCH):
-            images, labels = (source.train_images[rows].float() / 255 - mean) / std, source.train_labels[rows]
+            images, labels = (source.train_inputs[rows].float() / 255 - mean) / std, source.train_labels[rows]
             images = images.contiguous(memory_format=torch.channels_last)
             logits = [net(images) for net in nets]
             for me, optimizer in enumerate(optimizers):

@@ -88,12 +88,12 @@ class BornAgain(Strategy):
         rng = client.rng("permutations")
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            logits = net(batch.images)  # (B, C)
+            logits = net(batch.inputs)  # (B, C)
             label_loss = cross_entropy_loss(logits, batch.labels)
             if teacher is None:
                 return {"cross_entropy": label_loss}
             with torch.no_grad():
-                teaching = teacher(batch.images)  # (B, C)
+                teaching = teacher(batch.inputs)  # (B, C)
             distillation = VARIANTS[self.variant](logits, teaching, batch.labels, rng)
             return {"distillation": distillation, "cross_entropy": self.label_weight * label_loss}
 

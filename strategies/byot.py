@@ -84,7 +84,7 @@ class BYOT(Strategy):
         """Local epochs of the net and its exits together."""
 
         def loss(net: NetWithExits, batch: Batch) -> dict[str, Tensor]:
-            outputs = net.outputs(batch.images)
+            outputs = net.outputs(batch.inputs)
             shallow, deepest = outputs.logits[:-1], outputs.logits[-1]  # (L - 1, B, C) and (B, C)
             labels = (1 - self.alpha) * branches.summed_cross_entropy(shallow, batch.labels)
             soft = branches.summed_soft_cross_entropy(shallow, deepest, temperature=self.temperature)
@@ -110,4 +110,4 @@ class BYOT(Strategy):
 
 
 def _net(node: Node) -> NetWithExits:
-    return NetWithExits(node.fresh_net(), node.classes, branches.example_image(node)).to(node.device)
+    return NetWithExits(node.fresh_net(), node.classes, branches.example_input(node)).to(node.device)

@@ -61,7 +61,7 @@ class CLILR(Strategy):
         """Local epochs of all heads together."""
 
         def loss(net: Branched, batch: Batch) -> dict[str, Tensor]:
-            logits = net(batch.images)  # (m, B, C)
+            logits = net(batch.inputs)  # (m, B, C)
             targets = mean_of_others(logits)
             soft = branches.summed_soft_cross_entropy(logits, targets, temperature=self.temperature)
             hard = branches.summed_cross_entropy(logits, batch.labels)

@@ -103,11 +103,11 @@ class Codistillation(Strategy):
         draws = share_of_round(client, data, exchanges)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            logits = net(batch.images)  # (B, C)
+            logits = net(batch.inputs)  # (B, C)
             parts = {"cross_entropy": cross_entropy_loss(logits, batch.labels)}
             if others:
                 with torch.no_grad():
-                    teaching = torch.stack([other(batch.images) for other in others])  # (K - 1, B, C)
+                    teaching = torch.stack([other(batch.inputs) for other in others])  # (K - 1, B, C)
                 parts["distillation"] = self.weight * AGREEMENTS[self.loss](logits, teaching)
             return parts
 

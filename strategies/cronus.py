@@ -27,6 +27,7 @@ from fedkd import (
     fit,
 )
 from fedkd.aggregate import REDUCTIONS, renormalise
+from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, OfSomebody, When, Within
 from fedkd.experiment.algorithm.train import Draw, batch_sizes
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
@@ -109,7 +110,7 @@ def train_on_both(net: Net, data: Split, public: Split, labels: Tensor) -> dict[
 
     def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
         other = next(beside)
-        logits = net(torch.cat([batch.images, other.images]))  # (B + B', C)
+        logits = net(concatenate([batch.inputs, other.inputs]))  # (B + B', C)
         log_p = logits.float().log_softmax(1)
         own = F.nll_loss(log_p[: len(batch)], batch.labels, reduction="sum")  # 0 where a batch has none
         soft = -(table.rows(other.ids).to(log_p.device) * log_p[len(batch) :]).sum()

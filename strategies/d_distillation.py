@@ -30,6 +30,7 @@ from fedkd import (
 )
 from fedkd.aggregate import stack
 from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
+from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, Unless, When
 from fedkd.knowledge import codecs
 from fedkd.losses import cross_entropy_loss
@@ -111,7 +112,7 @@ class DDistillation(Strategy):
 
             def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
                 public = next(stream)
-                logits = net(torch.cat([batch.images, public.images]))  # (B + B', C)
+                logits = net(concatenate([batch.inputs, public.inputs]))  # (B + B', C)
                 gap = logits[len(batch) :].float().softmax(1) - table.rows(public.ids).to(client.device)
                 consensus = 0.5 * self.rho * gap.square().sum(1).mean()
                 return {"cross_entropy": cross_entropy_loss(logits[: len(batch)], batch.labels), "consensus": consensus}

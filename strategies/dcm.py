@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Client, InputError, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
 from fedkd.base.errors import under
+from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.branches import example_image
+from fedkd.methods.branches import example_input
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.nets import ZOO, Net
-from fedkd.nets.options import net_options
+from fedkd.nets.zoo import zoo_encoder
 
 #: So many maps that auxiliary classifiers stand on, and so many heads with the net's own.
 MAPS, HEADS = 2, 3
@@ -76,7 +77,7 @@ class DCM(LockstepStrategy):
             }
 
         trained = nn.ModuleDict({"net": net, "auxiliary": auxiliary})
-        return Peer(trained, lambda batch: {"logits": all_logits(net, auxiliary, batch.images)}, loss, self.weight)
+        return Peer(trained, lambda batch: {"logits": all_logits(net, auxiliary, batch.inputs)}, loss, self.weight)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
         """Stack the logits by peer."""
@@ -159,9 +160,9 @@ def intermediate(maps: Sequence[Tensor]) -> Sequence[Tensor]:
     return maps[-MAPS - 1 : -1] if len(maps) > MAPS else maps[-MAPS:]
 
 
-def all_logits(net: Net, auxiliary: AuxiliaryClassifiers, images: Tensor) -> Tensor:
+def all_logits(net: Net, auxiliary: AuxiliaryClassifiers, inputs: Inputs) -> Tensor:
     """Logits of the two classifiers on maps, then the net's own, in one pass: (B, C, H, W) -> (B, 3, classes)."""
-    outputs = net.outputs(images)
+    outputs = net.outputs(inputs)
     return torch.cat([auxiliary(intermediate(outputs.maps)), outputs.logits[:, None]], 1)
 
 
@@ -171,19 +172,19 @@ def auxiliary_classifiers(client: Client, net: Net) -> AuxiliaryClassifiers:
     def build() -> AuxiliaryClassifiers:
         net.eval()  # one image has no batch statistics, and none are to be kept
         with torch.no_grad():
-            maps = net.outputs(example_image(client)).maps
+            maps = net.outputs(example_input(client)).maps
         check_number(net.architecture, maps)
         return AuxiliaryClassifiers([each.shape[1] for each in intermediate(maps)], client.classes)
 
     return client.module("auxiliary", build, init="own", keep=True)
 
 
-def check_maps(experiment: Settings, *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
+def check_maps(experiment: Settings) -> None:
     """InputError where a net of the zoo has fewer than two feature maps; of a user's it shows when that is built."""
     for name in set(experiment.architectures) & ZOO.keys():
         with under("nets"), torch.device("meta"):
-            encoder = ZOO[name](shape, **net_options(name, ZOO[name], experiment.net_options.get(name, {}), given=1))
-            check_number(name, encoder.stages(torch.zeros(1, *shape))[0])
+            encoder = zoo_encoder(name, experiment.net_options.get(name, {}))
+            check_number(name, encoder.stages(torch.zeros(1, *encoder.example_shape))[0])
 
 
 def check_number(name: str, maps: Sequence[Tensor]) -> None:

@@ -102,7 +102,7 @@ class DGKD(Strategy):
         rng = server.rng("dropped guides")
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            shown, logits = Shown(batch.images, batch.labels, batch.ids), net(batch.images)
+            shown, logits = Shown(batch.inputs, batch.labels, batch.ids), net(batch.inputs)
             together = mean_probs(torch.stack([one.logits for one in teachers(shown)]), temperature=self.temperature)
             guides = [together.logits(self.temperature), *(one.logits for one in before(shown))]
             if self.drop and len(guides) > 1:

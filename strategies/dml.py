@@ -77,7 +77,7 @@ class DML(LockstepStrategy):
                 "distillation": weight * torch.stack(distances).mean(),
             }
 
-        return Peer(net, lambda batch: {"logits": net(batch.images)}, loss, weight)
+        return Peer(net, lambda batch: {"logits": net(batch.inputs)}, loss, weight)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge | Mapping[int, Knowledge]:
         """Stack the logits by peer."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Split, Strategy, fit
+from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import compress_loss, seed_loss
 from fedkd.methods.contrastive import Base, SimCLR, Views, make_base
@@ -90,9 +91,9 @@ class EncoderDistillation(Strategy):
 
         def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:
             public = term.next() if term else None
-            images = [batch.view(1), batch.view(2), *([public.view(1)] if public else [])]
-            z1, z2, *projected = project(net, images)  # (B, 256) each
-            terms = dict(base.loss(state, net, Views(torch.cat(images[:2]), torch.cat([z1, z2]), batch.ids)))
+            views = [batch.view(1), batch.view(2), *([public.view(1)] if public else [])]
+            z1, z2, *projected = project(net, views)  # (B, 256) each
+            terms = dict(base.loss(state, net, Views(concatenate(views[:2]), torch.cat([z1, z2]), batch.ids)))
             if term and public:
                 terms["relation"] = self.relation_weight * term.loss(net, projected[0], public.ids)
             return terms
@@ -187,6 +188,6 @@ def train_at_server(server: Server, *, temperature: float, epochs: int = 0) -> N
         epochs: 0 = train.epochs.
     """
     net, contrast = server.net(init="own", heads=("projection",), keep=True), own_objective(SimCLR(temperature))
-    images = server.public_subset(round=0)
-    server.report(fit(net, images, lambda net, batch: contrast(net, batch, None), epochs=epochs or None))
+    public = server.public_subset(round=0)
+    server.report(fit(net, public, lambda net, batch: contrast(net, batch, None), epochs=epochs or None))
     return net

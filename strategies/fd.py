@@ -70,7 +70,7 @@ class FD(Strategy):
         own = ClassMeans(classes=client.classes, width=client.classes, device=client.device)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            logits = net(batch.images)  # (B, C)
+            logits = net(batch.inputs)  # (B, C)
             own.add(logits.detach().softmax(1, dtype=torch.float32), batch.labels)
             return {
                 "cross_entropy": cross_entropy_loss(logits, batch.labels),

@@ -54,7 +54,7 @@ class FedAvg(Strategy):
         data = client.train.labelled()
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            return {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)}
+            return {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}
 
         losses = fit(net, data, loss)
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)

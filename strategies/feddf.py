@@ -203,7 +203,7 @@ def distil_to_best(
     table, device = Table(subset.samples.indices, targets.cpu()), subset.work.device
 
     def distillation(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"distillation": loss(net(batch.images), table.rows(batch.ids).to(device))}
+        return {"distillation": loss(net(batch.inputs), table.rows(batch.ids).to(device))}
 
     best, best_accuracy, best_step = _copy(net), accuracy(net, validation), 0
     adam = torch.optim.Adam(trainable(net, subset.work.where), lr=lr, fused=True)

@@ -65,7 +65,7 @@ class FedDistill(Strategy):
         own = ClassMeans(classes=client.classes, width=client.classes, device=client.device)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            logits, labels = net(batch.images), batch.labels  # (B, C), (B,)
+            logits, labels = net(batch.inputs), batch.labels  # (B, C), (B,)
             own.add(logits, labels)
             taught = torch.where(known[labels, None], rows[labels], logits.detach())  # who has no teacher differs by 0
             return {

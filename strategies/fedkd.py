@@ -114,7 +114,7 @@ class FedKD(Strategy):
 
     def _loss(self, nets: Any, batch: Batch) -> dict[str, Tensor]:
         """The adaptive mutual loss of a batch; teachers are constants."""
-        hidden_t, hidden_s = (nets[name].encoded(batch.images) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
+        hidden_t, hidden_s = (nets[name].encoded(batch.inputs) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
         mentor = nets["mentor"].head("classifier", hidden_t)  # (B, C)
         mentee = nets["mentee"].head("classifier", hidden_s)  # (B, C)
         wrong_t, wrong_s = (cross_entropy_loss(logits, batch.labels) for logits in (mentor, mentee))

@@ -61,9 +61,9 @@ class FedNTD(Strategy):
         load(net, broadcast.tensors)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            logits = net(batch.images)  # (B, C)
+            logits = net(batch.inputs)  # (B, C)
             with torch.no_grad():
-                taught = teacher(batch.images)
+                taught = teacher(batch.inputs)
             return {
                 "cross_entropy": cross_entropy_loss(logits, batch.labels),
                 "not_true": self.beta * not_true_loss(logits, taught, batch.labels, temperature=self.temperature),

@@ -84,7 +84,7 @@ class FedProto(Strategy):
         own = ClassMeans(classes=client.classes, width=taught.values.shape[1], device=client.device)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            features = net.features(batch.images)  # (B, D)
+            features = net.features(batch.inputs)  # (B, D)
             if len(own) == len(data):  # an epoch is over
                 own.clear()
             own.add(features, batch.labels)

@@ -58,7 +58,7 @@ class FedProx(Strategy):
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {
-                "cross_entropy": cross_entropy_loss(net(batch.images), batch.labels),
+                "cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels),
                 "proximal": self.mu * proximal_term(net, reference),
             }
 

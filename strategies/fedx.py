@@ -25,6 +25,7 @@ from fedkd import (
     Strategy,
     broadcast_net,
 )
+from fedkd.base.inputs import concatenate, count, rows
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
@@ -87,15 +88,15 @@ class FedX(Strategy):
         relate: Any = partial(relational_loss, **how)
 
         def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:
-            images = torch.cat([batch.view(1), batch.view(2), next(anchors).view(1)])  # (2B + A, C, H, W)
-            parts = [len(batch), len(batch), len(images) - 2 * len(batch)]
-            projected = net.head("projection", net.features(images))  # z: (2B + A, 256)
+            inputs = concatenate([batch.view(1), batch.view(2), next(anchors).view(1)])  # (2B + A, ...)
+            parts = [len(batch), len(batch), count(inputs) - 2 * len(batch)]
+            projected = net.head("projection", net.features(inputs))  # z: (2B + A, 256)
             with torch.no_grad():  # the teacher's first view is in no term
-                taught = teacher.head("projection", teacher.features(images[len(batch) :]))
+                taught = teacher.head("projection", teacher.features(rows(inputs, slice(len(batch), None))))
             z1, z2, zr = projected.split(parts)
             p1, p2, _ = net.head("prediction", projected).split(parts)
             g2, gr = taught.split(parts[1:])
-            views = Views(images[: 2 * len(batch)], projected[: 2 * len(batch)], batch.ids)
+            views = Views(rows(inputs, slice(2 * len(batch))), projected[: 2 * len(batch)], batch.ids)
             own = {} if "local_contrastive" in self.without else base.loss(state, net, views)
             terms = {
                 "global_contrastive": nt_xent_loss(p1, g2, temperature=self.temperature),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Embedder, Knowledge, Needs, Node, NonNegative, Positive, Server, Settings, Strategy
 from fedkd.aggregate import mean, stack
+from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.losses.rows import unit_rows
@@ -90,14 +91,14 @@ class FedXRep(Strategy):
 
         def objective(net: Net, batch: Batch, state: Any) -> dict[str, Tensor]:
             shown = next(public) if anchors else None
-            images = [
+            inputs = [
                 batch.view(1),
                 batch.view(2),
                 next(others).view(1),
                 *(shown.view(number) for number in (1, 2) if shown),
             ]
-            z1, z2, zr, *projected = project(net, images)  # (B, 256) each
-            views = Views(torch.cat(images[:2]), torch.cat([z1, z2]), batch.ids)
+            z1, z2, zr, *projected = project(net, inputs)  # (B, 256) each
+            views = Views(concatenate(inputs[:2]), torch.cat([z1, z2]), batch.ids)
             terms = {**base.loss(state, net, views), "local_relational": related(z1, z2, zr)}
             if anchors and shown:
                 p1, p2 = (net.head("prediction", z) for z in projected)

@@ -62,7 +62,7 @@ class FML(Strategy):
         data, distil = client.train.labelled(), logit_loss(self.loss, temperature=self.temperature)
 
         def loss(nets: Any, batch: Batch) -> dict[str, Tensor]:
-            local, meme = nets["local"](batch.images), nets["meme"](batch.images)  # (B, C) each
+            local, meme = nets["local"](batch.inputs), nets["meme"](batch.inputs)  # (B, C) each
             return {
                 "local_cross_entropy": self.alpha * cross_entropy_loss(local, batch.labels),
                 "local_distillation": (1 - self.alpha) * distil(local, meme),

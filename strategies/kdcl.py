@@ -86,7 +86,7 @@ class KDCL(LockstepStrategy):
         net, weight = client.net(init="own", keep=True), self.weight * ramped(client, self.ramp)
 
         def forward(batch: Batch) -> PeerOutputs:
-            return {"logits": net(batch.view(client.id) if self.own_views else batch.images)}  # (B, C)
+            return {"logits": net(batch.view(client.id) if self.own_views else batch.inputs)}  # (B, C)
 
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
             mine, everybodys = own["logits"], peers.tensors["logits"]  # (B, C), (K, B, C)

@@ -77,7 +77,7 @@ class MCL(LockstepStrategy):
         takes_logits = self.logit_weight > 0 and (clients == 2 or client.id == clients - 1)
 
         def forward(batch: Batch) -> PeerOutputs:
-            features = net.features(batch.images)  # (B, D)
+            features = net.features(batch.inputs)  # (B, D)
             return {"embedding": head(features), "logits": net.head("classifier", features)}  # (B, E), (B, C)
 
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:

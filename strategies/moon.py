@@ -25,6 +25,7 @@ from fedkd import (
     load,
 )
 from fedkd.aggregate import weighted_mean
+from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, model_contrastive_loss
 from fedkd.nets import Net
@@ -65,8 +66,8 @@ class MOON(Strategy):
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             with torch.no_grad():
-                positive, negative = (project(each, batch.images) for each in (received, previous))
-            projected = project(net, batch.images)
+                positive, negative = (project(each, batch.inputs) for each in (received, previous))
+            projected = project(net, batch.inputs)
             contrast = model_contrastive_loss(projected, positive, negative, temperature=self.temperature)
             return {
                 "cross_entropy": cross_entropy_loss(net.head("projected_classifier", projected), batch.labels),
@@ -85,9 +86,9 @@ class MOON(Strategy):
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The global net, at the server and at every client."""
         net = broadcast_net(node, broadcast, heads=HEADS)
-        return {"global": Classifier(lambda images: net.head("projected_classifier", project(net, images)))}
+        return {"global": Classifier(lambda inputs: net.head("projected_classifier", project(net, inputs)))}
 
 
-def project(net: Net, images: Tensor) -> Tensor:
+def project(net: Net, inputs: Inputs) -> Tensor:
     """What the contrast compares and the classifier reads: (B, 256)."""
-    return net.head("projection", net.features(images))
+    return net.head("projection", net.features(inputs))

@@ -88,7 +88,7 @@ class OKDDip(LockstepStrategy):
         maps = client.module("attention", lambda: Attention(*widths), init=form.init, keep=True)
 
         def forward(batch: Batch) -> PeerOutputs:
-            features = net.features(batch.images)  # (B, D)
+            features = net.features(batch.inputs)  # (B, D)
             return {"logits": net.head("classifier", features), **form.outputs(maps, features)}
 
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class OKDDip(LockstepStrategy):
             distillation = weight * kd_loss(own["logits"], target, temperature=self.temperature)
             return {"cross_entropy": cross_entropy_loss(own["logits"], batch.labels), "distillation": distillation}
 
-        return Peer(net, lambda batch: {"logits": net(batch.images)}, loss, weight, withheld=("logits",))
+        return Peer(net, lambda batch: {"logits": net(batch.inputs)}, loss, weight, withheld=("logits",))
 
     def _form(self, experiment: Settings) -> Form:
         """Raises InputError for "shared" where the peers' nets differ."""

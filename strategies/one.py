@@ -27,6 +27,7 @@ from fedkd import (
     Strategy,
 )
 from fedkd.aggregate import weighted_mean
+from fedkd.base.inputs import Inputs
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
@@ -77,7 +78,7 @@ class ONE(Strategy):
         weight = ramped(client, self.ramp)
 
         def loss(net: Any, batch: Batch) -> dict[str, Tensor]:
-            logits, ensemble = gated(net, batch.images)  # (m, B, C) and (B, C)
+            logits, ensemble = gated(net, batch.inputs)  # (m, B, C) and (B, C)
             teaching = branches.summed_distillation(logits, ensemble, temperature=self.temperature)
             return {
                 "cross_entropy": branches.summed_cross_entropy(logits, batch.labels),
@@ -95,7 +96,7 @@ class ONE(Strategy):
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
         """The branches, and their ensemble."""
         net: Any = branches.received(node, broadcast, partial(self._net, node)).eval()
-        return {"branches": Peers(net["branches"]), "gated_ensemble": Classifier(lambda images: gated(net, images)[1])}
+        return {"branches": Peers(net["branches"]), "gated_ensemble": Classifier(lambda inputs: gated(net, inputs)[1])}
 
     def _net(self, node: Node) -> nn.ModuleDict:
         net = branches.branched(node, self.branches)
@@ -103,9 +104,9 @@ class ONE(Strategy):
         return nn.ModuleDict({"branches": net, "gate": gate})
 
 
-def gated(net: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def gated(net: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Logits of the branches (m, B, C), and of their ensemble (B, C), in one pass."""
-    outputs = net["branches"].outputs(images)
+    outputs = net["branches"].outputs(inputs)
     shares = net["gate"](outputs.maps[0])  # (B, m)
     return outputs.logits, (shares.T[:, :, None] * outputs.logits).sum(0)
 
@@ -114,6 +115,6 @@ def trunk_channels(net: Branched, node: Node) -> int:
     """c of the map that the trunk makes of this node's images."""
     net.trunk.eval()  # one image has no batch statistics, and none are to be kept
     with torch.no_grad():
-        channels = pooled(net.trunk(branches.example_image(node))).shape[1]
+        channels = pooled(net.trunk(branches.example_input(node))).shape[1]
     net.trunk.train()
     return channels

@@ -83,7 +83,7 @@ class PCL(Strategy):
         net: Any = branches.received(client, broadcast, partial(self._net, client))
 
         def loss(net: Any, batch: Batch) -> dict[str, Tensor]:
-            views = [batch.view(i) for i in range(self.branches)] if self.own_views else [batch.images]
+            views = [batch.view(i) for i in range(self.branches)] if self.own_views else [batch.inputs]
             outputs, means = net["branches"].outputs(*views), net["average"](*views)  # means: (m, B, C)
             logits, ensemble = outputs.logits, ensembled(net, outputs)  # (m, B, C), (B, C)
             teaching = branches.summed_distillation(logits, ensemble, temperature=self.temperature)

@@ -92,7 +92,7 @@ class You2017(Strategy):
         label_weight = weight_of_labels(self.label_weight, data)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            own, theirs = net.outputs(batch.images), teachers(Shown(batch.images, batch.labels, batch.ids))
+            own, theirs = net.outputs(batch.inputs), teachers(Shown(batch.inputs, batch.labels, batch.ids))
             target = mean_probs(torch.stack([one.logits for one in theirs]), temperature=self.temperature)
             soft = soft_cross_entropy(own.logits, target.values, temperature=self.temperature)
             features, triplets = [features_of(one) for one in theirs], draw_triplets(len(batch), rng)

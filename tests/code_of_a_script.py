@@ -38,7 +38,7 @@ class Mine(Strategy):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         net = client.net()
         load(net, broadcast.tensors)
-        fit(net, client.train, lambda net, batch: {"loss": self.factor * cross_entropy_loss(net(batch.images), batch.labels)})
+        fit(net, client.train, lambda net, batch: {"loss": self.factor * cross_entropy_loss(net(batch.inputs), batch.labels)})
         return Knowledge.of("weights", net.state_dict(), weight=len(client.train))
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

@@ -1,4 +1,4 @@
-"""Making a federation: public and validation images are set apart, the rest is dealt out to clients."""
+"""Making a federation: public and validation samples are set apart, the rest is dealt out to clients."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.base.inputs import count
 from fedkd.base.randomness import generator
-from fedkd.data.federation import Federation, view
+from fedkd.data.federation import Federation, moments_of, view
 from fedkd.data.partition import make_partition
 from fedkd.data.public import public_from
 from fedkd.data.source import Source
@@ -32,27 +33,29 @@ def build_federation(
     train_limit: int,
     seed: int,
     test_limit: int = 0,
+    normalise: str = "global",
 ) -> Federation:
-    """Set public and validation images apart and get ready to deal out the rest.
+    """Set public and validation samples apart and get ready to deal out the rest.
 
-    The training images are shuffled by the seed and cut to ``train_limit`` (0 = all); then the public images (unless
-    they come from ``public_source``), then the validation images are taken; clients share the rest. So none overlap.
+    The training samples are shuffled by the seed and cut to ``train_limit`` (0 = all); then the public samples (unless
+    they come from ``public_source``), then the validation samples are taken; clients share the rest. So none overlap.
     Images without a label are dealt out with the others; the validation set and all tests are drawn from the labelled.
 
     Args:
-        source: the images.
+        source: the samples.
         clients: how many clients.
         partition: a name for make_partition, with its ``arguments``.
         arguments: the partition's own arguments.
         client_test: share of each client's samples that it keeps for its own test, 0 <= share < 1.
-        public: how many public images.
+        public: how many public samples.
         public_labels: whether their labels may be used.
         public_source: another data set to take them from.
-        validation: how many labelled images for the server.
+        validation: how many labelled samples for the server.
         labelled: share of each client's train samples whose labels may be used, 0..1.
-        train_limit: how many training images to use at all.
+        train_limit: how many training samples to use at all.
         seed: of all draws here.
-        test_limit: how many images of the global test set to use, 0 = all.
+        test_limit: how many samples of the global test set to use, 0 = all.
+        normalise: by whose moments inputs are normalised: "global", "client" or "none".
 
     Raises:
         InputError: at once for names, arguments and sizes; at the first question about a client if the draw fails.
@@ -60,22 +63,29 @@ def build_federation(
     _check_shares(client_test, labelled)
     _check_counts(clients=clients, public=public, validation=validation, train_limit=train_limit, test_limit=test_limit)
     _check_labels(source)
-    rows = torch.randperm(len(source.train_images), generator=generator(seed, "train limit"))[: train_limit or None]
+    rows = torch.randperm(count(source.train_inputs), generator=generator(seed, "train limit"))[: train_limit or None]
     cut = 0 if public_source else public
     held_rows, rest = rows[:cut], rows[cut:]
     validation_rows = rest[source.train_labels[rest] >= 0][:validation]
     pool = rest[~torch.isin(rest, validation_rows)]
     _check_pool(pool, clients, public=cut, validation=validation, shared=partition == "shared")
     if len(validation_rows) < validation:
-        raise InputError(f"data.validation = {validation}, but only {len(validation_rows)} labelled images are left for it")
-    public_set = view(source, held_rows, source.train_labels if public_labels else None) if cut else None
+        raise InputError(f"data.validation = {validation}, but only {len(validation_rows)} labelled samples are left for it")
+    train = source.train_inputs
+    public_set, validation_set = None, None
+    if cut:
+        known = source.train_labels if public_labels else None
+        public_set = view(source, held_rows, known, moments_of(source, normalise, train, held_rows))
     if public_source:
-        public_set = public_from(public_source, source, count=public, labels=public_labels, seed=seed)
+        public_set = public_from(public_source, source, count=public, labels=public_labels, seed=seed, normalise=normalise)
+    if validation:
+        moments = moments_of(source, normalise, train, validation_rows)
+        validation_set = view(source, validation_rows, source.train_labels, moments)
     return Federation(
         source=source,
         clients=clients,
         public=public_set,
-        validation=view(source, validation_rows, source.train_labels) if validation else None,
+        validation=validation_set,
         pool=pool,
         partition=make_partition(partition, arguments, clients=clients, seed=seed),
         shared=partition == "shared",
@@ -83,6 +93,7 @@ def build_federation(
         labelled_share=labelled,
         seed=seed,
         test_limit=test_limit,
+        normalise=normalise,
     )
 
 
@@ -96,9 +107,9 @@ def _check_shares(client_test: float, labelled: float) -> None:
 def _check_counts(clients: int, **counts: int) -> None:
     if clients < 1:
         raise InputError(f"data.clients = {clients}: must be at least 1")
-    for name, count in counts.items():
-        if count < 0:
-            raise InputError(f"data.{name} = {count}: must not be negative")
+    for name, number in counts.items():
+        if number < 0:
+            raise InputError(f"data.{name} = {number}: must not be negative")
 
 
 def _check_labels(source: Source) -> None:
@@ -106,27 +117,27 @@ def _check_labels(source: Source) -> None:
     where = f"data source {source.name!r}"
     known = source.train_labels[source.train_labels >= 0]
     if not len(known):
-        raise InputError(f"{where}: no training image has a label, and encoders too are judged with labels")
+        raise InputError(f"{where}: no training sample has a label, and encoders too are judged with labels")
     if len(seen := torch.unique(known)) == 1:
         name = source.classes[int(seen)]
         raise InputError(
-            f"{where}: all training images are of one class, {name!r}: there is nothing to tell apart; check its path"
+            f"{where}: all training samples are of one class, {name!r}: there is nothing to tell apart; check its path"
         )
     if hidden := len(source.train_labels) - len(known):
-        count = f"{hidden} of {len(source.train_labels)} training images"
+        count = f"{hidden} of {len(source.train_labels)} training samples"
         warnings.warn(f"{where}: {count} have no label (-1): they are dealt out, and used by what needs no labels", Notice, 2)
     if hidden := int((source.test_labels < 0).sum()):
         warnings.warn(
-            f"{where}: {hidden} of {len(source.test_labels)} test images have no label (-1) and are left out", Notice, 2
+            f"{where}: {hidden} of {len(source.test_labels)} test samples have no label (-1) and are left out", Notice, 2
         )
 
 
 def _check_pool(pool: Tensor, clients: int, *, public: int, validation: int, shared: bool) -> None:
-    """There must be something left to deal out, and an image for each client."""
+    """There must be something left to deal out, and an sample for each client."""
     if not len(pool):
         raise InputError(
-            f"data.public = {public} and data.validation = {validation} leave no training image to the clients: "
+            f"data.public = {public} and data.validation = {validation} leave no training sample to the clients: "
             "lower them, or raise data.train_limit if it is set"
         )
     if clients > len(pool) and not shared:
-        raise InputError(f"data.clients = {clients}, but there are only {len(pool)} training images to deal out")
+        raise InputError(f"data.clients = {clients}, but there are only {len(pool)} training samples to deal out")

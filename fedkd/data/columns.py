@@ -58,23 +58,23 @@ def _read(name: str, found: Splits, options: Options) -> Source:
     images, grey = decode_images(_encoded(train, image), where=f"{chosen.train}, column {image!r}")
     said = [found.reading, _of_splits(splits, chosen), remark]
     if test:
-        test_images, test_grey = decode_images(_encoded(test, image), where=f"{chosen.test}, column {image!r}")
-        grey, count = grey + test_grey, len(images) + len(test_images)
+        test_inputs, test_grey = decode_images(_encoded(test, image), where=f"{chosen.test}, column {image!r}")
+        grey, count = grey + test_grey, len(images) + len(test_inputs)
         said.append(never_trained(train_labels, test_labels, classes))
-        channels = max(images.shape[1], test_images.shape[1])
-        images, test_images = in_channels(images, channels), in_channels(test_images, channels)
+        channels = max(images.shape[1], test_inputs.shape[1])
+        images, test_inputs = in_channels(images, channels), in_channels(test_inputs, channels)
     else:
         count = len(images)
         kept, held = hold_out(count, 0.2, only=train_labels >= 0)
         if not len(held):
             few = f"{int((train_labels >= 0).sum())} labelled images"
             raise InputError(f"there is no test split, and {few} are too few to hold out a fifth: add images or a test split")
-        test_images, test_labels = images[held], train_labels[held]
+        test_inputs, test_labels = images[held], train_labels[held]
         images, train_labels = images[kept], train_labels[kept]
         groups = groups if groups is None else groups[kept]
     if not options.channels:
         said.append(_of_channels(grey, count))
-    source = with_channels(Source(name, images, train_labels, test_images, test_labels, classes, groups), options.channels)
+    source = with_channels(Source(name, images, train_labels, test_inputs, test_labels, classes, groups), options.channels)
     for remark in filter(None, said):
         warnings.warn(f"data source {name!r}: {remark}", Notice, stacklevel=2)
     return source

@@ -1,4 +1,4 @@
-"""A federation: who holds which images of a source, and what is set apart as public, validation and test set."""
+"""A federation: who holds which samples of a source, and what is set apart as public, validation and test set."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.base.inputs import Inputs, count
 from fedkd.base.randomness import generator
 from fedkd.data.dealing import Partition
+from fedkd.data.kinds import NO_MOMENTS, Moments
+from fedkd.data.rows import hash_values
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
 
@@ -22,45 +25,64 @@ class Federation:
     """Who holds what: a pure function of the source, the arguments of build_federation and the seed.
 
     The partition is drawn once, at the first question about a client; clients hold row numbers, never copies.
-    A sample's id is its row in the source's training images (in the test images, for ``test``).
+    A sample's id is its row in the source's training samples (in the test samples, for ``test``).
     """
 
     source: Source
     clients: int
     public: Samples | None
     validation: Samples | None  # labelled, for the server
-    pool: Tensor  # (P,) rows of the training images that are dealt out to clients
+    pool: Tensor  # (P,) rows of the training samples that are dealt out to clients
     partition: Partition
     shared: bool  # every client holds the whole pool
     test_share: float
     labelled_share: float
     seed: int
     test_limit: int = 0  # 0 = all
+    normalise: str = "global"
+    """By what inputs are normalised: all clients' training samples (``global``), those of whoever sees them (``client``), or
+    nothing (``none``)."""
 
     @cached_property
     def test(self) -> Samples:
-        """The labelled images of the global test set, or ``test_limit`` of them."""
+        """The labelled samples of the global test set, or ``test_limit`` of them."""
         source = self.source
-        shuffled = torch.randperm(len(source.test_images), generator=generator(self.seed, "test limit"))
+        shuffled = torch.randperm(count(source.test_inputs), generator=generator(self.seed, "test limit"))
         labelled = shuffled[source.test_labels[shuffled] >= 0]
         rows = labelled[: self.test_limit or None].sort().values
-        return Samples(source.test_images, source.test_labels, rows, source.mean, source.std, len(source.classes))
+        moments = moments_of(source, self.normalise, source.test_inputs, rows)
+        return Samples(source.test_inputs, source.test_labels, rows, source.kind, moments, len(source.classes))
 
     @cached_property
     def train(self) -> Samples:
         """The training samples of all clients together, each once: for probes and centralised training."""
-        rows = torch.cat([train for train, _ in self._splits])
-        return view(self.source, torch.unique(rows), self._usable_labels)
+        rows = torch.unique(torch.cat([train for train, _ in self._splits]))
+        return view(
+            self.source, rows, self._usable_labels, moments_of(self.source, self.normalise, self.source.train_inputs, rows)
+        )
 
     def client_train(self, client: int) -> Samples:
         """What a client trains on; labels that may not be used are -1."""
         train, _ = self._splits[0 if self.shared else client]
-        return view(self.source, train, self._usable_labels)
+        return view(self.source, train, self._usable_labels, self.client_moments(client))
 
     def client_test(self, client: int) -> Samples:
         """A client's own test samples, drawn from its own partition. Under ``shared`` they are the same for all."""
         _, test = self._splits[0 if self.shared else client]
-        return view(self.source, test, self.source.train_labels)
+        return view(self.source, test, self.source.train_labels, self.client_moments(client))
+
+    def client_moments(self, client: int) -> Moments:
+        """What a client normalises by whatever it sees, its own samples and others."""
+        if self.normalise != "client":
+            return moments_of(self.source, self.normalise, self.source.train_inputs, self.pool)
+        owner = 0 if self.shared else client
+        if owner not in self._measured:
+            self._measured[owner] = self.source.kind.measure(self.source.train_inputs, self._splits[owner][0])
+        return self._measured[owner]
+
+    @cached_property
+    def _measured(self) -> dict[int, Moments]:
+        return {}
 
     def partition_table(self) -> Tensor:
         """How many samples of each class a client holds, train and test together. Shape (clients, classes)."""
@@ -73,7 +95,7 @@ class Federation:
 
     @cached_property
     def unheld(self) -> int:
-        """How many of the images to be dealt out the partition leaves with nobody."""
+        """How many of the samples to be dealt out the partition leaves with nobody."""
         return len(self.pool) - sum(len(rows) for rows in self._rows)
 
     @cached_property
@@ -96,34 +118,34 @@ class Federation:
 
     @cached_property
     def public_hash(self) -> str:
-        """A hex digest of the public images by id, in whatever order a node holds them. Empty without a public set."""
+        """A hex digest of the public samples by id, in whatever order a node holds them. Empty without a public set."""
         if self.public is None:
             return ""
         ids = self.public.indices.sort().values
         digest = hashlib.blake2b(ids.numpy().data, digest_size=16)
-        digest.update(self.public.images[ids].contiguous().numpy().data)
+        hash_values(digest, self.public.inputs, ids)
         return digest.hexdigest()
 
     def public_order(self, seed: int, round: int) -> Tensor:
         """The ids of the public samples in a round's order, (P,) int64: the same at every node, so it need not be sent.
 
-        It depends on the public images, the seed and the round, and not on the order in which a node holds them.
+        It depends on the public samples, the seed and the round, and not on the order in which a node holds them.
         """
         if self.public is None:
-            raise InputError("there is no public set: set data.public to the number of images to hold out")
+            raise InputError("there is no public set: set data.public to the number of samples to hold out")
         order = torch.randperm(len(self.public), generator=generator(seed, "public order", self.public_hash, round))
         return self.public.indices.sort().values[order]
 
     @cached_property
     def _rows(self) -> list[Tensor]:
-        """Each client's rows of the training images; under ``shared`` one entry, which is everybody's."""
+        """Each client's rows of the training samples; under ``shared`` one entry, which is everybody's."""
         source = self.source
         groups = None if source.groups is None else source.groups[self.pool]
         parts = self.partition(source.train_labels[self.pool], groups)
         if not self.shared:
             _check_parts(parts, self.clients, len(self.pool))
         if left := len(self.pool) - sum(map(len, parts)):
-            warnings.warn(f"data.partition leaves {left} of {len(self.pool)} images with no client", Notice, stacklevel=2)
+            warnings.warn(f"data.partition leaves {left} of {len(self.pool)} samples with no client", Notice, stacklevel=2)
         return [self.pool[part] for part in parts]
 
     @cached_property
@@ -141,7 +163,7 @@ class Federation:
 
     @cached_property
     def _usable_labels(self) -> Tensor:
-        """Labels (N,) of the training images, -1 for the share of each client's train samples that is unlabelled."""
+        """Labels (N,) of the training samples, -1 for the share of each client's train samples that is unlabelled."""
         if self.labelled_share == 1:
             return self.source.train_labels
         labels = self.source.train_labels.clone()
@@ -152,21 +174,28 @@ class Federation:
         return labels
 
 
-def view(source: Source, rows: Tensor, labels: Tensor | None) -> Samples:
-    """The training images in these rows, with labels (N,) for the whole set, or none that may be used."""
+def moments_of(source: Source, normalise: str, inputs: Inputs, rows: Tensor) -> Moments:
+    """What samples that are no client's own are normalised by: under ``client``, by their own moments."""
+    if normalise == "none":
+        return NO_MOMENTS
+    return source.moments if normalise == "global" else source.kind.measure(inputs, rows)
+
+
+def view(source: Source, rows: Tensor, labels: Tensor | None, moments: Moments) -> Samples:
+    """The training samples in these rows, with labels (N,) for the whole set, or none that may be used."""
     known = torch.full_like(source.train_labels, -1) if labels is None else labels
-    return Samples(source.train_images, known, rows, source.mean, source.std, len(source.classes))
+    return Samples(source.train_inputs, known, rows, source.kind, moments, len(source.classes))
 
 
-def _check_parts(parts: list[Tensor], clients: int, images: int) -> None:
+def _check_parts(parts: list[Tensor], clients: int, samples: int) -> None:
     """A partitioner must give each client something, and nothing to two."""
     if len(parts) != clients:
         raise InputError(f"data.partition makes {len(parts)} parts: set data.clients = {len(parts)}, not {clients}")
     sizes = [len(part) for part in parts]
     if 0 in sizes:
         raise InputError(
-            f"data.partition leaves client {sizes.index(0)} of {clients} without any of the {images} images: "
+            f"data.partition leaves client {sizes.index(0)} of {clients} without any of the {samples} samples: "
             "take fewer clients, or (for dirichlet) raise alpha or min_partition_size"
         )
     if len(torch.unique(torch.cat(parts))) != sum(sizes):
-        raise InputError("data.partition gives some images to two clients: change its arguments, e.g. raise alpha")
+        raise InputError("data.partition gives some samples to two clients: change its arguments, e.g. raise alpha")

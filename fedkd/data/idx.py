@@ -35,9 +35,9 @@ def has_idx_files(folder: Path) -> bool:
 def read_idx_source(name: str, folder: Path, classes: tuple[str, ...]) -> Source:
     """The set whose four files (train and t10k, images and labels) lie in the folder, packed by gzip or not."""
     splits = ("train", "t10k")
-    train_images, test_images = (read_idx(_find(folder, f"{split}-images-idx3-ubyte"), 3)[:, None] for split in splits)
+    train_inputs, test_inputs = (read_idx(_find(folder, f"{split}-images-idx3-ubyte"), 3)[:, None] for split in splits)
     train_labels, test_labels = (read_idx(_find(folder, f"{split}-labels-idx1-ubyte"), 1).long() for split in splits)
-    return Source(name, train_images, train_labels, test_images, test_labels, classes)
+    return Source(name, train_inputs, train_labels, test_inputs, test_labels, classes)
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:

@@ -1,45 +1,43 @@
-"""The public set: images that everybody may see and that nobody trains or tests on as their own."""
+"""The public set: samples that everybody may see and that nobody trains or tests on as their own."""
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
-from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import describe
+from fedkd.base.inputs import rows as take_rows
 from fedkd.base.randomness import generator
+from fedkd.data.federation import moments_of
+from fedkd.data.rows import row_hashes
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source
 
 
-def public_from(other: Source, source: Source, *, count: int, labels: bool, seed: int) -> Samples:
-    """A public set of ``count`` training images of another data set, normalised as the clients' own images are.
+def public_from(other: Source, source: Source, *, count: int, labels: bool, seed: int, normalise: str) -> Samples:
+    """A public set of ``count`` training samples of another data set, normalised as the clients' own samples are.
 
     Raises:
-        InputError: too few images, another shape, other classes where labels are asked for, or an image that is also
-            among the clients' or test images.
+        InputError: too few samples, another shape, other classes where labels are asked for, or an sample that is also
+            among the clients' or test samples.
     """
     names = f"data.public_source {other.name!r}"
-    if count > len(other.train_images):
-        raise InputError(f"data.public = {count}, but {names} has {len(other.train_images)} training images")
+    if count > len(other.train_labels):
+        raise InputError(f"data.public = {count}, but {names} has {len(other.train_labels)} training samples")
     if count < 1:
-        raise InputError(f"{names} is named but data.public = {count}: say how many images to take")
-    if other.shape != source.shape:
-        raise InputError(f"{names}: its images are {other.shape} (C, H, W), those of {source.name!r} {source.shape}")
+        raise InputError(f"{names} is named but data.public = {count}: say how many samples to take")
+    if (other.kind.name, other.shape) != (source.kind.name, source.shape):
+        theirs, ours = (f"{held.kind.name} {describe(held.shape)}" for held in (other, source))
+        raise InputError(f"{names}: its samples are {theirs}, those of {source.name!r} {ours}")
     if labels and other.classes != source.classes:
         raise InputError(f"{names}: its classes are not those of {source.name!r}; leave data.public_labels out")
-    rows = torch.randperm(len(other.train_images), generator=generator(seed, "public"))[:count]
-    held = image_hashes(other.train_images[rows])
-    if twice := held & (image_hashes(source.train_images) | image_hashes(source.test_images)):
+    rows = torch.randperm(len(other.train_labels), generator=generator(seed, "public"))[:count]
+    held = row_hashes(take_rows(other.train_inputs, rows))
+    if twice := held & (row_hashes(source.train_inputs) | row_hashes(source.test_inputs)):
         raise InputError(
-            f"{names}: {len(twice)} of its {count} public images are also train or test images of {source.name!r}; "
-            "name another data set, or leave data.public_source out to hold out some of the training images"
+            f"{names}: {len(twice)} of its {count} public samples are also train or test samples of {source.name!r}; "
+            "name another data set, or leave data.public_source out to hold out some of the training samples"
         )
     known = other.train_labels if labels else torch.full_like(other.train_labels, -1)
-    return Samples(other.train_images, known, rows, source.mean, source.std, len(source.classes))
-
-
-def image_hashes(images: Tensor) -> set[bytes]:
-    """A hash of the pixels of each image; images are (N, C, H, W)."""
-    return {hashlib.blake2b(image.data, digest_size=16).digest() for image in images.flatten(1).contiguous().numpy()}
+    moments = moments_of(source, normalise, other.train_inputs, rows)
+    return Samples(other.train_inputs, known, rows, source.kind, moments, len(source.classes))

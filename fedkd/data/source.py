@@ -1,8 +1,9 @@
-"""A source: one labelled image data set as tensors."""
+"""A source: one labelled data set."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -11,67 +12,82 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs, Shape, count, describe, shape_of
 from fedkd.base.randomness import generator
-from fedkd.data.pixels import channel_moments, in_channels
+from fedkd.data.kinds import Kind, Moments, find_kind, tell_kind, vocabulary_of
+from fedkd.data.pixels import in_channels
+from fedkd.data.rows import hash_rows
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A labelled image data set. Bad shapes, dtypes or labels raise InputError at construction."""
+    """A labelled data set. Bad shapes, dtypes or labels raise InputError at construction.
+
+    A sample is a tensor of any shape, or several by name. ``kind`` says what it is: ``"image"``, ``"vector"``, ``"sequence"``,
+    ``"tokens"``, or a ``Kind`` of your own; left out, it is told by type and shape.
+
+    >>> y = torch.arange(20) % 2
+    >>> source = Source("table", torch.randn(20, 5), y, torch.randn(20, 5), y, ("healthy", "ill"))
+    >>> source.kind.name, source.shape
+    ('vector', (5,))
+    """
 
     name: str
-    train_images: Tensor  # (N, C, H, W) uint8
+    train_inputs: Inputs  # (N, ...); rows may lie on disk, in a fedkd.data.MappedArray
     train_labels: Tensor  # (N,) int64, -1 where there is no label
-    test_images: Tensor  # (M, C, H, W) uint8
+    test_inputs: Inputs  # (M, ...)
     test_labels: Tensor  # (M,) int64, likewise
     classes: tuple[str, ...]
-    groups: Tensor | None = None  # (N,) int64: whose each training image is (a writer, a user ...)
+    groups: Tensor | None = None  # (N,) int64: whose each training sample is (a writer, a user ...)
+    kind: Kind = None  # type: ignore[assignment]  # given as a name, or not at all, it is put in place below
+    vocabulary: int = 0  # of tokens: how many ids there are; 0: the largest one that occurs, plus 1
 
     def __post_init__(self) -> None:
-        for split, images, labels in (
-            ("train", self.train_images, self.train_labels),
-            ("test", self.test_images, self.test_labels),
+        where = f"data source {self.name!r}"
+        kind = find_kind(self.kind) if isinstance(self.kind, str) else self.kind
+        object.__setattr__(self, "kind", kind or tell_kind(where, self.train_inputs))
+        for split, inputs, labels in (
+            ("train", self.train_inputs, self.train_labels),
+            ("test", self.test_inputs, self.test_labels),
         ):
-            _check_split(f"data source {self.name!r}, {split} split", images, labels, len(self.classes))
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
-            shapes = tuple(self.train_images.shape[1:]), tuple(self.test_images.shape[1:])
-            raise InputError(f"data source {self.name!r}: train images are {shapes[0]} but test images {shapes[1]}")
+            self.kind.check(f"{where}, {split} split", inputs)
+            _check_labels(f"{where}, {split} split", labels, count(inputs), len(self.classes))
+        if shape_of(self.train_inputs) != shape_of(self.test_inputs):
+            shapes = describe(self.shape), describe(shape_of(self.test_inputs))
+            raise InputError(f"{where}: train samples are {shapes[0]} but test samples {shapes[1]}")
         if len(set(self.classes)) < len(self.classes):
-            raise InputError(f"data source {self.name!r}: two classes have the same name: {', '.join(self.classes)}")
+            raise InputError(f"{where}: two classes have the same name: {', '.join(self.classes)}")
         if bool((self.test_labels < 0).all()):
-            raise InputError(f"data source {self.name!r}: no test image has a label")
+            raise InputError(f"{where}: no test sample has a label")
         if self.groups is not None and self.groups.shape != self.train_labels.shape:
-            raise InputError(f"data source {self.name!r}: groups must name one owner for each training image")
+            raise InputError(f"{where}: groups must name one owner for each training sample")
+        if self.kind.name == "tokens":
+            self._count_vocabulary(where)
+
+    def _count_vocabulary(self, where: str) -> None:
+        needed = max(vocabulary_of(self.train_inputs), vocabulary_of(self.test_inputs))
+        if self.vocabulary and needed > self.vocabulary:
+            raise InputError(f"{where}: token {needed - 1} is beyond its vocabulary of {self.vocabulary}: give the right one")
+        object.__setattr__(self, "vocabulary", self.vocabulary or needed)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
-        _, channels, height, width = self.train_images.shape
-        return channels, height, width
+    def shape(self) -> Shape:
+        """The shape of a sample: (C, H, W) of an image, (F,) of a vector, (L, F) of a sequence, (L,) of tokens."""
+        return shape_of(self.train_inputs)
 
     @cached_property
     def content_hash(self) -> str:
-        """A hex digest of images, labels, owners and class names: equal content, equal hash, whatever the name or place."""
+        """A hex digest of samples, labels, owners and class names: equal content, equal hash, whatever the name or place."""
         digest = hashlib.blake2b(repr(tuple(map(str, self.classes))).encode(), digest_size=16)
         groups = () if self.groups is None else (self.groups,)
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels, *groups):
-            digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
-            digest.update(tensor.contiguous().numpy().data)
+        for inputs in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels, *groups):
+            hash_rows(digest, inputs)
         return digest.hexdigest()
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean of each channel over the training images, of pixels in 0..1. Shape (C,)."""
-        return self._moments[0]
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation of each channel, likewise; 1 where a channel is constant. Shape (C,)."""
-        return self._moments[1]
-
     @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        return channel_moments(self.train_images)
+    def moments(self) -> Moments:
+        """Mean and standard deviation over the training samples of all clients: (C,) of images in 0..1, (F,) of features."""
+        return self.kind.measure(self.train_inputs, torch.arange(count(self.train_inputs)))
 
 
 @dataclass(frozen=True)
@@ -105,13 +121,18 @@ def hold_out(count: int, share: float, *, only: Tensor | None = None) -> tuple[T
 
 
 def with_channels(source: Source, channels: str) -> Source:
-    """The source with all its images in ``"grey"`` or in ``"colour"``; with ``""`` as it is."""
-    count = {"grey": 1, "colour": 3}.get(channels, source.shape[0])
-    if count == source.shape[0]:
+    """The source with all its images in ``"grey"`` or in ``"colour"``; with ``""`` as it is. InputError for no images."""
+    if not channels:
         return source
-    return replace(
-        source, train_images=in_channels(source.train_images, count), test_images=in_channels(source.test_images, count)
-    )
+    train, test = source.train_inputs, source.test_inputs
+    if source.kind.name != "image" or isinstance(train, Mapping) or isinstance(test, Mapping):
+        raise InputError(f"data.channels = {channels!r}: {source.name!r} holds no images but {source.kind.name}: leave it out")
+    wanted = {"grey": 1, "colour": 3}[channels]
+    if wanted == train.shape[1]:
+        return source
+    if train.dtype != torch.uint8 or train.shape[1] not in (1, 3):
+        raise InputError(f"data.channels = {channels!r}: {source.name!r} has {train.shape[1]} channels of {train.dtype}")
+    return replace(source, train_inputs=in_channels(train, wanted), test_inputs=in_channels(test, wanted))
 
 
 class Options(NamedTuple):
@@ -124,15 +145,16 @@ class Options(NamedTuple):
     channels: str
 
 
-def _check_split(where: str, images: Tensor, labels: Tensor, classes: int) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        raise InputError(f"{where}: images must be uint8 (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-    if images.shape[1] not in (1, 3):
-        raise InputError(f"{where}: images have {images.shape[1]} channels, must have 1 or 3")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise InputError(f"{where}: labels must be int64 ({len(images)},), not {labels.dtype} {tuple(labels.shape)}")
-    if not len(labels):
-        raise InputError(f"{where}: there are no images")
+def _check_labels(where: str, labels: Tensor, samples: int, classes: int) -> None:
+    if labels.is_floating_point():
+        cure = "regression is not what fedkd does: it takes one class number a sample"
+        raise InputError(f"{where}: labels are real numbers ({labels.dtype}): {cure}")
+    if labels.dim() == 2 and labels.shape[0] == samples and samples:
+        raise InputError(f"{where}: labels are {tuple(labels.shape)}, several a sample: fedkd takes one class number a sample")
+    if labels.dtype != torch.int64 or labels.shape != (samples,):
+        raise InputError(f"{where}: labels must be int64 ({samples},), not {labels.dtype} {tuple(labels.shape)}")
+    if not samples:
+        raise InputError(f"{where}: there are no samples")
     if labels.min() < -1 or labels.max() >= classes:
         bounds = f"labels run from {labels.min()} to {labels.max()}"
         raise InputError(f"{where}: {bounds}, must lie in 0..{classes - 1}, or be -1 where there is no label")

@@ -21,8 +21,8 @@ SHARD = re.compile(r"(-\d+-of-\d+|[-_.]?\d+)+$")  # what a file's name has besid
 ARCHIVES = (".7z", ".gz", ".rar", ".tar", ".tgz", ".zip")
 NOT_READ = (".arrow", ".csv", ".h5", ".hdf5", ".json", ".jsonl", ".mat", ".npy", ".npz", ".pkl", ".pt", ".tfrecord", ".tsv")
 WRITE_A_FUNCTION = (
-    "write a function that returns fedkd.data.Source(name=..., train_images=uint8 (N, C, H, W), train_labels=int64 (N,), "
-    'test_images=..., test_labels=..., classes=names) and set data.source = "my_module:function"'
+    "write a function that returns fedkd.data.Source(name=..., train_inputs=uint8 (N, C, H, W), train_labels=int64 (N,), "
+    'test_inputs=..., test_labels=..., classes=names) and set data.source = "my_module:function"'
 )
 
 

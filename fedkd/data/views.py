@@ -1,34 +1,60 @@
-"""Augmented views: random variants, drawn for each image of a batch on its own. CPU and GPU, any size."""
+"""Augmented views: random variants, drawn for each sample of a batch on its own. CPU and GPU, any size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedkd.base.errors import unknown
+from fedkd.base.errors import InputError, unknown
+from fedkd.base.inputs import Inputs
 from fedkd.base.randomness import generator, seeded
-from fedkd.data.samples import standardise
+from fedkd.data.kinds import Kind, Moments
+from fedkd.data.kinds.image import pixels_of
+from fedkd.data.samples import Samples
+
+#: Raw samples (B, ...), a seed and all samples of the split -> random views on the scale of their kind's ``scale``.
+View = Callable[[Any, int, Samples], Inputs]
 
 
-def augment(images: Tensor, preset: str, *, seed: int, mean: Tensor, std: Tensor) -> Tensor:
-    """One random view of each image, normalised: float32 (B, C, H, W).
+def augment(inputs: Inputs, preset: str, *, seed: int, samples: Samples, moments: Moments) -> Inputs:
+    """One random view of each sample, normalised, of the shape of ``inputs``.
 
     Args:
-        images: uint8 (B, C, H, W).
-        preset: a name in PRESETS.
+        inputs: raw (B, ...), as ``Samples.take`` gives them.
+        preset: a name in ``PRESETS``; empty for the usual one of the samples' kind.
         seed: equal seeds give equal views.
-        mean: channel means (C,) of pixels in 0..1.
-        std: channel standard deviations (C,).
+        samples: the split that they are of.
+        moments: what to normalise by.
+
+    Raises:
+        InputError: an unknown preset, or one for samples of another kind.
     """
-    if preset not in PRESETS:
+    view = find_view(preset, samples.kind)
+    return samples.kind.standardise(view(inputs, seed, samples), moments)
+
+
+def find_view(preset: str, kind: Kind) -> View:
+    """The function of a preset, if it is one for this kind; see ``augment``."""
+    if preset and preset not in PRESETS:
         raise unknown("data.views", preset, PRESETS)
-    return standardise(PRESETS[preset](images, seed), mean, std)
+    fitting = {name: held for name, (of, held) in PRESETS.items() if of == kind.name}
+    if not fitting:
+        cure = 'give a function of your own, data.views = "my_module:views"'
+        raise InputError(f"data.views: there are no random views of samples that are {kind.name}: {cure}")
+    if preset and preset not in fitting:
+        raise InputError(
+            f"data.views = {preset!r} is for samples that are {PRESETS[preset][0]}, and these are {kind.name}: "
+            f"take {' or '.join(fitting)}"
+        )
+    found: View = fitting[preset or next(iter(fitting))]
+    return found
 
 
-def crop_and_flip(images: Tensor, seed: int) -> Tensor:
+def crop_and_flip(images: Tensor, seed: int, samples: Samples | None = None) -> Tensor:
     """FedX's views of CIFAR-10: pad by reflection (4 pixels of 32), crop at random, flip half of them. Pixels in 0..1.
 
     The official code's colour jitter (brightness 0) does nothing and is left out.
@@ -41,7 +67,7 @@ def crop_and_flip(images: Tensor, seed: int) -> Tensor:
     columns = torch.where(flipped, columns.flip(1), columns)
     pixels = (rows[:, :, None] * W + columns[:, None, :]).flatten(1).to(images.device)  # (B, HW) places in the image
     views = images.flatten(2).gather(2, pixels[:, None, :].expand(B, C, H * W))  # (B, C, HW)
-    return views.view(B, C, H, W).float().div_(255)
+    return pixels_of(views.view(B, C, H, W))
 
 
 def crop_offsets(count: int, size: int, rng: torch.Generator) -> Tensor:
@@ -57,15 +83,15 @@ def reflect(places: Tensor, size: int) -> Tensor:
     return torch.where(inside < size, inside, 2 * (size - 1) - inside)
 
 
-def simclr(images: Tensor, seed: int) -> Tensor:
+def simclr(images: Tensor, seed: int, samples: Samples | None = None) -> Tensor:
     """SimCLR's views (Chen et al. 2020, arXiv 2002.05709, appendix A) without blur: pixels in 0..1.
 
     Crop of 8 to 100 % of the area, resized; flip; colour jitter with p = 0.8; grey with p = 0.2.
-    Images of one channel have no colour: theirs are brightness and contrast only.
+    Images of one channel, or of more than three, have no colour: theirs are brightness and contrast only.
     """
     _, C, H, W = images.shape
     with seeded(seed):
-        return _simclr_pipeline(C, H, W)(images.float().div_(255))  # type: ignore[no-any-return]
+        return _simclr_pipeline(C, H, W)(pixels_of(images))  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=8)
@@ -73,9 +99,10 @@ def _simclr_pipeline(C: int, H: int, W: int) -> nn.Module:
     import kornia.augmentation as K
 
     crop = [K.RandomResizedCrop((H, W), scale=(0.08, 1.0)), K.RandomHorizontalFlip(p=0.5)]
-    if C == 1:
+    if C != 3:
         return nn.Sequential(*crop, K.ColorJitter(0.8, 0.8, 0.0, 0.0, p=0.8))
     return nn.Sequential(*crop, K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8), K.RandomGrayscale(p=0.2))
 
 
-PRESETS: dict[str, Callable[[Tensor, int], Tensor]] = {"fedx": crop_and_flip, "simclr": simclr}
+PRESETS: dict[str, tuple[str, View]] = {"fedx": ("image", crop_and_flip), "simclr": ("image", simclr)}
+"""Name -> the kind of samples it is for, and the view. The first of a kind is its usual one."""

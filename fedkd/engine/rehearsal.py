@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice, under
+from fedkd.base.inputs import Inputs, describe, shape_of
 from fedkd.base.randomness import seeded
 from fedkd.data import Samples
+from fedkd.data.federation import moments_of
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Batch
@@ -33,27 +35,28 @@ def rehearse(strategy: Algorithm, node: Node) -> None:
     node.federation.partition_table()
     for architecture, key in nets_of(node.experiment).items():
         with under(key), torch.no_grad(), seeded(0):
-            _check(node, architecture, _images(node), shipped=name_of(type(strategy)) in names())
+            _check(node, architecture, _inputs(node), shipped=name_of(type(strategy)) in names())
 
 
-def _images(node: Node) -> Tensor:
-    """Training images, normalised as in training. (B, C, H, W), B = 6, over again where there are fewer."""
+def _inputs(node: Node) -> Inputs:
+    """Training samples, normalised as in training: (B, ...), B = 6, over again where there are fewer."""
     source = node.federation.source
     pool = node.federation.pool
-    samples = Samples(source.train_images, source.train_labels, pool, source.mean, source.std, node.classes)
-    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).images
+    moments = moments_of(source, node.federation.normalise, source.train_inputs, pool)
+    samples = Samples(source.train_inputs, source.train_labels, pool, source.kind, moments, node.classes)
+    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).inputs
 
 
-def _check(node: Node, architecture: str, images: Tensor, *, shipped: bool) -> None:
+def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> None:
     name, what = architecture, "cannot be built as net(shape, classes, **its net_options)"
     try:
         net = node.fresh_net(architecture=architecture)
         name = net.architecture
         before = unsaved_state(net)
         for mode in ("train", "eval"):
-            what = f"fails in {mode} mode on a batch of normalised images {tuple(images.shape)}"
+            what = f"fails in {mode} mode on a batch of {node.federation.source.kind.name} samples {describe(shape_of(inputs))}"
             with node.work().autocast():
-                logits = net.train(mode == "train")(images)
+                logits = net.train(mode == "train")(inputs)
             if wrong := _fault(logits):
                 raise InputError(f"net {name!r} gives {wrong}")
         if architecture not in ZOO:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import under
+from fedkd.base.inputs import Inputs, each, zeros
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
@@ -37,10 +37,10 @@ def branched(node: Node, branches: int, *, split_scale: float = 1.0) -> Branched
     return Branched([node.fresh_net() for _ in range(branches)], split_scale=split_scale)
 
 
-def example_image(node: Node) -> Tensor:
-    """An image (1, C, H, W) of the size of this node's: zeros."""
-    shape = node.federation.source.train_images.shape[1:]
-    return torch.zeros(1, *shape, device=node.device)
+def example_input(node: Node) -> Inputs:
+    """A sample (1, ...) of the shape of this node's: zeros."""
+    source = node.federation.source
+    return each(lambda tensor: tensor.to(node.device), zeros(source.shape, 1, tokens=source.vocabulary > 0))
 
 
 def initial(node: Node, build: Callable[[], M]) -> Knowledge:

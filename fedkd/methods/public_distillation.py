@@ -49,14 +49,14 @@ def distil(
     table, device = Table(subset.samples.indices, targets.cpu()), subset.work.device
 
     def against_table(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {part: loss(net(batch.images), table.rows(batch.ids).to(device))}
+        return {part: loss(net(batch.inputs), table.rows(batch.ids).to(device))}
 
     return fit(net, subset, against_table, **how)
 
 
 def train_on_labels(net: nn.Module, data: Split, **how: Any) -> dict[str, float]:
     """Cross-entropy on labelled samples; ``how`` as in ``distil``. Returns the mean as ``cross_entropy`` and ``loss``."""
-    return fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)}, **how)
+    return fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}, **how)
 
 
 def warm_up(client: Client, net: nn.Module, data: Split, *, public_epochs: int, private_epochs: int) -> None:

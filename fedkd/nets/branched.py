@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs
 from fedkd.nets.encoder import Encoder
-from fedkd.nets.net import Net
-from fedkd.nets.options import net_options
-from fedkd.nets.zoo import ZOO
+from fedkd.nets.net import Net, laid_out
+from fedkd.nets.zoo import ZOO, zoo_encoder
 
 
 @final
@@ -55,25 +55,25 @@ class Branched(nn.Module):
         self.memory_format = nets[0].memory_format
         self.split_scale = split_scale
 
-    def outputs(self, *views: Tensor) -> Branches:
+    def outputs(self, *views: Inputs) -> Branches:
         """All that one pass gives. The trunk runs once a view, so that each is normalised by its own batch statistics.
 
         Args:
-            views: (B, C, H, W) each: one for all branches, or one for each of them.
+            views: samples (B, ...) each: one for all branches, or one for each of them.
 
         Raises:
             ValueError: another number of views.
         """
         if len(views) not in (1, len(self.tails)):
             raise ValueError(f"{len(views)} views of {len(self.tails)} branches: give one, or one for each")
-        maps = tuple(self.trunk(view.contiguous(memory_format=self.memory_format)) for view in views)
+        maps = tuple(self.trunk(laid_out(view, self.memory_format)) for view in views)
         seen = [scale_gradient(held, self.split_scale) for held in maps] * (len(self.tails) // len(maps))
         features = torch.stack([tail(held) for tail, held in zip(self.tails, seen, strict=True)])  # (m, B, D)
         logits = torch.stack([head(own) for head, own in zip(self.classifiers, features, strict=True)])  # (m, B, C)
         return Branches(maps, features, logits)
 
-    def forward(self, *views: Tensor) -> Tensor:
-        """Logits (m, B, C) of images (B, C, H, W)."""
+    def forward(self, *views: Inputs) -> Tensor:
+        """Logits (m, B, C) of samples (B, ...)."""
         return self.outputs(*views).logits
 
 
@@ -119,11 +119,11 @@ def scale_gradient(tensor: Tensor, scale: float) -> Tensor:
     return scaled
 
 
-def check_branches(name: str, options: Mapping[str, Any], *, shape: tuple[int, int, int] = (1, 512, 512)) -> None:
+def check_branches(name: str, options: Mapping[str, Any]) -> None:
     """InputError where a net of the zoo, by its name and options, cannot be cut; a user's is found out when it is built."""
     if name in ZOO:
         with torch.device("meta"):
-            ZOO[name](shape, **net_options(name, ZOO[name], options, given=1)).cut()
+            zoo_encoder(name, options).cut()
 
 
 class _ScaledGradient(torch.autograd.Function):

@@ -1,8 +1,9 @@
-"""What every architecture is: a map from images to features."""
+"""What every architecture is: a map from samples to features."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from fedkd.base.errors import InputError
 
 
 class Encoder(nn.Module, ABC):
-    """A network from images to features, without heads. Subclass it, set ``out_features``, write ``forward``.
+    """A network from samples to features, without heads. Subclass it, set ``out_features``, write ``forward``.
 
     >>> class Pixels(Encoder):
     ...     def __init__(self, shape):
@@ -25,12 +26,21 @@ class Encoder(nn.Module, ABC):
 
     out_features: int
     """D, the width of a feature."""
+    samples: ClassVar[str] = "images (C, H, W)"
+    """What it takes, in words."""
+    example_shape: ClassVar[tuple[int, ...]] = (1, 512, 512)
+    """The shape of a sample that it is sure to take."""
+
+    @classmethod
+    def takes(cls, shape: tuple[int, ...]) -> bool:
+        """Whether samples of this shape are of the right kind. Default: those with as many axes as its example."""
+        return len(shape) == len(cls.example_shape)
 
     @abstractmethod
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, C, H, W)."""
+    def forward(self, images: Any) -> Tensor:
+        """Features (B, D) of samples (B, ...), such as images (B, C, H, W)."""
 
-    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stages(self, images: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         """Feature maps before their ReLU, (B, c, h, w) each, first to last, and the features that ``forward`` gives.
 
         Default: no maps. Losses on feature maps can be used with encoders that override this.

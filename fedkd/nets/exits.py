@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.net import Net
 from fedkd.nets.outputs import features_of
@@ -37,13 +38,13 @@ class NetWithExits(nn.Module):
     Args:
         net: with the head "classifier"; it is used, not copied.
         classes: C.
-        example: an image (1, C, H, W), which tells the shapes of the maps.
+        example: a sample (1, ...), which tells the shapes of the maps.
 
     Raises:
         InputError: a net that gives logits only, or has no maps before its last.
     """
 
-    def __init__(self, net: Net, classes: int, example: Tensor) -> None:
+    def __init__(self, net: Net, classes: int, example: Inputs) -> None:
         super().__init__()
         with torch.no_grad():
             outputs = net.eval().outputs(example)  # one image has no batch statistics, and none are to be kept
@@ -60,18 +61,18 @@ class NetWithExits(nn.Module):
         self.classifiers = nn.ModuleList(nn.Linear(channels[-1], classes) for _ in ways)
         self.adapters = nn.ModuleList(nn.Linear(channels[-1], outputs.features.shape[1]) for _ in ways[1:])
 
-    def outputs(self, images: Tensor) -> AtExits:
+    def outputs(self, inputs: Inputs) -> AtExits:
         """Logits and features at all exits, in one pass."""
-        deepest = self.net.outputs(images)
+        deepest = self.net.outputs(inputs)
         maps = [F.relu(deepest.maps[place]) for place in self.places]
         own = [way(held).mean(dim=(2, 3)) for way, held in zip(self.ways, maps, strict=True)]  # (B, c) each, L - 1 of them
         shallow = [classifier(pooled) for classifier, pooled in zip(self.classifiers, own, strict=True)]
         adapted = tuple(adapter(pooled) for adapter, pooled in zip(self.adapters, own[1:], strict=True))
         return AtExits(torch.stack([*shallow, deepest.logits]), adapted, features_of(deepest))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (L, B, C) of images (B, C, H, W), the net's own last."""
-        return self.outputs(images).logits
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits (L, B, C) of samples (B, ...), the net's own last."""
+        return self.outputs(inputs).logits
 
 
 def check_exits(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,26 +16,34 @@ from fedkd.nets.options import check_tuple
 class MLP(Encoder):
     """Fully connected layers, each with a ReLU; the last one's output is the feature.
 
-    The default is the "2NN" of FedAvg, arXiv 1602.05629. Without hidden layers the feature is the image itself, and
+    The default is the "2NN" of FedAvg, arXiv 1602.05629. Without hidden layers the feature is the sample itself, and
     a classifier on it is softmax regression.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, hidden: tuple[int, ...] = (200, 200)) -> None:
+    samples: ClassVar[str] = "real numbers of any shape: images, vectors or signals"
+    example_shape: ClassVar[tuple[int, ...]] = (8,)
+
+    def __init__(self, shape: tuple[int, ...], *, hidden: tuple[int, ...] = (200, 200)) -> None:
         super().__init__()
         check_tuple("mlp", "hidden", hidden)
         widths = (math.prod(shape), *hidden)
         self.layers = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
         self.out_features = widths[-1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, C, H, W)."""
-        x = images.flatten(1)  # (B, C*H*W)
+    @classmethod
+    def takes(cls, shape: tuple[int, ...]) -> bool:
+        """Any shape."""
+        return True
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (B, D) of samples (B, ...)."""
+        x = inputs.flatten(1)  # (B, all numbers of a sample)
         for layer in self.layers:
             x = F.relu(layer(x))
         return x
 
     def cut(self) -> tuple[nn.Module, nn.Module]:
-        """All layers but the last, images (B, C, H, W) -> (B, width), and the last; InputError where there is no other."""
+        """All layers but the last, samples (B, ...) -> (B, width), and the last; InputError where there is no other."""
         if len(self.layers) < 2:
             raise InputError("net 'mlp' with fewer than two hidden layers has no trunk to share: give hidden two widths")
         *first, last = (nn.Sequential(layer, nn.ReLU()) for layer in self.layers)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs, count, each
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.outputs import Outputs, logits_of
+from fedkd.nets.user_net import called
 
 
 class Net(nn.Module):
@@ -26,7 +28,8 @@ class Net(nn.Module):
         encoder: an ``Encoder``, or a user's module that gives logits only.
         heads: by name.
         width: D of the encoder's features, or C of a module that gives logits.
-        memory_format: how images lie in memory when they enter the encoder, and its weights too where it is no usual one.
+        memory_format: how images lie in memory when they enter the encoder, and its weights too where it is no usual one;
+            samples that are no images lie as they come.
 
     >>> from fedkd.nets import build_net
     >>> import torch
@@ -61,20 +64,20 @@ class Net(nn.Module):
         """D, the width of its features; an InputError for a user's module that gives logits only."""
         return self._featured(self.encoder).out_features
 
-    def features(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, C, H, W); an InputError for a user's module that gives logits only."""
+    def features(self, inputs: Inputs) -> Tensor:
+        """Features (B, D) of samples (B, ...); an InputError for a user's module that gives logits only."""
         self._featured(self.encoder)
-        return self.encoded(images)
+        return self.encoded(inputs)
 
-    def encoded(self, images: Tensor) -> Tensor:
-        """What the encoder gives of images (B, C, H, W): features (B, D), or the logits (B, C) of a module that gives these."""
-        given = self.encoder(self.laid_out(images))
-        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture), images)
+    def encoded(self, inputs: Inputs) -> Tensor:
+        """What the encoder gives of samples (B, ...): features (B, D), or the logits (B, C) of a module that gives these."""
+        given = called(self.encoder, self.laid_out(inputs))
+        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture), inputs)
 
-    def outputs(self, images: Tensor) -> Outputs:
-        """Logits, features and feature maps of images (B, C, H, W), in one forward pass; an InputError as for ``features``."""
-        maps, features = self._featured(self.encoder).stages(self.laid_out(images))
-        return Outputs(self.head("classifier", self._checked(features, images)), features, maps)
+    def outputs(self, inputs: Inputs) -> Outputs:
+        """Logits, features and feature maps of samples (B, ...), in one forward pass; an InputError as for ``features``."""
+        maps, features = self._featured(self.encoder).stages(self.laid_out(inputs))
+        return Outputs(self.head("classifier", self._checked(features, inputs)), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:
         """Output of the named head, e.g. ``net.head("projection", net.features(images))``."""
@@ -83,9 +86,9 @@ class Net(nn.Module):
         output: Tensor = self.heads[name](inputs)
         return output
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, C, H, W)."""
-        return self.head("classifier", self.encoded(images))
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Logits (B, classes) of samples (B, ...)."""
+        return self.head("classifier", self.encoded(inputs))
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As torch has it, but what was frozen when the net was made stays frozen."""
@@ -93,18 +96,20 @@ class Net(nn.Module):
             parameter.requires_grad_(requires_grad and name not in self._frozen)
         return self
 
-    def laid_out(self, images: Tensor) -> Tensor:
-        """Images as the encoder takes them: channels last in the zoo, contiguous for a user's module, as that may ``view``."""
-        return images.contiguous(memory_format=self.memory_format)
+    def laid_out(self, inputs: Inputs) -> Inputs:
+        """Samples as the encoder takes them: images channels last in the zoo, contiguous for a user's module, as that may
+        ``view``.
+        """
+        return laid_out(inputs, self.memory_format)
 
     def _featured(self, encoder: nn.Module) -> Encoder:
         if not isinstance(encoder, Encoder):
             raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
         return encoder
 
-    def _checked(self, given: Any, images: Tensor) -> Tensor:
-        """InputError unless the encoder gave one row an image, of the width it promised."""
-        expected = (len(images), self.width)
+    def _checked(self, given: Any, inputs: Inputs) -> Tensor:
+        """InputError unless the encoder gave one row a sample, of the width it promised."""
+        expected = (count(inputs), self.width)
         if isinstance(given, Tensor) and given.is_floating_point() and given.shape == expected:
             return given
         found = f"a {type(given).__name__}"
@@ -112,8 +117,19 @@ class Net(nn.Module):
             dtype = "" if given.is_floating_point() else f"{given.dtype} of ".removeprefix("torch.")
             found = f"{dtype}{tuple(given.shape)}"
         if isinstance(self.encoder, Encoder):
-            said = f"features that are {found}, not {expected}, one row of out_features numbers for each image"
+            said = f"features that are {found}, not {expected}, one row of out_features numbers for each sample"
         else:
-            said = f"{found} for {len(images)} images: it must give logits {expected}, one number for each of the {self.width} "
+            said = (
+                f"{found} for {count(inputs)} samples: it must give logits {expected}, one number for each of the {self.width} "
+            )
             said += "classes"
         raise InputError(f"net {self.architecture!r} gives {said}")
+
+
+def laid_out(inputs: Inputs, memory_format: torch.memory_format) -> Inputs:
+    """Images (B, C, H, W) in this format, all else contiguous."""
+
+    def lie(tensor: Tensor) -> Tensor:
+        return tensor.contiguous(memory_format=memory_format) if tensor.dim() == 4 else tensor.contiguous()
+
+    return each(lie, inputs)

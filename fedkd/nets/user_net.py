@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.base.inputs import Inputs, Shape, zeros
 from fedkd.nets.options import net_options
 
 UserNet = Callable[..., nn.Module]
@@ -50,6 +51,19 @@ def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict
     return known
 
 
+def takes_vocabulary(function: Any) -> bool:
+    """Whether a user's function has a parameter for how many token ids there are."""
+    try:
+        return "vocabulary" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def called(module: nn.Module, inputs: Inputs) -> Any:
+    """What a module gives of samples; several tensors are handed over by their names, as to a transformer."""
+    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """A function's name as an experiment file would have it: "my_module:net"."""
     named = function.func if isinstance(function, partial) else function
@@ -57,20 +71,23 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def make(name: str, function: Any, shape: tuple[int, int, int], classes: int, options: Mapping[str, Any]) -> nn.Module:
+def make(name: str, function: Any, shape: Shape, classes: int, options: Mapping[str, Any], vocabulary: int = 0) -> nn.Module:
     """A module of a user's function, ready to be trained and sent: plain, with shapes, whole in its state dict.
 
     Raises:
         InputError: the function cannot be called so, or gives what is no module, or one that cannot be trained or sent.
     """
-    made = function(shape, classes, **check_function(name, function, options))
+    known = check_function(name, function, options)
+    if vocabulary and "vocabulary" not in known and takes_vocabulary(function):
+        known["vocabulary"] = vocabulary
+    made = function(shape, classes, **known)
     if not isinstance(made, nn.Module):
         given = "None" if made is None else f"a {type(made).__name__}"
         given = f"the class {made.__name__}, and not an instance" if inspect.isclass(made) else given
         raise InputError(f"net {name!r} returned {given}: it must return a torch.nn.Module")
     module = _plain(name, made)
     if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
-        _give_shapes(name, module, shape)
+        _give_shapes(name, module, shape, bool(vocabulary))
     _check_state(name, module)
     return module
 
@@ -102,11 +119,11 @@ def _inside(module: nn.Module) -> nn.Module | None:
     return inner if isinstance(inner, nn.Module) else None
 
 
-def _give_shapes(name: str, module: nn.Module, shape: tuple[int, int, int]) -> None:
+def _give_shapes(name: str, module: nn.Module, shape: Shape, tokens: bool) -> None:
     """Lazy layers get their shapes, and draw their weights, from a batch of zeros in eval mode."""
     modes = {part: part.training for part in module.modules()}
     with torch.no_grad():
-        module.eval()(torch.zeros(2, *shape))
+        called(module.eval(), zeros(shape, 2, tokens=tokens))
     for part in module.modules():
         part.training = modes.get(part, True)
     if left := [key for key, parameter in module.named_parameters() if is_lazy(parameter)]:

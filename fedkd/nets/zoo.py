@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from fedkd.base.errors import InputError, did_you_mean
+from fedkd.base.inputs import Shape, describe
 from fedkd.base.user_code import import_object
 from fedkd.nets.cnn import CNN
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.mlp import MLP
+from fedkd.nets.options import net_options
 from fedkd.nets.resnet18 import ResNet18
 
-ZOO: dict[str, Callable[..., Encoder]] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18}
-"""Name -> factory((C, H, W), **options) of an encoder."""
+ZOO: dict[str, type[Encoder]] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18}
+"""Name -> factory(shape of a sample, **options) of an encoder."""
+
+
+def zoo_encoder(name: str, options: Mapping[str, Any], *, shape: Shape | None = None, vocabulary: int = 0) -> Encoder:
+    """A net of the zoo without heads.
+
+    Args:
+        name: in ``ZOO``.
+        options: its own, such as width; lists become tuples.
+        shape: of a sample; None: of one that it is sure to take.
+        vocabulary: how many token ids there are, for a net that takes tokens.
+
+    Raises:
+        InputError: unknown or bad options, or samples that it does not take.
+    """
+    factory = ZOO[name]
+    known = net_options(name, factory, options, given=1)
+    if shape is None:
+        shape, vocabulary = factory.example_shape, vocabulary or 2
+    if isinstance(shape, Mapping) or not factory.takes(shape):
+        raise InputError(f"net {name!r} takes {factory.samples}, and these samples are {describe(shape)}: take another net")
+    if "vocabulary" in inspect.signature(factory).parameters:
+        known = {"vocabulary": vocabulary} | known
+    return factory(shape, **known)
 
 
 def find_user_net(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from fedkd.base.errors import InputError
+from fedkd.data.kinds.kind import NO_MOMENTS
 from fedkd.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -23,24 +25,28 @@ FILE = "data.json"
 
 @dataclass(frozen=True)
 class RecordedData:
-    """The data of a run. Two runs with equal values had the same images, labels, names and partition."""
+    """The data of a run. Two runs with equal values had the same samples, labels, names and partition."""
 
     source: str
-    content_hash: str  # of images, labels, owners and class names, train and test
+    content_hash: str  # of samples, labels, owners and class names, train and test
     classes: tuple[str, ...]  # by number
-    shape: tuple[int, ...]  # (C, H, W) of an image
-    mean: tuple[float, ...]  # (C,) of pixels in 0..1: what inputs were normalised by
-    std: tuple[float, ...]  # (C,)
-    test: int  # images of the global test set
-    public: int  # images that everybody holds
+    shape: tuple[int, ...] | dict[str, tuple[int, ...]]  # of a sample, (C, H, W) of an image; by name of several tensors
+    mean: tuple[float, ...]  # what all inputs were normalised by: (C,) of pixels in 0..1, (F,) of features; empty: by nothing
+    std: tuple[float, ...]  # likewise
+    test: int  # samples of the global test set
+    public: int  # samples that everybody holds
     public_hash: str
-    validation: int  # images that the server holds
-    client_train: tuple[int, ...]  # images that each client trains on
+    validation: int  # samples that the server holds
+    client_train: tuple[int, ...]  # samples that each client trains on
     client_test: tuple[int, ...]  # and keeps for its own test
     client_classes: tuple[tuple[int, ...], ...]  # (clients, classes): labelled training samples of each class
-    partition_hash: str  # of who holds which image
-    unlabelled: tuple[int, ...] = ()  # images without a label at each client
-    unheld: int = 0  # images that the partition leaves with nobody
+    partition_hash: str  # of who holds which sample
+    unlabelled: tuple[int, ...] = ()  # samples without a label at each client
+    unheld: int = 0  # samples that the partition leaves with nobody
+    kind: str = "image"  # of the samples
+    vocabulary: int = 0  # of tokens: how many ids there are
+    normalise: str = "global"  # by whose moments inputs are normalised
+    client_moments: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()  # under "client": each one's mean and std
 
     @classmethod
     def of(cls, federation: Federation) -> RecordedData:
@@ -49,13 +55,17 @@ class RecordedData:
         splits = [(federation.client_train(client), federation.client_test(client)) for client in range(federation.clients)]
         for samples in (samples for split in splits for samples in split):
             digest.update(repr(len(samples)).encode() + samples.indices.contiguous().numpy().tobytes())
+        shared = source.moments if federation.normalise == "global" else NO_MOMENTS
+        own: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
+        if federation.normalise == "client":
+            own = tuple((tuple(train.moments.mean.tolist()), tuple(train.moments.std.tolist())) for train, _ in splits)
         return cls(
             source=source.name,
             content_hash=source.content_hash,
             classes=class_names(source),
-            shape=tuple(source.train_images.shape[1:]),
-            mean=tuple(source.mean.tolist()),
-            std=tuple(source.std.tolist()),
+            shape=dict(source.shape) if isinstance(source.shape, Mapping) else source.shape,
+            mean=tuple(shared.mean.tolist()),
+            std=tuple(shared.std.tolist()) if len(shared.mean) else (),
             test=len(federation.test),
             public=len(federation.public or ()),
             public_hash=federation.public_hash,
@@ -66,6 +76,10 @@ class RecordedData:
             partition_hash=digest.hexdigest(),
             unlabelled=tuple(federation.unlabelled.tolist()),
             unheld=federation.unheld,
+            kind=source.kind.name,
+            vocabulary=source.vocabulary,
+            normalise=federation.normalise,
+            client_moments=own,
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from fedkd.base.inputs import Inputs, count, rows
 from fedkd.base.randomness import seeded
 from fedkd.data import Samples
 from fedkd.engine.strategy import Strategy
@@ -62,7 +63,7 @@ class Watch:
         batch = Batch(samples, torch.arange(min(IMAGES, len(samples))), node.work(), 0)
         for name, predictor in made.items():
             with torch.inference_mode(), seeded(0), node.work().autocast():
-                self._look_at_predictor(name, predictor, batch.images, node)
+                self._look_at_predictor(name, predictor, batch.inputs, node)
         return made
 
     def take(self, take: Any, samples: Samples, positions: Tensor) -> Any:
@@ -70,7 +71,7 @@ class Watch:
         client, ids = self._client, samples.indices[positions]
         if client is not None and client.round:
             federation = client.federation
-            if samples.images is federation.source.test_images:
+            if samples.inputs is federation.source.test_inputs:
                 self.see("samples", f"{client.name} reads images of the global test set", client)
             else:
                 mine = [federation.client_train(client.id).indices, *([federation.public.indices] if federation.public else [])]
@@ -104,10 +105,10 @@ class Watch:
             if lost := sorted(state.keys() - upload.tensors.keys()):
                 self.see("buffers", f"{client.name} sends the parameters of net {name!r} without {', '.join(lost[:3])}", client)
 
-    def _look_at_predictor(self, name: str, predictor: Predictor, images: Tensor, node: Node) -> None:
+    def _look_at_predictor(self, name: str, predictor: Predictor, inputs: Inputs, node: Node) -> None:
         axis = 1 if isinstance(predictor, Peers) else 0
-        once, again = predictor.function(images), predictor.function(images)
-        some = predictor.function(images[: len(images) // 2])
+        once, again = predictor.function(inputs), predictor.function(inputs)
+        some = predictor.function(rows(inputs, slice(count(inputs) // 2)))
         if not torch.equal(once, again):
             self.see("mode", f"predictor {name!r} at {node.name} gives other outputs when asked twice", node)
         elif not torch.allclose(once.narrow(axis, 0, some.shape[axis]), some, rtol=1e-3, atol=1e-4):

@@ -84,7 +84,7 @@ class TwoNets(Numbers):
         losses = fit(
             net,
             client.train,
-            lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)},
+            lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)},
             optimizer=optimizer,
         )
         moving = sum(float(state["momentum_buffer"].abs().sum()) for state in optimizer.state.values())

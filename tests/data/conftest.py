@@ -14,9 +14,9 @@ def toy() -> Source:
     """Forty training images of 1x4x4, image i filled with i and labelled i % 4; eight test images of 100..107."""
     values = torch.arange(40, dtype=torch.uint8)
     tests = torch.arange(100, 108, dtype=torch.uint8)
-    images, test_images = (v[:, None, None, None].expand(-1, 1, 4, 4).contiguous() for v in (values, tests))
+    images, test_inputs = (v[:, None, None, None].expand(-1, 1, 4, 4).contiguous() for v in (values, tests))
     groups = torch.arange(40) // 8  # five writers of eight images each
-    return Source("toy", images, values.long() % 4, test_images, tests.long() % 4, ("a", "b", "c", "d"), groups)
+    return Source("toy", images, values.long() % 4, test_inputs, tests.long() % 4, ("a", "b", "c", "d"), groups)
 
 
 @pytest.fixture

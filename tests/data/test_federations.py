@@ -35,7 +35,7 @@ def test_a_sample_is_the_image_and_label_of_its_id(toy: Source, federate: Federa
     assert rows.tolist() == samples.indices[[1, 0]].tolist()
     assert images[:, 0, 0, 0].tolist() == rows.tolist(), "image i of the toy set is filled with i"
     assert labels.tolist() == [row % 4 for row in rows.tolist()]
-    assert samples.images is toy.train_images, "pixels are shared"
+    assert samples.inputs is toy.train_inputs, "pixels are shared"
     assert ids(samples.subset(torch.tensor([2]))) == [samples.indices[2].item()]
 
 
@@ -109,14 +109,14 @@ def test_public_order_depends_on_content_seed_and_round(toy: Source, federate: F
     assert torch.equal(renamed.public_order(0, 1), order)
     assert not torch.equal(federation.public_order(0, 2), order)
     assert not torch.equal(federation.public_order(1, 1), order)
-    darker = federate(replace(toy, train_images=toy.train_images + 1), 4, public=8)
+    darker = federate(replace(toy, train_inputs=toy.train_inputs + 1), 4, public=8)
     assert not torch.equal(darker.public_order(0, 1), order)
     with pytest.raises(InputError, match="no public set"):
         federate(toy, 4).public_order(0, 1)
 
 
 def test_a_public_set_from_another_source(toy: Source, federate: Federate) -> None:
-    other = replace(toy, name="other", train_images=toy.train_images + 200)
+    other = replace(toy, name="other", train_inputs=toy.train_inputs + 200)
     federation = federate(toy, 4, public=5, public_source=other, public_labels=True)
     assert federation.public is not None
     assert (federation.public.take(torch.arange(5))[0] >= 200).all()
@@ -125,12 +125,12 @@ def test_a_public_set_from_another_source(toy: Source, federate: Federate) -> No
 
 
 def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None:
-    other = replace(toy, name="other", train_images=toy.train_images + 200)
+    other = replace(toy, name="other", train_inputs=toy.train_inputs + 200)
     with pytest.raises(InputError, match=r"public = 41, but .* has 40"):
         federate(toy, 4, public=41, public_source=other)
     with pytest.raises(InputError, match="say how many"):
         federate(toy, 4, public=0, public_source=other)
-    small = replace(other, train_images=other.train_images[..., :2], test_images=other.test_images[..., :2])
+    small = replace(other, train_inputs=other.train_inputs[..., :2], test_inputs=other.test_inputs[..., :2])
     with pytest.raises(InputError, match=r"its images are \(1, 4, 2\) .* those of 'toy' \(1, 4, 4\)"):
         federate(toy, 4, public=5, public_source=small)
     with pytest.raises(InputError, match="its classes are not those of 'toy'"):
@@ -140,10 +140,10 @@ def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None
 def test_a_public_source_that_holds_a_test_or_train_image_is_refused(toy: Source, federate: Federate) -> None:
     with pytest.raises(InputError, match="5 of its 5 public images are also train or test images"):
         federate(toy, 4, public=5, public_source=toy)
-    one_alike = toy.train_images + 200
-    one_alike[3] = toy.test_images[0]
+    one_alike = toy.train_inputs + 200
+    one_alike[3] = toy.test_inputs[0]
     with pytest.raises(InputError, match="1 of its 40 public images"):
-        federate(toy, 4, public=40, public_source=replace(toy, name="other", train_images=one_alike))
+        federate(toy, 4, public=40, public_source=replace(toy, name="other", train_inputs=one_alike))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_impossible_wishes_are_refused_at_once(
 
 def test_a_test_limit_takes_some_images_of_the_global_test_set(toy: Source, federate: Federate) -> None:
     everything, some = federate(toy, 4), federate(toy, 4, test_limit=3)
-    assert len(everything.test) == len(toy.test_images)
+    assert len(everything.test) == len(toy.test_inputs)
     assert len(some.test) == 3
     assert set(some.test.indices.tolist()) <= set(everything.test.indices.tolist())
     assert not torch.equal(some.test.indices, federate(toy, 4, test_limit=3, seed=5).test.indices)

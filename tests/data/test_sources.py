@@ -29,9 +29,9 @@ def write_idx_folder(folder: Path) -> Path:
 
 def test_digits_are_scaled_to_bytes_and_cut_alike_every_time() -> None:
     digits = load_source("digits")
-    assert digits.train_images.shape == (1438, 1, 8, 8)
-    assert digits.test_images.shape == (359, 1, 8, 8)
-    assert torch.unique(digits.train_images).tolist() == [round(level * 255 / 16) for level in range(17)]
+    assert digits.train_inputs.shape == (1438, 1, 8, 8)
+    assert digits.test_inputs.shape == (359, 1, 8, 8)
+    assert torch.unique(digits.train_inputs).tolist() == [round(level * 255 / 16) for level in range(17)]
     assert digits.classes == tuple("0123456789")
     assert load_source("digits", path="") is digits, "loaded once per process"
 
@@ -44,8 +44,8 @@ def test_the_cut_without_a_test_split_covers_everything_once() -> None:
 
 def test_idx_files_from_a_path(tmp_path: Path) -> None:
     source = load_source("fashion_mnist", path=str(write_idx_folder(tmp_path)))
-    assert source.train_images.shape == (6, 1, 2, 2)
-    assert source.train_images[1].flatten().tolist() == [4, 5, 6, 7]
+    assert source.train_inputs.shape == (6, 1, 2, 2)
+    assert source.train_inputs[1].flatten().tolist() == [4, 5, 6, 7]
     assert source.test_labels.tolist() == [0, 1]
     assert source.classes[9] == "Ankle boot"
 
@@ -67,7 +67,7 @@ def test_broken_idx_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(not has_idx_files(DEBIAN_FASHION_MNIST), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_of_debian() -> None:
     source = load_source("fashion_mnist")
-    assert source.train_images.shape == (60_000, 1, 28, 28)
+    assert source.train_inputs.shape == (60_000, 1, 28, 28)
     assert torch.bincount(source.test_labels).tolist() == [1000] * 10
     assert (round(source.mean.item(), 4), round(source.std.item(), 4)) == (0.2860, 0.3530)
 
@@ -83,10 +83,10 @@ def test_channel_moments_by_hand() -> None:
 
 
 def test_the_content_hash_follows_the_content_alone(toy: Source) -> None:
-    other = toy.train_images.clone()
+    other = toy.train_inputs.clone()
     other[3, 0, 0, 0] += 1
     assert replace(toy, name="another name").content_hash == toy.content_hash
-    assert replace(toy, train_images=other).content_hash != toy.content_hash
+    assert replace(toy, train_inputs=other).content_hash != toy.content_hash
     assert replace(toy, classes=("d", "c", "b", "a")).content_hash != toy.content_hash, "labels mean their names"
     assert replace(toy, groups=None).content_hash != toy.content_hash
 
@@ -95,11 +95,11 @@ def test_a_source_checks_itself(toy: Source) -> None:
     with pytest.raises(InputError, match=r"labels run from 0 to 3, must lie in 0\.\.1"):
         replace(toy, classes=("a", "b"))
     with pytest.raises(InputError, match="must be uint8"):
-        replace(toy, train_images=toy.train_images.float())
+        replace(toy, train_inputs=toy.train_inputs.float())
     with pytest.raises(InputError, match=r"train images are .* but test images"):
-        replace(toy, test_images=toy.test_images[..., :2])
+        replace(toy, test_inputs=toy.test_inputs[..., :2])
     with pytest.raises(InputError, match="4 channels"):
-        replace(toy, train_images=toy.train_images.expand(-1, 4, -1, -1))
+        replace(toy, train_inputs=toy.train_inputs.expand(-1, 4, -1, -1))
     with pytest.raises(InputError, match=r"labels run from -2 to 3, must lie in 0\.\.3, or be -1 where there is no label"):
         replace(toy, train_labels=torch.where(toy.train_labels == 1, -2, toy.train_labels))
     with pytest.raises(InputError, match="no test image has a label"):

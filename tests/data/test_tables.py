@@ -54,8 +54,8 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [png(1), png(2), png(3)], LABELLED, label=[0, 1, 1])
     write_parquet(tmp_path / "test.parquet", [png(9)], LABELLED, label=[1])
     source = load_source("cifar10", path=str(tmp_path))
-    assert source.train_images.shape == (3, 1, 4, 4)
-    assert source.train_images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert source.train_inputs.shape == (3, 1, 4, 4)
+    assert source.train_inputs[:, 0, 0, 0].tolist() == [1, 2, 3]
     assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([0, 1, 1], [1])
     assert source.classes == ("cat", "dog")
 
@@ -65,8 +65,8 @@ def test_shards_and_splits_as_on_the_hub(tmp_path: Path) -> None:
         write_parquet(tmp_path / f"data/train-0000{shard}-of-00002.parquet", [png(shard)], label=[shard])
     write_parquet(tmp_path / "data/validation-00000-of-00001.parquet", [png(7)], label=[0])
     source = load_source(str(tmp_path))
-    assert source.train_images[:, 0, 0, 0].tolist() == [0, 1]
-    assert source.test_images[:, 0, 0, 0].tolist() == [7], "validation stands in for a missing test split"
+    assert source.train_inputs[:, 0, 0, 0].tolist() == [0, 1]
+    assert source.test_inputs[:, 0, 0, 0].tolist() == [7], "validation stands in for a missing test split"
 
 
 def test_one_file_is_cut_80_to_20_and_owners_go_with_it(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_text_labels_are_numbered_in_sorted_order(tmp_path: Path) -> None:
 def test_grey_becomes_colour_where_another_image_has_it(tmp_path: Path) -> None:
     images = [png(5), png(6, mode="RGB"), *(png(7) for _ in range(8))]
     write_parquet(tmp_path / "train.parquet", images, label=[0] * 10)
-    assert load_source(str(tmp_path)).train_images.shape == (8, 3, 4, 4)
+    assert load_source(str(tmp_path)).train_inputs.shape == (8, 3, 4, 4)
 
 
 def test_folders_of_images(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     source = load_source(str(tmp_path / "saved"))
     assert source.classes == ("x", "y")
-    assert torch.unique(source.train_images).tolist() == [1]
+    assert torch.unique(source.train_inputs).tolist() == [1]
     assert source.test_labels.tolist() == [0]
 
 
@@ -182,7 +182,7 @@ def test_a_written_jpeg_is_read_as_it_is_shown(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
     write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0] * 5)
     shown = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
-    assert torch.equal(load_source(str(tmp_path)).train_images[0], shown)
+    assert torch.equal(load_source(str(tmp_path)).train_inputs[0], shown)
 
 
 def names(*kinds: str) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def test_columns_of_two_files_are_joined_by_name(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table.select(["shelf", "label", "img"]), tmp_path / "test.parquet")
     source = load_source(str(tmp_path))
     assert source.test_labels.tolist() == [0, 1]
-    assert torch.equal(source.test_images, source.train_images)
+    assert torch.equal(source.test_inputs, source.train_inputs)
     pyarrow.parquet.write_table(table.rename_columns(["img", "kind", "shelf"]), tmp_path / "test.parquet")
     with pytest.raises(InputError, match="a table of test has no column 'label', only img, kind, shelf: rename it there"):
         load_source(str(tmp_path))
@@ -254,7 +254,7 @@ def test_splits_that_are_neither_train_nor_test_join_neither(tmp_path: Path) -> 
         Notice, match=r"trained on is the split data/train, tested on data/test; left out: data/unlab.*, data/val"
     ):
         source = load_source(str(tmp_path))
-    assert torch.unique(source.train_images).tolist() == [1]
+    assert torch.unique(source.train_inputs).tolist() == [1]
     (tmp_path / "data/train-00000-of-00001.parquet").unlink()
     with pytest.raises(InputError, match="no train split, only data/test, data/unlabelled, data/val"):
         load_source(str(tmp_path))
@@ -289,9 +289,9 @@ def test_grey_in_one_split_and_colour_in_the_other(tmp_path: Path) -> None:
     write_parquet(tmp_path / "test.parquet", [file.getvalue()], label=[1])
     with pytest.warns(Notice, match="2 of 3 images are grey and read in three equal channels"):
         source = load_source(str(tmp_path))
-    assert source.train_images[:, :, 0, 0].tolist() == [[5, 5, 5], [6, 6, 6]]
+    assert source.train_inputs[:, :, 0, 0].tolist() == [[5, 5, 5], [6, 6, 6]]
     grey = load_source(str(tmp_path), channels="grey")
-    assert torch.equal(grey.test_images[0, 0], torch.from_numpy(np.asarray(Image.fromarray(pixels).convert("L")).copy()))
+    assert torch.equal(grey.test_inputs[0, 0], torch.from_numpy(np.asarray(Image.fromarray(pixels).convert("L")).copy()))
     assert load_source("digits", channels="colour").shape == (3, 8, 8)
 
 
@@ -310,7 +310,7 @@ def test_images_stand_upright(tmp_path: Path, orientation: int, kind: str) -> No
     turned.getexif()[0x0112] = orientation
     upright = torch.from_numpy(np.asarray(ImageOps.exif_transpose(turned)).copy())
     write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0, 1, 0, 1, 0])
-    assert torch.equal(load_source(str(tmp_path)).train_images[0, 0], upright)
+    assert torch.equal(load_source(str(tmp_path)).train_inputs[0, 0], upright)
 
 
 def test_kinds_of_images(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_kinds_of_images(tmp_path: Path) -> None:
         file = io.BytesIO()
         image.save(file, kind, **options)
         write_parquet(tmp_path / "train.parquet", [file.getvalue()] * 5, label=[0, 1, 0, 1, 0])
-        return load_source(str(tmp_path)).train_images[0]
+        return load_source(str(tmp_path)).train_inputs[0]
 
     red = Image.new("RGB", (4, 4), (200, 10, 30))
     for other in (red, red.convert("RGBA"), red.convert("P", palette=Image.Palette.ADAPTIVE)):

@@ -80,7 +80,7 @@ def test_files_that_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.M
     write("cow", 150)  # as many files of the same size
     os.utime(tmp_path / "here/cow/0.png", ns=(1, 1))
     seen = experiment.federation().source
-    assert 200 not in torch.unique(torch.cat([seen.train_images, seen.test_images])).tolist()
+    assert 200 not in torch.unique(torch.cat([seen.train_inputs, seen.test_inputs])).tolist()
     (tmp_path / "there").mkdir()
     (tmp_path / "here").rename(tmp_path / "there/here")
     write("dog", 0), write("elk", 9)

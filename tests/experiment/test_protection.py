@@ -41,9 +41,9 @@ def world(mine: range) -> Source:
     rows = {client: range(40 * client, 40 * client + 40) for client in range(4)} | {MINE: mine}
     picked = torch.tensor([row for held in rows.values() for row in held])
     owners = torch.tensor([client for client, held in rows.items() for _ in held])
-    images, labels = 255 - digits.train_images[picked], digits.train_labels[picked]
+    images, labels = 255 - digits.train_inputs[picked], digits.train_labels[picked]
     return Source(
-        "a world", images, labels, 255 - digits.test_images[:100], digits.test_labels[:100], digits.classes, groups=owners
+        "a world", images, labels, 255 - digits.test_inputs[:100], digits.test_labels[:100], digits.classes, groups=owners
     )
 
 

@@ -46,7 +46,7 @@ class Weight(nn.Module):
 
 def mean_output(net: Weight, batch: Batch) -> dict[str, Tensor]:
     """Its gradient is the mean pixel of the batch."""
-    return {"output": net(batch.images).mean()}
+    return {"output": net(batch.inputs).mean()}
 
 
 def seen(data: Split, **options: Any) -> list[list[int]]:
@@ -168,7 +168,7 @@ def test_bfloat16_computes_in_half_and_keeps_weights_whole() -> None:
     dtypes = []
 
     def loss(net: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        logits = net(batch.images)
+        logits = net(batch.inputs)
         dtypes.append(logits.dtype)
         return {"cross_entropy": cross_entropy_loss(logits, batch.labels)}
 
@@ -181,7 +181,7 @@ def test_bfloat16_computes_in_half_and_keeps_weights_whole() -> None:
 def test_batch_statistics_move_once_a_step() -> None:
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1))
     net.eval()
-    fit(net, split([1, 3] * 4, batch_size=4, epochs=3), lambda net, batch: {"output": net(batch.images).sum()})
+    fit(net, split([1, 3] * 4, batch_size=4, epochs=3), lambda net, batch: {"output": net(batch.inputs).sum()})
     assert net[1].num_batches_tracked.item() == 6  # and training put it in train mode
 
 
@@ -206,7 +206,7 @@ def test_views_are_random_by_number_and_equal_on_each_call() -> None:
     first, again, second = batch.view(1), batch.view(1), batch.view(2)
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
-    assert torch.equal(batch.images, images / 255)
+    assert torch.equal(batch.inputs, images / 255)
     assert not torch.equal(first, Batch(samples, torch.arange(2), data.work, seed=6).view(1))
 
 
@@ -238,7 +238,7 @@ def test_predictions_come_in_the_order_of_the_samples() -> None:
 
 def test_unlabelled_samples_are_left_out_where_labels_count() -> None:
     data = split([1, 2, 3, 4])
-    hidden = Samples(data.samples.images, torch.tensor([0, -1, -1, 1]), data.samples.indices, torch.zeros(1), torch.ones(1), 2)
+    hidden = Samples(data.samples.inputs, torch.tensor([0, -1, -1, 1]), data.samples.indices, torch.zeros(1), torch.ones(1), 2)
     assert seen(Split(hidden, data.work, data.rng).labelled(), batch_size=4)[0] in ([0, 3], [3, 0])
 
 

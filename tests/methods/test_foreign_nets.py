@@ -56,7 +56,7 @@ def server_on(source: Source) -> Server:
 def right(server: Server, net: nn.Module) -> float:
     """Which share of the server's own training images a net names rightly, as the server numbers them."""
     source = server.federation.source
-    images = normalise(source.train_images, source.mean, source.std)
+    images = normalise(source.train_inputs, source.mean, source.std)
     return float((net(images).argmax(1) == source.train_labels).float().mean())
 
 
@@ -69,14 +69,14 @@ def test_teachers_answer_in_the_students_order(ours: tuple[str, ...], tmp_path: 
 def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> None:
     """The same animals, in a run whose other images are much brighter."""
     run, here = teacher(tmp_path / "run"), animals()
-    bright = torch.full_like(here.train_images[:40], 250)
-    images, labels = torch.cat([here.train_images, bright]), torch.cat([here.train_labels, torch.zeros(40, dtype=torch.int64)])
-    server = server_on(Source("brighter", images, labels, here.test_images, here.test_labels, ANIMALS))
+    bright = torch.full_like(here.train_inputs[:40], 250)
+    images, labels = torch.cat([here.train_inputs, bright]), torch.cat([here.train_labels, torch.zeros(40, dtype=torch.int64)])
+    server = server_on(Source("brighter", images, labels, here.test_inputs, here.test_labels, ANIMALS))
     there = server_on(here)
     for ours, theirs in zip(load_nets(server, run).values(), load_nets(there, run).values(), strict=True):
         source = server.federation.source
-        ours_said = ours(normalise(here.train_images, source.mean, source.std))
-        theirs_said = theirs(normalise(here.train_images, here.mean, here.std))
+        ours_said = ours(normalise(here.train_inputs, source.mean, source.std))
+        theirs_said = theirs(normalise(here.train_inputs, here.mean, here.std))
         torch.testing.assert_close(ours_said, theirs_said, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.outputs(images[:3].float()).logits, ours(images[:3].float()))
 
@@ -95,7 +95,7 @@ def test_other_classes_are_refused_in_one_line_before_anything_runs(
 ) -> None:
     run = teacher(tmp_path / "run")
     labels = torch.arange(24) % len(ours)
-    source = Source("ours", animals().train_images[:24], labels, animals().test_images[:3], labels[:3], ours)
+    source = Source("ours", animals().train_inputs[:24], labels, animals().test_inputs[:3], labels[:3], ours)
     with pytest.raises(InputError, match=r"strategy\.teachers: .*run: it") as error:
         simulate(experiment({"name": "multi_teacher", "teachers": run}, lambda: source), out=tmp_path / "student")
     assert message in str(error.value) and "\n" not in str(error.value)

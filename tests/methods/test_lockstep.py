@@ -125,7 +125,7 @@ def plain_training(experiment: Experiment) -> dict[str, Tensor]:
         for number in range(len(schedule.draws)):
             batch = schedule.batch(number)
             optimizer.zero_grad()
-            F.cross_entropy(net(batch.images), batch.labels).backward()
+            F.cross_entropy(net(batch.inputs), batch.labels).backward()
             optimizer.step()
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
@@ -318,7 +318,7 @@ def test_peers_start_from_different_weights_on_the_same_batches(name: str) -> No
         first, *others = (plan(client).batch(number) for client in clients)
         for other in others:
             assert torch.equal(first.ids, other.ids) and torch.equal(first.labels, other.labels)
-            assert torch.equal(first.images, other.images) and torch.equal(first.view(0), other.view(0))
+            assert torch.equal(first.images, other.inputs) and torch.equal(first.view(0), other.view(0))
     assert not torch.equal(first.view(0), first.view(1))
 
 

@@ -100,7 +100,7 @@ def test_whose_turn_comes_second_hears_what_the_first_has_learned(update: Update
     experiment = one_batch(update)
     schedule = plan(node_of(experiment, 0), update)
     batch = schedule.batch(0)
-    images = batch.images.flatten(1).double()  # (16, 64)
+    images = batch.inputs.flatten(1).double()  # (16, 64)
     nets = [node_of(experiment, id).net(init="own") for id in range(2)]
     weights = [[p.detach().double().requires_grad_() for p in net.parameters()] for net in nets]  # (10, 64), (10,)
     first = [F.linear(images, *each).detach() for each in weights]

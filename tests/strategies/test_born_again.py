@@ -163,9 +163,9 @@ def test_the_loss_of_the_second_generation(monkeypatch: pytest.MonkeyPatch) -> N
     client = client_in(play.experiment, round=2)
     samples, fresh = client.train, client.module("generation 1", client.fresh_net)
     (batch,) = samples.batches(epochs=1, batch_size=64, rng=torch.Generator().manual_seed(0))
-    own = fresh(batch.images).log_softmax(1)
+    own = fresh(batch.inputs).log_softmax(1)
     found = play.strategy.client_update(client, play.told[1]).metrics
-    said = play.teachers[2](batch.images).softmax(1)
+    said = play.teachers[2](batch.inputs).softmax(1)
     labels = -own[torch.arange(len(batch)), batch.labels].mean()
     assert found["distillation"] == pytest.approx(-(said * own).sum(1).mean().item(), rel=1e-5)
     assert found["cross_entropy"] == pytest.approx(0.5 * labels.item(), rel=1e-5)
@@ -191,7 +191,7 @@ def test_a_generation_repeats_the_schedule(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_server_predicts_by_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play(BornAgain(generation=1), monkeypatch, rounds=3)
-    images = play.server.test.samples.images[:5].float()
+    images = play.server.test.samples.inputs[:5].float()
     predictors = play.strategy.predictors(play.server, play.told[3])
     assert list(predictors) == ["student", "generations"]
     logits = predictors["generations"].function(images)  # (K, B, C)

@@ -23,7 +23,7 @@ def soft_cross_entropy(teacher: Tensor, student: Tensor, temperature: float) -> 
 def test_the_loss_by_hand(net: str, exits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = BYOT(alpha=0.2, temperature=2.0, distillation_scale=4.0, hint_weight=0.1)
     parts, module, batch = loss_of_a_batch(strategy, monkeypatch, net)
-    found = module.outputs(batch.images)  # batch statistics: the same again
+    found = module.outputs(batch.inputs)  # batch statistics: the same again
     assert len(found.logits) == exits
     *shallow, deepest = found.logits
     labels = sum(cross_entropy(own, batch.labels) for own in shallow)

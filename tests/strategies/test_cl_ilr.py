@@ -14,7 +14,7 @@ from fedkd.base.errors import InputError
 
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(CLILR(branches=3, beta=0.3, temperature=2.0), monkeypatch)
-    a, b, c = net(batch.images).double()  # (B, C) each
+    a, b, c = net(batch.inputs).double()  # (B, C) each
     soft = 0.0
     for own, others in ((a, (b + c) / 2), (b, (a + c) / 2), (c, (a + b) / 2)):
         soft -= ((others / 2).softmax(1) * (own / 2).log_softmax(1)).sum(1).mean().item()
@@ -29,7 +29,7 @@ def test_targets_are_constants(monkeypatch: pytest.MonkeyPatch) -> None:
         assert parameter.grad is None
     found = torch.autograd.grad(parts["distillation"], net.classifiers[0].weight, retain_graph=True)[0]
     again, same, batch = loss_of_a_batch(CLILR(branches=2), monkeypatch)
-    features = same.outputs(batch.images).features.detach()  # (2, B, D)
+    features = same.outputs(batch.inputs).features.detach()  # (2, B, D)
     own, other = (head(held).double() for head, held in zip(same.classifiers, features, strict=True))  # (B, C)
     difference = ((own / 2).softmax(1) - (other / 2).softmax(1)).detach() / 2 / len(batch)  # of the soft term by z_0
     torch.testing.assert_close(found.double(), 0.5 * difference.T @ features[0].double(), rtol=1e-3, atol=1e-6)
@@ -43,7 +43,7 @@ def test_the_trunk_gets_the_mean_of_the_heads_gradients(monkeypatch: pytest.Monk
     parts["cross_entropy"].backward()
     one = [torch.zeros_like(p) for p in net.trunk.parameters()]
     for head, tail in zip(net.classifiers, net.tails, strict=True):
-        logits = head(tail(net.trunk(batch.images)))
+        logits = head(tail(net.trunk(batch.inputs)))
         loss = torch.nn.functional.cross_entropy(logits, batch.labels)
         for total, gradient in zip(one, torch.autograd.grad(loss, list(net.trunk.parameters())), strict=True):
             total += gradient / 4

@@ -73,8 +73,8 @@ def test_the_loss_of_a_run_is_that_of_the_received_nets_on_own_batches() -> None
     client = client_in(experiment, round=2)
     net, samples = client.net(init="own", keep=True), client.train
     (batch,) = samples.batches(epochs=1, batch_size=64, rng=torch.Generator().manual_seed(0))
-    said = torch.stack([client_in(experiment, id).net(init="own")(batch.images).softmax(1) for id in (1, 2)]).mean(0)
-    own = net(batch.images).log_softmax(1)
+    said = torch.stack([client_in(experiment, id).net(init="own")(batch.inputs).softmax(1) for id in (1, 2)]).mean(0)
+    own = net(batch.inputs).log_softmax(1)
     labels = -own[torch.arange(len(batch)), batch.labels].mean()
     metrics = strategy.client_update(client, broadcast).metrics
     assert metrics["cross_entropy"] == pytest.approx(labels.item(), rel=1e-5)

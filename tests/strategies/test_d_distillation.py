@@ -168,7 +168,7 @@ def test_a_client_is_drawn_towards_the_consensus_by_half_of_rho_times_the_square
     s = net(images).double().softmax(1)
     expected = 3.0 / 2 * (s - sure(0)[: len(public)].double()).square().sum(1).mean()
     assert parts["consensus"].item() == pytest.approx(expected.item(), rel=1e-4)
-    own = -net(batch.images).double().log_softmax(1)[torch.arange(len(batch)), batch.labels].mean()
+    own = -net(batch.inputs).double().log_softmax(1)[torch.arange(len(batch)), batch.labels].mean()
     assert parts["cross_entropy"].item() == pytest.approx(own.item(), rel=1e-4)
 
 

@@ -22,7 +22,7 @@ RESNET = {"resnet18": {"width": 4}}
 
 def three(net: nn.ModuleDict, batch: Batch) -> tuple[Tensor, ...]:
     """The logits of a net's two classifiers on maps and of its own."""
-    outputs = net["net"].outputs(batch.images)
+    outputs = net["net"].outputs(batch.inputs)
     return (*net["auxiliary"](intermediate(outputs.maps)).unbind(1), outputs.logits)
 
 

@@ -87,7 +87,7 @@ def test_the_gradient_reaches_the_student_alone() -> None:
     net, subset, taught = own_net(client, strategy.build_base(), "prediction"), client.public_subset(round=0), unit(0, 30)
     term = RelationTerm(RELATIONS["isd"], net, subset, Anchors(subset.samples.indices, taught.requires_grad_()))
     batch = term.next()
-    term.loss(net, net.head("projection", net.features(batch.images)), batch.ids).backward()
+    term.loss(net, net.head("projection", net.features(batch.inputs)), batch.ids).backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in net.heads["prediction"].parameters())
     assert taught.grad is None
 

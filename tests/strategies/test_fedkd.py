@@ -39,8 +39,8 @@ def loss_of_a_batch(strategy: FedKD, monkeypatch: pytest.MonkeyPatch, **changes:
 
 def test_the_more_both_are_right_the_more_they_teach_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, nets, batch = loss_of_a_batch(FedKD(kl=0.5, hidden=2.0), monkeypatch)
-    h_t, h_s = (nets[name].features(batch.images).double() for name in ("mentor", "mentee"))  # (B, 8), (B, 64)
-    p_t, p_s = (nets[name](batch.images).double().softmax(1) for name in ("mentor", "mentee"))
+    h_t, h_s = (nets[name].features(batch.inputs).double() for name in ("mentor", "mentee"))  # (B, 8), (B, 64)
+    p_t, p_s = (nets[name](batch.inputs).double().softmax(1) for name in ("mentor", "mentee"))
     rows = torch.arange(len(batch))
     wrong_t, wrong_s = (-p[rows, batch.labels].log().mean() for p in (p_t, p_s))
     trust = 1 / (wrong_t + wrong_s)

@@ -77,7 +77,7 @@ def test_a_row_has_what_the_worst_of_its_clients_spent() -> None:
 def two_owners() -> Source:
     """Digits, a third of which are one client's."""
     digits = load_source("digits")
-    owners = (torch.arange(len(digits.train_images)) % 3 > 0).long()
+    owners = (torch.arange(len(digits.train_inputs)) % 3 > 0).long()
     return replace(digits, groups=owners)
 
 

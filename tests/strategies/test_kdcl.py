@@ -120,7 +120,7 @@ def test_peers_see_the_same_images_each_in_a_view_of_its_own(own_views: bool) ->
         experiment.strategy.client_update(client, Knowledge())
         images.append(Watched.seen[0])
         batch = plan(client).batch(0)
-        assert torch.equal(images[id], batch.view(id) if own_views else batch.images)
+        assert torch.equal(images[id], batch.view(id) if own_views else batch.inputs)
     assert torch.equal(images[0], images[1]) is not own_views
     assert torch.equal(images[1], images[2]) is not own_views
 

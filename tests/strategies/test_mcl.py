@@ -27,7 +27,7 @@ WIDTHS = {"mlp": 16, "cnn": 24}
 def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     """MCL of all peers in one process, as the paper sums it: over pairs of nets for ICL, over ordered pairs for Soft-VCL."""
     K, labels = len(net), batch.labels
-    features = [net[str(k)]["net"].features(batch.images) for k in range(K)]
+    features = [net[str(k)]["net"].features(batch.inputs) for k in range(K)]
     logits = [net[str(k)]["net"].head("classifier", features[k]) for k in range(K)]
     v = [net[str(k)]["head"](features[k]) for k in range(K)]
     soft = [soft_icl_loss(v[i], v[j]) for i, j in combinations(range(K), 2)]

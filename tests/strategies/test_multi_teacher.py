@@ -56,7 +56,7 @@ def finished_run(tmp_path: Path) -> str:
 def shown_in(server: Server, epochs: int) -> list[Shown]:
     """Shuffled batches of the public samples."""
     batches = server.public.batches(epochs=epochs, batch_size=7, rng=server.rng("any"))
-    return [Shown(batch.images, batch.labels, batch.ids) for batch in batches]
+    return [Shown(batch.inputs, batch.labels, batch.ids) for batch in batches]
 
 
 def test_what_was_recorded_once_is_what_teachers_say_at_every_step_whatever_the_order() -> None:

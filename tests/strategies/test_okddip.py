@@ -73,12 +73,12 @@ def batch_of(experiment: Experiment) -> Batch:
 def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     """OKDDip of peers "0", "1" and a leader "2" in one process: everything is live, and each learns from the same formulas."""
     nets = [net[str(i)] for i in range(2)]
-    features = [each.features(batch.images) for each in nets]  # (B, D) each
+    features = [each.features(batch.inputs) for each in nets]  # (B, D) each
     logits = torch.stack([each.head("classifier", own) for each, own in zip(nets, features, strict=True)])  # (P, B, C)
     maps = [net["attention"]] * 2 if "attention" in net else [net["attention 0"], net["attention 1"]]
     projected = [each(own) for each, own in zip(maps, features, strict=True)]
     queries, keys = (torch.stack(each) for each in zip(*projected, strict=True))  # (P, B, d) each
-    leader = net["2"](batch.images)  # (B, C)
+    leader = net["2"](batch.inputs)  # (B, C)
     return {
         "cross_entropy": sum(cross_entropy_loss(each, batch.labels) for each in (*logits, leader)),  # type: ignore[dict-item]
         "distillation": attention_losses(logits, queries, keys, temperature=3.0).sum(),

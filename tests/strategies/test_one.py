@@ -87,7 +87,7 @@ def after_one_step(strategy: Any, **changes: Any) -> tuple[nn.Module, nn.Module,
 
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(ONE(ramp=0), monkeypatch)
-    held = net["branches"].trunk(batch.images)
+    held = net["branches"].trunk(batch.inputs)
     logits = [head(tail(held)) for head, tail in zip(net["branches"].classifiers, net["branches"].tails, strict=True)]
     shares = net["gate"](held)
     ensemble = sum(shares[:, [i]] * own for i, own in enumerate(logits))

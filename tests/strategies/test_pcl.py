@@ -64,7 +64,7 @@ def test_one_branch_has_no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_own_views_all_see_the_plain_images(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(PCL(own_views=False), monkeypatch)
-    logits = net["branches"](batch.images)
+    logits = net["branches"](batch.inputs)
     assert parts["cross_entropy"].item() == pytest.approx(sum(cross_entropy(own, batch.labels) for own in logits))
 
 

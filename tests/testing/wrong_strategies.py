@@ -16,7 +16,7 @@ from fedkd.nets import Net
 
 
 def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-    return {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)}
+    return {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class WithGraph(Averaging):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         upload = super().client_update(client, broadcast)
         batch = next(client.train.stream("keep"))
-        client.set_live("logits", client.net()(batch.images))
+        client.set_live("logits", client.net()(batch.inputs))
         return upload
 
 
@@ -314,7 +314,7 @@ class ByPosition(Averaging):
     def trained(self, client: Client, broadcast: Knowledge) -> tuple[Net, dict[str, float]]:
         net, losses = super().trained(client, broadcast)
         first = client.split(client.public.samples.subset(torch.arange(8)))
-        fit(net, first, lambda net, batch: {"scale": net(batch.images).square().mean()}, epochs=1)
+        fit(net, first, lambda net, batch: {"scale": net(batch.inputs).square().mean()}, epochs=1)
         return net, losses
 
 

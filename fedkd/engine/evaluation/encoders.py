@@ -22,8 +22,8 @@ from fedkd.experiment.algorithm.train import Batch, Draw, Split, fit, predict
 from fedkd.losses import cross_entropy_loss
 from fedkd.nets import Net, copied
 
-#: A function of normalised images (B, C, H, W) that gives features (B, D).
-Function = Callable[[Tensor], Tensor]
+#: A function of normalised samples (B, ...) that gives features (B, D).
+Function = Callable[[Any], Tensor]
 #: Of FedX's linear evaluation, and how many steps of Adam a probe on fewer labels takes at least.
 EPOCHS, BATCH_SIZE, FEWEST_STEPS = 100, 64, 1000
 #: So many images are augmented at a time.

@@ -13,7 +13,7 @@ from fedkd.experiment.algorithm.section import Section
 
 
 class Data(Section):
-    """Which images, and who holds them. Arguments of the partition stand beside it, as extra keys."""
+    """Which samples, and who holds them. Arguments of the partition stand beside it, as extra keys."""
 
     model_config = ConfigDict(extra="allow")
     source: str | Callable[[], Any] = "digits"
@@ -37,31 +37,35 @@ class Data(Section):
     clients: int = Field(10, ge=1)
     """How many clients there are. ``clients = 20``"""
     partition: str = "dirichlet"
-    """How the training images are dealt out to clients: dirichlet, iid, shared, natural_id, or a partitioner of flwr-datasets.
+    """How the training samples are dealt out to clients: dirichlet, iid, shared, natural_id, or a partitioner of flwr-datasets.
     Its arguments stand beside it, such as alpha (0.5 for dirichlet). ``partition = "iid"``
     """
     client_test: float = Field(0.2, ge=0, lt=1)
     """Share of its samples that each client keeps for its own test, and never trains on. ``client_test = 0.1``"""
     public: int = Field(0, ge=0)
-    """Images that are set apart for all clients and the server, before the rest is dealt out; 0 is none. ``public = 1000``"""
+    """Samples that are set apart for all clients and the server, before the rest is dealt out; 0 is none. ``public = 1000``"""
     public_labels: bool = False
-    """Whether the labels of the public images may be used. ``public_labels = true``"""
+    """Whether the labels of the public samples may be used. ``public_labels = true``"""
     public_source: str = ""
-    """Another data set that the public images are taken from. Empty: the training images. ``public_source = "fashion_mnist"``
+    """Another data set that the public samples are taken from. Empty: the training samples. ``public_source = "fashion_mnist"``
     """
     validation: int = Field(0, ge=0)
-    """Labelled images that are set apart for the server; 0 is none. ``validation = 500``"""
+    """Labelled samples that are set apart for the server; 0 is none. ``validation = 500``"""
     labelled: float = Field(1.0, ge=0, le=1)
     """Share of each client's training samples whose labels may be used. ``labelled = 0.1``"""
     train_limit: int = Field(0, ge=0)
-    """How many training images are used at all, drawn by the seed before anything is set apart; 0 is all.
+    """How many training samples are used at all, drawn by the seed before anything is set apart; 0 is all.
     ``train_limit = 5000``
     """
     test_limit: int = Field(0, ge=0)
-    """How many images of the global test set are used, drawn by the seed; 0 is all. ``test_limit = 1000``"""
-    views: str = "fedx"
-    """The augmentation, for strategies that train on random views of images: fedx (crop and flip) or simclr.
-    ``views = "simclr"``
+    """How many samples of the global test set are used, drawn by the seed; 0 is all. ``test_limit = 1000``"""
+    views: str = ""
+    """The augmentation, for strategies that train on random views. Empty: the usual one of the kind of samples, fedx (crop and
+    flip) for images. Another preset, or "my_module:views", a function (inputs, rng) -> inputs. ``views = "simclr"``
+    """
+    normalise: Literal["global", "client", "none"] = "global"
+    """By whose mean and standard deviation inputs are normalised: those of all clients' training samples, of each client's own,
+    or by none. ``normalise = "client"``
     """
     split_seed: int = Field(-1, ge=-1)
     """The seed of who holds what; -1 takes the run's. Set it to keep one split while the run's seed varies. ``split_seed = 0``
@@ -93,6 +97,6 @@ class Data(Section):
         from fedkd.data.views import PRESETS
 
         check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
-        if self.views not in PRESETS:
+        if self.views and ":" not in self.views and self.views not in PRESETS:
             raise unknown("data.views", self.views, PRESETS)
         return self

@@ -14,6 +14,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
 from fedkd.knowledge.knowledge import DTYPES
 from fedkd.nets import ZOO, Net, build_net, copied, load
@@ -34,9 +35,10 @@ class NetPlan:
     heads: tuple[str, ...]
     factory: str | Callable[..., nn.Module] = field(hash=False)
     options: Mapping[str, Any] = field(hash=False)
-    shape: tuple[int, int, int]
+    shape: Shape = field(hash=False)
     classes: int
     device: str
+    vocabulary: int = 0  # how many token ids there are
 
     @property
     def is_of_zoo(self) -> bool:
@@ -45,7 +47,14 @@ class NetPlan:
 
     def build(self) -> Net:
         """A net with weights drawn from torch's global generator, on its device."""
-        net = build_net(self.factory, shape=self.shape, classes=self.classes, heads=self.heads, options=self.options)
+        net = build_net(
+            self.factory,
+            shape=self.shape,
+            classes=self.classes,
+            heads=self.heads,
+            options=self.options,
+            vocabulary=self.vocabulary,
+        )
         if not self.is_of_zoo:
             _check_dtypes(net)
         return net.to(self.device)

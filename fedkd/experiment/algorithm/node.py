@@ -216,7 +216,7 @@ class Node(ABC):
 
     def _plan(self, architecture: str | None, heads: tuple[str, ...]) -> NetPlan:
         name = architecture or self.architecture
-        channels, height, width = self.federation.source.train_images.shape[1:]
         factory: str | Callable[..., nn.Module] = self.user_nets.get(name, name)
         options = self.experiment.net_options.get(name, {})
-        return NetPlan(name, heads, factory, options, (channels, height, width), self.classes, str(self.device))
+        source = self.federation.source
+        return NetPlan(name, heads, factory, options, source.shape, self.classes, str(self.device), source.vocabulary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,9 +16,9 @@ from fedkd.nets import Net, load
 
 @dataclass(frozen=True)
 class Predictor(ABC):
-    """Something to evaluate: a function of normalised images (B, C, H, W)."""
+    """Something to evaluate: a function of normalised samples (B, ...)."""
 
-    function: Callable[[Tensor], Tensor]
+    function: Callable[[Any], Tensor]
 
 
 class Classifier(Predictor):

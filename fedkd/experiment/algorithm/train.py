@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import TrainingError
+from fedkd.base.inputs import Inputs, each
 from fedkd.base.randomness import derive
-from fedkd.data import Samples, augment, normalise
+from fedkd.data import Moments, Samples, augment
 from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.experiment.algorithm.trained import check_weights, mean_losses
 
@@ -33,6 +34,7 @@ class Work:
     device: torch.device
     views: str
     where: str
+    moments: Moments | None = None  # what this node normalises by whatever it sees; None: what the samples say
 
     def autocast(self) -> torch.autocast:
         """bf16 where asked for; fp32 otherwise."""
@@ -40,38 +42,44 @@ class Work:
 
 
 class Batch:
-    """Some samples of a split. Pixels are made when asked for, so a loss pays only for what it uses."""
+    """Some samples of a split. Inputs are made when asked for, so a loss pays only for what it uses."""
 
     def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int) -> None:
-        self._raw, self._labels, self.ids = samples.take(positions)  # (B, C, H, W) uint8, (B,), (B,)
+        self._raw, self._labels, self.ids = samples.take(positions)  # (B, ...), (B,), (B,)
         self._samples, self._work, self._seed = samples, work, seed
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
-    def images(self) -> Tensor:
-        """The images themselves, normalised, on the device. (B, C, H, W) float32."""
-        return self._place(normalise(self._raw.to(self._work.device), *self._moments))
+    def inputs(self) -> Inputs:
+        """The samples as a net takes them, on the device: (B, ...), normalised, or several tensors by name."""
+        return self._place(self._samples.kind.normalise(self._raw_there, self._moments))
 
     @cached_property
     def labels(self) -> Tensor:
         """Labels on the device, -1 where one may not be used. (B,) int64."""
         return self._labels.to(self._work.device)
 
-    def view(self, number: int) -> Tensor:
-        """Random view ``number`` of the images, by the experiment's preset. (B, C, H, W) float32; equal on each call."""
-        mean, std = self._moments
-        raw = self._raw.to(self._work.device)
-        view = augment(raw, self._work.views, seed=derive(self._seed, "view", number), mean=mean, std=std)
+    def view(self, number: int) -> Inputs:
+        """Random view ``number`` of the samples, by the experiment's preset, shaped as ``inputs``; equal on each call."""
+        seed = derive(self._seed, "view", number)
+        view = augment(self._raw_there, self._work.views, seed=seed, samples=self._samples, moments=self._moments)
         return self._place(view)
 
     @property
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        return self._samples.mean.to(self._work.device), self._samples.std.to(self._work.device)
+    def _raw_there(self) -> Inputs:
+        return each(lambda tensor: tensor.to(self._work.device), self._raw)
 
-    def _place(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last)
+    @property
+    def _moments(self) -> Moments:
+        return (self._work.moments or self._samples.moments).to(self._work.device)
+
+    def _place(self, inputs: Inputs) -> Inputs:
+        """Images lie channels last."""
+        return each(
+            lambda tensor: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor, inputs
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,14 +231,14 @@ def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work:
 
 
 @torch.inference_mode()
-def predict(function: Callable[[Tensor], Tensor], samples: Samples, work: Work, *, batch_size: int | None = None) -> Tensor:
-    """``function`` of every sample's un-augmented image, in order. (M, ...) float32 on the CPU. Put nets in eval mode first.
+def predict(function: Callable[[Any], Tensor], samples: Samples, work: Work, *, batch_size: int | None = None) -> Tensor:
+    """``function`` of every sample's un-augmented inputs, in order. (M, ...) float32 on the CPU. Put nets in eval mode first.
 
-    By default 512 images at a time on a GPU, and on a CPU 128: larger activations are mapped afresh each time (up to half
+    By default 512 samples at a time on a GPU, and on a CPU 128: larger activations are mapped afresh each time (up to half
     slower in float32).
     """
     batch_size, outputs = batch_size or (128 if work.device.type == "cpu" else 512), []
     for positions in torch.arange(len(samples)).split(batch_size):
         with work.autocast():
-            outputs.append(function(Batch(samples, positions, work, 0).images).float().cpu())
+            outputs.append(function(Batch(samples, positions, work, 0).inputs).float().cpu())
     return torch.cat(outputs) if outputs else torch.empty(0)

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
+from fedkd.base.inputs import Inputs
 from fedkd.nets import Outputs, features_of
 
 
@@ -17,7 +18,7 @@ from fedkd.nets import Outputs, features_of
 class Shown:
     """The samples of a step, as both nets saw them."""
 
-    images: Tensor  # (B, C, H, W)
+    inputs: Inputs  # (B, ...)
     labels: Tensor  # (B,) int64
     ids: Tensor  # (B,) int64, on the CPU
 
@@ -80,7 +81,7 @@ class OnGradients(Distiller):
 
     def forward(self, student: Outputs, teacher: Outputs, shown: Shown) -> Tensor:
         """The function's value."""
-        return self._function(student.logits, teacher.logits, shown.images, shown.labels)
+        return self._function(student.logits, teacher.logits, shown.inputs, shown.labels)
 
 
 @final

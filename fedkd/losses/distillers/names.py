@@ -31,7 +31,7 @@ LossName = Annotated[str, AfterValidator(_known)]
 #: A field that takes the names of those which need nothing but logits.
 LogitLossName = Annotated[str, AfterValidator(_on_logits_alone)]
 #: The losses that compare logits with one target made of all teachers, and those of them that have a temperature.
-ON_LOGITS = tuple(name for name, recipe in DISTILLERS.items() if not recipe.needs & {"features", "maps", "images"})
+ON_LOGITS = tuple(name for name, recipe in DISTILLERS.items() if not recipe.needs & {"features", "maps", "inputs"})
 SOFTENED = tuple(name for name in ON_LOGITS if "temperature" in DISTILLERS[name].option_names)
 
 

@@ -12,7 +12,7 @@ from fedkd.base.errors import InputError, did_you_mean
 from fedkd.losses.distillers.distiller import Distiller, Pairing
 
 #: What a loss may need beside the student: outputs of the teacher, and what must be known of the samples or kept over steps.
-NEEDS = ("logits", "features", "maps", "labels", "images", "whole batch", "memory")
+NEEDS = ("logits", "features", "maps", "labels", "inputs", "whole batch", "memory")
 
 
 @final
@@ -25,7 +25,7 @@ class Recipe:
         build: ``build(loss with its options, pairing)``.
         needs: names of ``NEEDS``. "logits", "features", "maps": what is asked of the teacher (and of the student, whose logits
             are always there); "whole batch": the loss relates samples to each other, so a batch cut in two gives another value;
-            "images": gradients by them, so nothing can be computed beforehand.
+            "inputs": gradients by them, so nothing can be computed beforehand.
         weight: what the official code, or RepDistiller, multiplies it by beside a cross-entropy of weight 1.
         raw: whether it compares logits themselves, not the predictions that they make.
     """

@@ -62,7 +62,7 @@ VECTOR_RECIPES: dict[str, Recipe] = {
     "wsld": Recipe(losses.wsld_loss, _logits_and_labels, _LABELLED, weight=2.25),
     # No teacher: one made up from the labels. Its KL is a mean over elements, hence the weight (0.1 times 100 in the code).
     "tfkd_reg": Recipe(losses.tfkd_reg_loss, _labels, frozenset({"labels"}), weight=10.0),
-    "jacobian": Recipe(losses.jacobian_loss, _gradients, _LABELLED | {"images"}),
+    "jacobian": Recipe(losses.jacobian_loss, _gradients, _LABELLED | {"inputs"}),
     "pkt": Recipe(losses.pkt_loss, OnFeatures, _RELATIONS, weight=30000.0),
     "rkd": Recipe(rkd_loss, OnFeatures, _RELATIONS),
     # Both embeddings are trained, as in RepDistiller.

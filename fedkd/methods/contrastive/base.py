@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.settings import Settings
@@ -20,9 +21,9 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Two random views of B images, and what the trained net makes of them. Rows: all first views, then all second ones."""
+    """Two random views of B samples, and what the trained net makes of them. Rows: all first views, then all second ones."""
 
-    images: Tensor  # (2B, C, H, W)
+    inputs: Inputs  # (2B, ...)
     projected: Tensor  # (2B, 256) projections z, with graph
     ids: Tensor  # (B,) of the samples
 

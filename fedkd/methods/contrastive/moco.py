@@ -99,7 +99,7 @@ class MoCo(Base[MoCoState]):
     def loss(self, state: MoCoState, net: Net, views: Views) -> Mapping[str, Tensor]:
         """InfoNCE of each view against the other's key and the queue. Gradient: through the queries only."""
         with torch.no_grad():
-            keys = F.normalize(state.key.head("projection", state.key.features(views.images)).float(), dim=1)  # (2B, D)
+            keys = F.normalize(state.key.head("projection", state.key.features(views.inputs)).float(), dim=1)  # (2B, D)
         positives = keys.roll(len(keys) // 2, 0)  # the other view's
         loss = info_nce_loss(views.projected, positives, state.queue.keys, temperature=self.temperature)
         state.queue.add(keys)

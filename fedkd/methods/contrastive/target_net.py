@@ -75,7 +75,7 @@ class TargetNet(Base[S]):
     def loss(self, state: S, net: Net, views: Views) -> Mapping[str, Tensor]:
         """Both directions, summed. Gradient: through the predictions only."""
         with torch.no_grad():
-            targets = standardised(state.target.head("projection", state.target.features(views.images)))  # (2B, 256)
+            targets = standardised(state.target.head("projection", state.target.features(views.inputs)))  # (2B, 256)
         predictions = net.head("target_prediction", standardised(views.projected))  # (2B, 256)
         (q1, q2), (xi1, xi2) = predictions.chunk(2), targets.chunk(2)
         return {"local_contrastive": byol_loss(q1, xi2) + byol_loss(q2, xi1)}

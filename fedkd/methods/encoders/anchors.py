@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs, concatenate, count
 from fedkd.experiment.algorithm.train import Split, predict
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.table import Table
@@ -75,11 +76,11 @@ class Anchors:
         return torch.isin(self._table.ids, ids, invert=True).nonzero().squeeze(1)
 
 
-def project(net: Net, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def project(net: Net, parts: Sequence[Inputs]) -> tuple[Tensor, ...]:
     """Projections (B, D) of several batches of images (B, C, H, W), which may differ in size: one forward pass for all."""
-    projected = net.head("projection", net.features(torch.cat(list(images))))
-    parts: tuple[Tensor, ...] = projected.split([len(part) for part in images])
-    return parts
+    projected = net.head("projection", net.features(concatenate(parts)))
+    pieces: tuple[Tensor, ...] = projected.split([count(part) for part in parts])
+    return pieces
 
 
 def embed_public(net: Net, subset: Split, *heads: str) -> Tensor:
@@ -88,7 +89,7 @@ def embed_public(net: Net, subset: Split, *heads: str) -> Tensor:
     They are its projections, after the further ``heads``, if any, one after the other.
     """
     net.eval()
-    rows = predict(lambda images: _after(net, net.head("projection", net.features(images)), heads), subset.samples, subset.work)
+    rows = predict(lambda inputs: _after(net, net.head("projection", net.features(inputs)), heads), subset.samples, subset.work)
     return unit_rows(rows)
 
 

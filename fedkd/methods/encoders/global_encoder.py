@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedkd.aggregate import weighted_mean
+from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.predictors import Embedder, broadcast_net
@@ -57,8 +57,8 @@ def own_objective(base: Base[Any]) -> Objective:
     """The base's loss of two views of each image."""
 
     def objective(net: Net, batch: Batch, state: Any) -> Mapping[str, Tensor]:
-        images = torch.cat([batch.view(1), batch.view(2)])  # (2B, C, H, W)
-        return base.loss(state, net, Views(images, net.head("projection", net.features(images)), batch.ids))
+        inputs = concatenate([batch.view(1), batch.view(2)])  # (2B, ...)
+        return base.loss(state, net, Views(inputs, net.head("projection", net.features(inputs)), batch.ids))
 
     return objective
 

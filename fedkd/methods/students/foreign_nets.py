@@ -51,14 +51,16 @@ def columns_of(theirs: Sequence[str], ours: Sequence[str], *, some: bool = False
 def origin(run: str, source: Source) -> RecordedData | None:
     """What a finished run recorded of its data; None, with a Notice, where an earlier fedkd recorded nothing.
 
-    Raises InputError where its images are not of the height, width and channels of ours.
+    Raises InputError where its samples are not of the kind and shape of ours.
     """
     data = RecordedData.read(Path(run))
     if data is None and Path(run).is_dir():
         text = f"{run} does not say which data it saw: classes and normalisation are taken to be this run's"
         warnings.warn(text, Notice, stacklevel=2)
-    if data is not None and data.shape != source.shape:
-        raise InputError(f"{run} saw images {data.shape}, this run's are {source.shape}: take another run")
+    if data is not None and (data.kind, data.shape) != (source.kind.name, source.shape):
+        raise InputError(
+            f"{run} saw {data.kind} samples {data.shape}, this run's are {source.kind.name} {source.shape}: take another run"
+        )
     return data
 
 
@@ -68,11 +70,16 @@ def with_our_classes(net: Net, columns: Sequence[int]) -> Net:
     return net
 
 
-def with_our_inputs(net: Net, theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor]) -> Net:
-    """The net, taking images that were normalised by our mean and std, (C,) each, where it learned on those of its own run."""
+def with_our_inputs(net: Net, theirs: tuple[Tensor, Tensor], ours: tuple[Tensor, Tensor], *, images: bool = True) -> Net:
+    """The net, taking samples that were normalised by our mean and std, where it learned on those of its own run.
+
+    Both are (C,) of the channels of images, and else (F,) of the last axis.
+    """
     (their_mean, their_std), (our_mean, our_std) = theirs, ours
     scale, shift = our_std / their_std, (our_mean - their_mean) / their_std
-    scale, shift, encoder = scale[:, None, None], shift[:, None, None], net.encoder
+    encoder = net.encoder
+    if images:
+        scale, shift = scale[:, None, None], shift[:, None, None]
     shifted = ShiftedEncoder(encoder, scale, shift) if isinstance(encoder, Encoder) else ShiftedModule(encoder, scale, shift)
     net.encoder = shifted
     return net
@@ -94,7 +101,7 @@ class Columns(nn.Module):
 
 @final
 class ShiftedEncoder(Encoder):
-    """An encoder that sees ``scale * images + shift``."""
+    """An encoder that sees ``scale * inputs + shift``."""
 
     scale: Tensor
     shift: Tensor
@@ -105,19 +112,19 @@ class ShiftedEncoder(Encoder):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) of images (B, C, H, W)."""
-        features: Tensor = self.encoder(self.scale * images + self.shift)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features (B, D) of samples (B, ...)."""
+        features: Tensor = self.encoder(self.scale * inputs + self.shift)
         return features
 
-    def stages(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stages(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """See ``Encoder.stages``."""
-        return self.encoder.stages(self.scale * images + self.shift)
+        return self.encoder.stages(self.scale * inputs + self.shift)
 
 
 @final
 class ShiftedModule(nn.Module):
-    """A module that sees ``scale * images + shift``."""
+    """A module that sees ``scale * inputs + shift``."""
 
     scale: Tensor
     shift: Tensor
@@ -128,9 +135,9 @@ class ShiftedModule(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Whatever the module gives, of images (B, C, H, W)."""
-        output: Tensor = self.module(self.scale * images + self.shift)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Whatever the module gives, of samples (B, ...)."""
+        output: Tensor = self.module(self.scale * inputs + self.shift)
         return output
 
 

@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
+from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
+from fedkd.data.federation import moments_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, read_nets
 from fedkd.experiment.algorithm.server import Server
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.nets import ZOO, Net, build_net
-from fedkd.results.data import class_names
+from fedkd.results.data import RecordedData, class_names
 
 #: A user's nets, by the names that ``nets`` gives them.
 NetFunctions = Mapping[str, Callable[..., nn.Module]]
@@ -44,13 +46,21 @@ def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[s
     theirs = data.classes if data else ours
     with under(run):
         columns = columns_of(theirs, ours, some=some_classes)
-    nets = read_nets_of(run, shape=source.shape, classes=len(theirs), functions=server.user_nets)
+    nets = read_nets_of(run, shape=source.shape, classes=len(theirs), vocabulary=source.vocabulary, functions=server.user_nets)
     if theirs != ours:
         nets = {name: with_our_classes(net, columns) for name, net in nets.items()}
-    if data and (data.mean, data.std) != (tuple(source.mean.tolist()), tuple(source.std.tolist())):
-        moments = (torch.tensor(data.mean), torch.tensor(data.std)), (source.mean, source.std)
-        nets = {name: with_our_inputs(net, *moments) for name, net in nets.items()}
+    moments = moments_of(source, server.federation.normalise, source.train_inputs, server.federation.pool)
+    _check_normalised(run, data, len(moments.mean))
+    if data and (data.mean, data.std) != (tuple(moments.mean.tolist()), tuple(moments.std.tolist())):
+        both = (torch.tensor(data.mean), torch.tensor(data.std)), moments
+        nets = {name: with_our_inputs(net, *both, images=source.kind.name == "image") for name, net in nets.items()}
     return {name: net.to(server.device).eval() for name, net in nets.items()}
+
+
+def _check_normalised(run: str, data: RecordedData | None, ours: int) -> None:
+    """InputError where one of two runs normalised its inputs and the other did not, or each client by its own moments."""
+    if data and (data.normalise == "client" or len(data.mean) != ours):
+        raise InputError(f"{run} has data.normalise = {data.normalise!r}, which its nets alone can read: take another run")
 
 
 def known_classes(server: Server, run: str) -> Tensor:
@@ -70,8 +80,9 @@ def known_classes(server: Server, run: str) -> Tensor:
 def read_nets_of(
     path: str | Path,
     *,
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int,
+    vocabulary: int = 0,
     functions:
     #: A user's nets, by the names that ``nets`` gives them.
     NetFunctions = MappingProxyType({}),
@@ -80,8 +91,9 @@ def read_nets_of(
 
     Args:
         path: the directory that ``fedkd run --out`` wrote.
-        shape: (C, H, W) of the images that the nets are for.
+        shape: of a sample that the nets are for, such as (C, H, W) of an image.
         classes: how many.
+        vocabulary: of tokens: how many ids there are.
         functions: nets of the user's own, by the names that the run's ``nets`` gave them.
 
     Returns:
@@ -106,7 +118,7 @@ def read_nets_of(
     if not files:
         raise InputError(f"{path} has no nets of its clients, and none of its server: finish that run, or take another")
     options = {name: tables.get("net_options", {}).get(name, {}) for name in _architectures(tables)}
-    return {file.stem: _rebuilt(file, options, shape, classes, functions) for file in files}
+    return {file.stem: _rebuilt(file, options, shape, classes, vocabulary, functions) for file in files}
 
 
 def _teaching(files: Iterable[Path]) -> list[Path]:
@@ -127,8 +139,9 @@ def _architectures(tables: Mapping[str, Any]) -> list[str]:
 def _rebuilt(
     file: Path,
     options: Mapping[str, Mapping[str, Any]],
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int,
+    vocabulary: int,
     functions: NetFunctions,
 ) -> Net:
     """The net of that one of the run's architectures whose tensors have these names and shapes."""
@@ -142,7 +155,15 @@ def _rebuilt(
     for name in options:
         if (":" in name or name == FUNCTION) and name not in functions:
             raise InputError(f"{file} may be a {name!r}: name that net in nets or server_net too, so that it can be built")
-        build = partial(build_net, functions.get(name, name), shape=shape, classes=classes, heads=heads, options=options[name])
+        build = partial(
+            build_net,
+            functions.get(name, name),
+            shape=shape,
+            classes=classes,
+            heads=heads,
+            options=options[name],
+            vocabulary=vocabulary,
+        )
         with torch.device("meta") if name in ZOO and name not in functions else seeded(0):
             fits = _shapes(build().state_dict()) == _shapes(weights)
         if fits:

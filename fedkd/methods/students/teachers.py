@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Split, predict
 from fedkd.knowledge.knowledge import Knowledge
@@ -29,17 +30,17 @@ CLASSES = "classes"
 SETS = "class_sets"
 
 
-def compute_outputs(net: Net, images: Tensor, needs: Iterable[str]) -> Outputs:
+def compute_outputs(net: Net, inputs: Inputs, needs: Iterable[str]) -> Outputs:
     """A net's outputs of images: logits, and features and maps where one of them is needed."""
-    return net.outputs(images) if {"features", "maps"} & set(needs) else Outputs(net(images))
+    return net.outputs(inputs) if {"features", "maps"} & set(needs) else Outputs(net(inputs))
 
 
 def live_teachers(nets: Sequence[Net], needs: frozenset[str]) -> Teachers:
     """Teachers that compute at every step: for random views, feature maps, and gradients by the images."""
 
     def outputs(shown: Shown) -> list[Outputs]:
-        with torch.set_grad_enabled("images" in needs):
-            return [compute_outputs(net, shown.images, needs) for net in nets]
+        with torch.set_grad_enabled("inputs" in needs):
+            return [compute_outputs(net, shown.inputs, needs) for net in nets]
 
     return outputs
 
@@ -53,8 +54,8 @@ def record(nets: Iterable[Net], data: Split, needs: frozenset[str]) -> dict[str,
             recorded[f"{number}/logits"] = predict(net, data.samples, data.work)
             continue
 
-        def both(images: Tensor, net: Net = net) -> Tensor:
-            outputs = net.outputs(images)
+        def both(inputs: Inputs, net: Net = net) -> Tensor:
+            outputs = net.outputs(inputs)
             return torch.cat([outputs.logits.float(), features_of(outputs).float()], dim=1)  # (B, C + D)
 
         rows = predict(both, data.samples, data.work)
@@ -69,7 +70,7 @@ def recorded_teachers(recorded: Mapping[str, Tensor], data: Split) -> Teachers:
     teachers = len([name for name in tables if name.endswith("/logits")])
 
     def outputs(shown: Shown) -> list[Outputs]:
-        rows = {name: table.rows(shown.ids).to(shown.images.device) for name, table in tables.items()}
+        rows = {name: table.rows(shown.ids).to(shown.labels.device) for name, table in tables.items()}
         return [Outputs(rows[f"{number}/logits"], rows.get(f"{number}/features")) for number in range(teachers)]
 
     return outputs
@@ -83,7 +84,7 @@ def make_teachers(
     Outputs of un-augmented images are computed once: once a round for uploaded nets, once for the whole run else. A client
     whose net gives a logit that is not finite is left out: its weights passed the guard, but it cannot teach.
     """
-    every_step = augmented or bool(needs & {"maps", "images"})
+    every_step = augmented or bool(needs & {"maps", "inputs"})
     if runs:
         if every_step:
             return live_teachers([*_nets(server, runs, uploads, needs)], needs), ()

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
+from fedkd.base.inputs import each
 from fedkd.experiment.algorithm.fields import Listed, NonNegative
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
@@ -74,7 +75,7 @@ class TeachingTask:
     @property
     def on_logits(self) -> bool:
         """Whether the loss compares with one target made of all teachers; else with each teacher, and the mean counts."""
-        return not self.recipe.needs & {"features", "maps", "images"}
+        return not self.recipe.needs & {"features", "maps", "inputs"}
 
     @property
     def needs(self) -> frozenset[str]:
@@ -139,7 +140,7 @@ def teach(
 
     def loss(nets: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
         shown = _shown(batch, task)
-        own, theirs = compute_outputs(student, shown.images, task.needs), teachers(shown)
+        own, theirs = compute_outputs(student, shown.inputs, task.needs), teachers(shown)
         taught = [_merge(theirs, own, shown, task, known)] if task.on_logits else theirs
         terms = [distiller(own, teacher, shown) for distiller, teacher in zip(distillers.values(), taught, strict=True)]
         distilled = task.weight * task.recipe.weight * torch.stack(terms).mean()
@@ -168,8 +169,10 @@ def label_loss(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Tenso
 
 
 def _shown(batch: Batch, task: TeachingTask) -> Shown:
-    images = batch.view(0) if task.augmented else batch.images
-    return Shown(images.requires_grad_("images" in task.needs), batch.labels, batch.ids)
+    inputs = batch.view(0) if task.augmented else batch.inputs
+    if "inputs" in task.needs:
+        inputs = each(lambda tensor: tensor.requires_grad_(), inputs)
+    return Shown(inputs, batch.labels, batch.ids)
 
 
 def _settings(server: Server, task: TeachingTask, names: Sequence[int]) -> dict[str, Any]:
@@ -202,7 +205,7 @@ def _distillers(
     example = next(data.batches(epochs=1, batch_size=EXAMPLES, rng=server.lasting_rng("examples")))
     shown = _shown(example, task)
     with torch.no_grad(), data.work.autocast():
-        own, theirs = compute_outputs(student.eval(), shown.images, task.needs), teachers(shown)
+        own, theirs = compute_outputs(student.eval(), shown.inputs, task.needs), teachers(shown)
     ids, labels = data.samples.indices, data.samples.labels[data.samples.indices]
 
     def made(teacher: Outputs) -> Distiller:

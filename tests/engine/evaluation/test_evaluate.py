@@ -80,10 +80,10 @@ def test_reported_numbers_are_weighted_means_over_those_who_report_them() -> Non
 def two_classes() -> Source:
     """Black images of class 0, white ones of class 1; three quarters of the test images are black."""
     labels, test_labels = torch.arange(200) % 2, torch.tensor([0, 0, 0, 1] * 10)
-    images, test_images = (
+    images, test_inputs = (
         (255 * y).to(torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).clone() for y in (labels, test_labels)
     )
-    return Source("black and white", images, labels, test_images, test_labels, ("black", "white"))
+    return Source("black and white", images, labels, test_inputs, test_labels, ("black", "white"))
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -363,7 +363,7 @@ class Together(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         net, data = client.net(init="own", keep=True), client.train.labelled()
-        losses = fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.images), batch.labels)})
+        losses = fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)})
         return Knowledge(weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

@@ -40,13 +40,13 @@ def batch(recipe: str, number: int = 0) -> Shown:
     """Images, of which a gradient can be asked where the recipe wants one."""
     rows = slice(number * B, (number + 1) * B)
     images = torch.randn(B, 1, 8, 8, generator=torch.Generator().manual_seed(number))
-    return Shown(images.requires_grad_("images" in DISTILLERS[recipe].needs), LABELS[rows], IDS[rows])
+    return Shown(images.requires_grad_("inputs" in DISTILLERS[recipe].needs), LABELS[rows], IDS[rows])
 
 
 def made(name: str, student: Net, teacher: Net, **changes: Any) -> Distiller:
     shown = batch(name)
     with torch.no_grad(), seeded(1):
-        pairing = Pairing(student.outputs(shown.images), teacher.outputs(shown.images), 4.0, IDS, LABELS, B)
+        pairing = Pairing(student.outputs(shown.inputs), teacher.outputs(shown.inputs), 4.0, IDS, LABELS, B)
         return DISTILLERS[name].make(dataclasses.replace(pairing, **changes))
 
 
@@ -58,7 +58,7 @@ def part(outputs: Outputs, rows: slice) -> Outputs:
 def value(distiller: Distiller, student: Net, teacher: Net, shown: Shown) -> torch.Tensor:
     """The loss; losses with random negatives draw the same ones each time."""
     with seeded(2):
-        loss: torch.Tensor = distiller(student.outputs(shown.images), teacher.outputs(shown.images), shown)
+        loss: torch.Tensor = distiller(student.outputs(shown.inputs), teacher.outputs(shown.inputs), shown)
     return loss
 
 
@@ -119,10 +119,10 @@ def test_one_that_needs_no_whole_batch_is_a_mean_over_samples(name: str, teacher
     """In eval mode, as the batch statistics of a connector relate samples too."""
     own = student().eval()
     distiller, shown = made(name, own, teacher).eval(), batch(name)
-    outputs = [net.outputs(shown.images) for net in (own, teacher)]
+    outputs = [net.outputs(shown.inputs) for net in (own, teacher)]
     halves = []
     for rows in (slice(0, B // 2), slice(B // 2, B)):
-        images = shown.images[rows].detach().requires_grad_("images" in DISTILLERS[name].needs)
+        images = shown.inputs[rows].detach().requires_grad_("inputs" in DISTILLERS[name].needs)
         half = Shown(images, shown.labels[rows], shown.ids[rows])
         given = [net.outputs(images) for net in (own, teacher)] if images.requires_grad else [part(o, rows) for o in outputs]
         halves.append(distiller(*given, half))
@@ -141,7 +141,7 @@ def test_one_without_memory_says_the_same_twice(name: str, teacher: Net) -> None
 def test_one_on_logits_is_content_with_logits(name: str, teacher: Net) -> None:
     own = student()
     shown = batch(name)
-    bare = [Outputs(net(shown.images)) for net in (own, teacher)]
+    bare = [Outputs(net(shown.inputs)) for net in (own, teacher)]
     distiller = DISTILLERS[name].make(Pairing(*bare, 4.0, IDS, LABELS, B))
     torch.testing.assert_close(distiller(*bare, shown), value(made(name, own, teacher), own, teacher, shown))
 
@@ -165,7 +165,7 @@ def test_a_few_steps_lower_it(name: str, teacher: Net) -> None:
     """Of the student and of what the distiller learns itself, on one batch, for which the teacher is always right."""
     own, shown = student(), batch(name)
     distiller = made(name, own, teacher)
-    shown = dataclasses.replace(shown, labels=teacher(shown.images).argmax(1))
+    shown = dataclasses.replace(shown, labels=teacher(shown.inputs).argmax(1))
     optimizer = torch.optim.Adam([*own.parameters(), *distiller.parameters()], lr=3e-3)
     values = []
     for _ in range(4):

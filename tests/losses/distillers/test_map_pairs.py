@@ -132,7 +132,7 @@ def test_semckd_teaches_nothing_in_a_smaller_last_batch() -> None:
     distiller, student, teacher = semckd(samples=30, batch_size=10)
     for size in (10, 7):
         shown = of(size)
-        loss = distiller(student.outputs(shown.images), teacher.outputs(shown.images), shown)
+        loss = distiller(student.outputs(shown.inputs), teacher.outputs(shown.inputs), shown)
         student.zero_grad()
         loss.backward()
         assert (loss.item() > 0) == (size == 10)
@@ -142,7 +142,7 @@ def test_semckd_teaches_nothing_in_a_smaller_last_batch() -> None:
 def test_semckd_takes_all_samples_where_they_are_fewer_than_a_batch() -> None:
     distiller, student, teacher = semckd(samples=9, batch_size=64)
     shown = of(9)
-    assert distiller(student.outputs(shown.images), teacher.outputs(shown.images), shown) > 0
+    assert distiller(student.outputs(shown.inputs), teacher.outputs(shown.inputs), shown) > 0
 
 
 @pytest.mark.parametrize(("samples", "batch_size"), [(100, 4), (5, 64)])

@@ -99,7 +99,7 @@ def test_the_loss_is_each_view_against_the_others_key_and_the_queue_as_it_was_be
     shift(net, 0.01)
     before, views = state.queue.keys.clone(), views_of(client, net)
     loss = MOCO.loss(state, net, views)["local_contrastive"]
-    keys = state.key.head("projection", state.key.features(views.images)).detach()
+    keys = state.key.head("projection", state.key.features(views.inputs)).detach()
     k1, k2 = keys.chunk(2)
     z1, z2 = views.projected.detach().chunk(2)
     expected = (info_nce(z1, k2, before, 0.1) + info_nce(z2, k1, before, 0.1)) / 2

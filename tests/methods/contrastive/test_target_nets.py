@@ -75,7 +75,7 @@ def test_the_loss_is_both_directions_through_the_predictor_and_the_target(base: 
     shift(net, 0.01)
     views = views_of(client, net)
     (loss,) = base.loss(state, net, views).values()
-    x1, x2 = views.images.chunk(2)
+    x1, x2 = views.inputs.chunk(2)
     q1, q2 = net.head("target_prediction", standardise(views.projected)).detach().chunk(2)
     xi = [state.target.head("projection", state.target.features(view)) for view in (x1, x2)]
     xi1, xi2 = standardise(torch.cat(xi)).chunk(2)

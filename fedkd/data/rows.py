@@ -1,0 +1,86 @@
+"""Rows of a data set that may be larger than memory: read, hashed and compared piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedkd.base.inputs import Inputs, count, rows
+
+#: Rows that are in memory at a time.
+CHUNK = 4096
+
+
+@final
+class MappedArray(Tensor):
+    """A tensor over a .npy file, of which only the rows that are asked for are read, and leave memory again.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "images.npy")
+    >>> np.save(file, np.zeros((10, 1, 4, 4), np.uint8))
+    >>> images = MappedArray.of(file)
+    >>> images.shape, type(images[torch.tensor([3, 1])]).__name__
+    (torch.Size([10, 1, 4, 4]), 'Tensor')
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
+    _path: Path
+    _mapping: mmap.mmap
+
+    @classmethod
+    def of(cls, path: str | Path) -> MappedArray:
+        """Over this file. Raises ValueError or OSError where it holds no array of numbers."""
+        array = np.load(path, mmap_mode="c")
+        mapped = torch.from_numpy(array).as_subclass(cls)
+        mapped._path, mapped._mapping = Path(path), array._mmap
+        return mapped
+
+    def __getitem__(self, index: Any) -> Tensor:
+        picked = super().__getitem__(index).clone()
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+        return picked
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return MappedArray.of, (self._path,)
+
+
+def hash_values(digest: hashlib.blake2b, inputs: Inputs, chosen: Tensor) -> None:
+    """Add the values of some samples to a digest, in this order."""
+    for some in chosen.split(CHUNK):
+        picked = rows(inputs, some)
+        for tensor in [picked[name] for name in sorted(picked)] if isinstance(picked, Mapping) else [picked]:
+            digest.update(tensor.contiguous().numpy().data)
+
+
+def hash_rows(digest: hashlib.blake2b, inputs: Inputs) -> None:
+    """Add shapes, types and all values to a digest."""
+    if isinstance(inputs, Mapping):
+        for name in sorted(inputs):
+            digest.update(repr(name).encode())
+            hash_rows(digest, inputs[name])
+        return
+    digest.update(repr((tuple(inputs.shape), str(inputs.dtype))).encode())
+    for start in range(0, len(inputs), CHUNK):
+        digest.update(inputs[start : start + CHUNK].contiguous().numpy().data)
+
+
+def row_hashes(inputs: Inputs) -> set[bytes]:
+    """A hash of the content of each sample."""
+    found: set[bytes] = set()
+    for start in range(0, count(inputs), CHUNK):
+        some = rows(inputs, slice(start, start + CHUNK))
+        tensors = [some[name] for name in sorted(some)] if isinstance(some, Mapping) else [some]
+        arrays = [tensor.flatten(1).contiguous().numpy() for tensor in tensors]
+        for row in range(len(arrays[0])):
+            digest = hashlib.blake2b(digest_size=16)
+            for array in arrays:
+                digest.update(array[row].data)
+            found.add(digest.digest())
+    return found
