@@ -65,7 +65,15 @@ MATHS = {
 }
 #: What a strategy may import of fedkd: its public names, and these.
 FOR_STRATEGIES = (
-    *("aggregate", "base.errors", "knowledge.codecs", "knowledge.knowledge.NEVER_NEGATIVE", "knowledge.privacy", "losses"),
+    *(
+        "aggregate",
+        "base.errors",
+        "base.inputs",
+        "knowledge.codecs",
+        "knowledge.knowledge.NEVER_NEGATIVE",
+        "knowledge.privacy",
+        "losses",
+    ),
     *("methods", "nets", "targets", "experiment.algorithm.conditions", "experiment.algorithm.optimizer_state.trainable"),
     "experiment.algorithm.train",
 )
