@@ -72,7 +72,7 @@ def bare(clients: Iterable[int], images: int, precision: str, threads: int) -> C
     torch.set_num_threads(threads)
     federation, bf16 = experiment("fedavg", 1, images).federation(), precision == "bf16"
     source, rng = federation.source, torch.Generator().manual_seed(0)
-    mean, std = source.mean.view(1, -1, 1, 1), source.std.view(1, -1, 1, 1)
+    mean, std = (moment.view(1, -1, 1, 1) for moment in source.moments)
     rows_of = {client: federation.client_train(client).indices for client in clients}
     nets = {client: build_net("cnn", shape=(1, 28, 28), classes=10, options=NET) for client in rows_of}
     if bf16:

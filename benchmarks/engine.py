@@ -51,7 +51,7 @@ def bare(rounds: int) -> None:
 
     torch.set_num_threads(1)
     source = load_source("fashion_mnist")
-    mean, std = source.mean.view(1, -1, 1, 1), source.std.view(1, -1, 1, 1)
+    mean, std = (moment.view(1, -1, 1, 1) for moment in source.moments)
     net, rng = build_net("cnn", shape=(1, 28, 28), classes=10), torch.Generator().manual_seed(0)
     weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     for round in range(1, rounds + 1):

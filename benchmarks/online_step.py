@@ -47,7 +47,7 @@ def bare(net: str, peers: int, rounds: int, *, mutual: bool) -> list[float]:
 
     torch.set_num_threads(1)
     source, (architecture, options) = load_source("fashion_mnist"), NETS[net]
-    mean, std = source.mean.view(1, -1, 1, 1), source.std.view(1, -1, 1, 1)
+    mean, std = (moment.view(1, -1, 1, 1) for moment in source.moments)
     nets = [build_net(architecture, shape=(1, 28, 28), classes=10, options=options) for _ in range(peers)]
     nets = [net.to(memory_format=torch.channels_last) for net in nets]  # type: ignore[call-overload]
     optimizers = [torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM, fused=True) for net in nets]

@@ -115,7 +115,7 @@ class BornAgain(Strategy):
         student = frozen_net(node, "student", student_tensors(broadcast))
         kept = self._kept(node) if isinstance(node, Server) else []
         nets = [frozen_net(node, name := f"generation {g}", node.memory.under(f"{name}/")) for g in kept]
-        everyone = {"generations": Peers(lambda images: torch.stack([net(images) for net in nets]))}  # (K, B, C)
+        everyone = {"generations": Peers(lambda inputs: torch.stack([net(inputs) for net in nets]))}  # (K, B, C)
         return {"student": classifier(student), **(everyone if len(nets) > 1 else {})}
 
     def _kept(self, node: Node) -> list[int]:

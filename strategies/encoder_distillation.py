@@ -1,4 +1,4 @@
-"""Encoder distillation: a large self-supervised encoder at the server teaches the clients how images relate."""
+"""Encoder distillation: a large self-supervised encoder at the server teaches the clients how samples relate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedkd.nets import Net
 @final
 @dataclass(frozen=True)
 class EncoderDistillation(Strategy):
-    """The server trains an encoder on public images, clients theirs on own images and on its relations. No labels.
+    """The server trains an encoder on public samples, clients theirs on own samples and on its relations. No labels.
 
     Paper: Abbasi Koohpayegani et al., "CompRess: Self-Supervised Learning by Compressing Representations", NeurIPS
     2020, arXiv 2010.14713; Fang et al., "SEED: Self-Supervised Distillation for Visual Representation", ICLR 2021,
@@ -37,7 +37,7 @@ class EncoderDistillation(Strategy):
     teacher's and one of the student's ("2q") or the teacher's alone ("1q"), ISD's on a prediction head's output. The
     federation is ours.
     Deviations: the broadcast is the queue, so there is no first in, first out: the anchors of a batch are all P samples
-    outside it. The teacher sees an image as it is, the student a random view of it. It is no average of the student, as
+    outside it. The teacher sees a sample as it is, the student a random view of it. It is no average of the student, as
     in ISD, and no finished net: it trains on, so round 1 has no teacher. Heads have no BatchNorm. A client's loss is
     its own base's beside. The optimisers are new each round.
     ``accuracy`` is the mean over clients of a linear probe of their encoders on the global test set; the teacher's is
@@ -47,9 +47,9 @@ class EncoderDistillation(Strategy):
     relation: Literal["seed", "compress_2q", "compress_1q", "isd"] = "compress_2q"  # a name in RELATIONS
     relation_weight: Positive = 0.1  # beside the base's loss; at 1 CompRess and ISD, of low temperatures, drown it
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer
-    teacher_epochs: Epochs = 0  # of SimCLR at the server, each round, on all public images; 0 = train.epochs
+    teacher_epochs: Epochs = 0  # of SimCLR at the server, each round, on all public samples; 0 = train.epochs
     temperature: Positive = 0.1  # of the teacher's NT-Xent, and of the base if it has one
-    base: str = "simclr"  # what clients descend on their own images: a name in fedkd.methods.contrastive.BASES
+    base: str = "simclr"  # what clients descend on their own samples: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}
 
     paper: ClassVar[str] = (
@@ -65,7 +65,7 @@ class EncoderDistillation(Strategy):
         self.build_base().check(experiment)
 
     def build_base(self) -> Base[Any]:
-        """What clients descend on their own images."""
+        """What clients descend on their own samples."""
         return make_base(self.base, self.base_options, temperature=self.temperature)
 
     def first_broadcast(self, server: Server) -> Knowledge:
@@ -79,7 +79,7 @@ class EncoderDistillation(Strategy):
         return {}
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
-        """Local epochs of the base on the client's own net and images; each step also takes a batch of public ones."""
+        """Local epochs of the base on the client's own net and samples; each step also takes a batch of public ones."""
         base, subset, relation = (
             self.build_base(),
             client.public_subset(self.public_samples, round=0),
@@ -101,7 +101,7 @@ class EncoderDistillation(Strategy):
         return Knowledge(weight=client.samples, metrics=train_own(client, base, *relation.heads, objective=objective))
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """Training on the public images, whatever the clients descend; then the teacher's embeddings of P of them."""
+        """Training on the public samples, whatever the clients descend; then the teacher's embeddings of P of them."""
         net = train_at_server(server, temperature=self.temperature, epochs=self.teacher_epochs)
         return pack(embed_public(net, server.public_subset(self.public_samples, round=0)))
 
@@ -110,7 +110,7 @@ class EncoderDistillation(Strategy):
         return own_encoder(node, self.build_base(), *RELATIONS[self.relation].heads)
 
 
-# ---- how a student relates images to each other, and how its teacher does
+# ---- how a student relates samples to each other, and how its teacher does
 
 #: ``loss(student, teacher, queue, own)``: (B, D) of a batch twice, (Q, D) of other samples by teacher and by student.
 RelationLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -180,7 +180,7 @@ class RelationTerm:
 
 
 def train_at_server(server: Server, *, temperature: float, epochs: int = 0) -> Net:
-    """One round of SimCLR on all public images at the server; its net is kept over the rounds, its loss reported.
+    """One round of SimCLR on all public samples at the server; its net is kept over the rounds, its loss reported.
 
     Args:
         server: whose ``server_net``; it has no samples of its own.

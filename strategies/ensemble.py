@@ -49,9 +49,9 @@ class Ensemble(Strategy):
             return {"main": classifier(node.net(init="own", keep=True))}
         members = {client: held for client in node.clients if (held := node.memory.under(f"member/{client}/"))}
 
-        def mean_probabilities(images: Tensor) -> Tensor:
+        def mean_probabilities(inputs: Tensor) -> Tensor:
             nets = (net for _, net in clients_nets(node, members))
-            return torch.stack([net(images).float().softmax(1) for net in nets]).mean(0)  # (B, C)
+            return torch.stack([net(inputs).float().softmax(1) for net in nets]).mean(0)  # (B, C)
 
         return {"ensemble": Classifier(mean_probabilities)} if members else {}
 

@@ -113,8 +113,8 @@ class FedProto(Strategy):
         held, main = Prototypes.of(broadcast, classes=node.classes, device=node.device), {"main": classifier(net)}
         counts = node.train.labelled().samples.label_counts().to(node.device)
         own = replace(held, counts=held.counts * (counts > 0))
-        nearest = {"prototype": Classifier(lambda images: held.nearest(net.features(images)))} | main
-        among_own = {"own_classes": Classifier(lambda images: own.nearest(net.features(images)))}
+        nearest = {"prototype": Classifier(lambda inputs: held.nearest(net.features(inputs)))} | main
+        among_own = {"own_classes": Classifier(lambda inputs: own.nearest(net.features(inputs)))}
         return (nearest | (among_own if bool(own.known.any()) else {})) if bool(held.known.any()) else main
 
 

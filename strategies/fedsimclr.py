@@ -13,7 +13,7 @@ from fedkd.methods.encoders.family import GlobalEncoderStrategy
 @final
 @dataclass(frozen=True)
 class FedSimCLR(GlobalEncoderStrategy):
-    """Clients train an encoder and a projection head by NT-Xent between two views of each image; weights are averaged.
+    """Clients train an encoder and a projection head by NT-Xent between two views of each sample; weights are averaged.
 
     Paper: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, arXiv
     2002.05709, federated by FedAvg as in the baseline of Han et al., "FedX", ECCV 2022, arXiv 2207.09158.

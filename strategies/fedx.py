@@ -50,7 +50,7 @@ class FedX(Strategy):
     projections z (MoCo's queries, BYOL's online net). Only the SimCLR row has public code; the others are our reading
     of the paper's "add-on": a base's own predictor is kept apart from FedX's prediction head.
     Deviations, each a defect of that repository: any batch may be the last; weights are those of the round's
-    participants; ``train.batch_size`` counts images (64 there, printed as 128), 3 forwards each; integer counters are
+    participants; ``train.batch_size`` counts samples (64 there, printed as 128), 3 forwards each; integer counters are
     not averaged.
     """
 

@@ -1,4 +1,4 @@
-"""FedX-Rep: FedX's cross knowledge distillation by representations of public images, between encoders of any kind."""
+"""FedX-Rep: FedX's cross knowledge distillation by representations of public samples, between encoders of any kind."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from fedkd.nets import Net
 @final
 @dataclass(frozen=True)
 class FedXRep(Strategy):
-    """Clients keep encoders of their own, any mix of nets, and meet in what they make of public images.
+    """Clients keep encoders of their own, any mix of nets, and meet in what they make of public samples.
 
     Paper: none. Ours, after Han et al., "FedX", ECCV 2022, arXiv 2207.09158, which sends weights: do not report it as
     FedX.
     What travels: 4 * 256 P bytes for each client and round, up and (from round 2 on) down: of P public samples unit
     projections up, the anchors down, their mean over clients as unit rows again. No sample ids, no weights.
-    On own images a client descends FedX's two local terms, on views of public ones NT-Xent(p1, own anchor) and Rel(p1,
+    On own samples a client descends FedX's two local terms, on views of public ones NT-Xent(p1, own anchor) and Rel(p1,
     p2; other anchors), anchors frozen. Found on digits (mean probe of 5 cnns, 3 seeds): alone 0.79, so 0.81, 0.80 if
     the prediction head's output is exchanged; at a weight of 0.3, not FedX's 1, 0.82. Rotating or centring rows before
-    their mean did no better (2 seeds). Public images trained on like own ones, with no exchange, gave 0.84.
+    their mean did no better (2 seeds). Public samples trained on like own ones, with no exchange, gave 0.84.
     """
 
     public_samples: PublicSize = 1000  # P, the same ones in all rounds; 0 = all, fewer where there are fewer

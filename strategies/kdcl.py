@@ -1,4 +1,4 @@
-"""KDCL: peers learn from one target, made of all their logits, each from its own view of the images."""
+"""KDCL: peers learn from one target, made of all their logits, each from its own view of the samples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class KDCL(LockstepStrategy):
     "min_logit": the least logit of each class, all relative to the label's; "general": the mixture of probabilities of
     least expected squared error on the validation set, by the covariance of the peers' errors before this round;
     "mean": mean logits.
-    Each peer sees a view of its own of the same images (``data.views``), or with ``own_views = false`` the images
+    Each peer sees a view of its own of the same samples (``data.views``), or with ``own_views = false`` the samples
     themselves. Peers start from different weights; nets and optimisers stay over rounds. Who fails leaves until the
     next round and takes its share along. With one peer, or weight 0, this is cross-entropy.
     Deviations: "linear" is solved to its end, where a few gradient steps were taken; "general" adds a ridge, and cuts

@@ -18,7 +18,7 @@ WITH_TEMPERATURE = [name for name, base in BASES.items() if hasattr(base, "tempe
 @final
 @dataclass(frozen=True)
 class LocalEncoders(Strategy):
-    """Each client trains its own encoder by a base on its own images, round after round, and sends nothing.
+    """Each client trains its own encoder by a base on its own samples, round after round, and sends nothing.
 
     Paper: none; the baseline of federated self-supervised learning.
     What travels: nothing (0 bytes); nets may differ. No labels.

@@ -62,7 +62,7 @@ class PCL(Strategy):
     temperature: Positive = 3.0  # T of softened predictions
     ramp: Share = 0.27  # of the rounds, until the distillation has its full weight; 0 = from the start
     decay: Share = 0.999  # of the moving average, in the long run
-    own_views: bool = True  # a random view for each branch; else all see the plain images, and the trunk runs once
+    own_views: bool = True  # a random view for each branch; else all see the plain samples, and the trunk runs once
 
     paper: ClassVar[str] = "Wu and Gong, AAAI 2021, arXiv 2006.04147"
     sends: ClassVar[str] = "weights and buffers of a net with branches and of its moving average, both ways"
@@ -104,7 +104,7 @@ class PCL(Strategy):
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
         """The averaged branches, the live ones, and the head on the live ones' features."""
         net: Any = branches.received(node, broadcast, partial(self._net, node)).eval()
-        head = Classifier(lambda images: ensembled(net, net["branches"].outputs(images)))
+        head = Classifier(lambda inputs: ensembled(net, net["branches"].outputs(inputs)))
         return {"averaged_branches": Peers(net["average"]), "branches": Peers(net["branches"]), "ensemble_head": head}
 
     def _net(self, node: Node) -> nn.ModuleDict:

@@ -39,7 +39,7 @@ def build_federation(
 
     The training samples are shuffled by the seed and cut to ``train_limit`` (0 = all); then the public samples (unless
     they come from ``public_source``), then the validation samples are taken; clients share the rest. So none overlap.
-    Images without a label are dealt out with the others; the validation set and all tests are drawn from the labelled.
+    Samples without a label are dealt out with the others; the validation set and all tests are drawn from the labelled.
 
     Args:
         source: the samples.
@@ -133,7 +133,7 @@ def _check_labels(source: Source) -> None:
 
 
 def _check_pool(pool: Tensor, clients: int, *, public: int, validation: int, shared: bool) -> None:
-    """There must be something left to deal out, and an sample for each client."""
+    """There must be something left to deal out, and a sample for each client."""
     if not len(pool):
         raise InputError(
             f"data.public = {public} and data.validation = {validation} leave no training sample to the clients: "

@@ -219,7 +219,7 @@ def _has_labels(tables: Sequence[Table], column: str) -> bool:
 
 
 def _groups(tables: Sequence[Table], column: str) -> Tensor:
-    """The number of each image's owner: (N,) int64, 0.. in sorted order of the column's values."""
+    """The number of each sample's owner: (N,) int64, 0.. in sorted order of the column's values."""
     if column not in tables[0].column_names:
         raise unknown("data.natural_column", column, tables[0].column_names)
     values = np.concatenate([_values(_full_column(table, column, "the train split")) for table in tables])

@@ -1,4 +1,4 @@
-"""What partitions have in common: whose an image is, what has no label, and which part goes to which client."""
+"""What partitions have in common: whose a sample is, what has no label, and which part goes to which client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), grou
 def owners_of(groups: Tensor | None, name: str) -> Tensor:
     """The groups (N,), or an InputError where the data set has none."""
     if groups is None:
-        need = "the column that says whose an image is, or image folders by client: client/class"
+        need = "the column that says whose a sample is, or image folders by client: client/class"
         raise InputError(f"data.partition {name!r} needs data.natural_column, {need}")
     return groups
 
@@ -41,7 +41,7 @@ def by_label(name: str, labels: Tensor, deal: Callable[[Tensor], list[Tensor]], 
     """Parts of rows (N,) that ``deal`` makes of the labels that there are; rows without one go evenly to all parts."""
     labelled, rest = torch.nonzero(labels >= 0).flatten(), torch.nonzero(labels < 0).flatten()
     if not len(labelled):
-        raise InputError(f"data.partition {name!r} deals out by label, and no image has one: set it to 'iid'")
+        raise InputError(f"data.partition {name!r} deals out by label, and no sample has one: set it to 'iid'")
     parts = [labelled[part] for part in deal(labels[labelled])]
     if not len(rest):
         return parts

@@ -1,6 +1,6 @@
 """The Dirichlet partition: every client gets a drawn share of each class (Yurochkin et al., ICML 2019, arXiv 1905.12022).
 
-The draw is that of flwr-datasets' ``DirichletPartitioner``, to the last image. It stands here because most experiments deal
+The draw is that of flwr-datasets' ``DirichletPartitioner``, to the last sample. It stands here because most experiments deal
 out so, and importing flwr-datasets takes longer than importing torch: it brings pandas, SciPy and seaborn.
 """
 
@@ -44,7 +44,7 @@ def dirichlet(
     else:
         raise InputError(
             f"data.partition 'dirichlet': none of {DRAWS} draws gave each of {len(alpha)} clients {min_partition_size} of "
-            f"{len(labels)} images; raise alpha, lower min_partition_size, or set self_balancing = true"
+            f"{len(labels)} samples; raise alpha, lower min_partition_size, or set self_balancing = true"
         )
     if shuffle:
         for part in parts:

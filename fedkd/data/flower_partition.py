@@ -40,7 +40,7 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
 
 def flower_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
-    """A function that deals out images by the partitioner of that name; see make_partition."""
+    """A function that deals out samples by the partitioner of that name; see make_partition."""
     kind = partitioners()[name]
     column = "group" if "natural_id" in name else "label"
     given = {"num_partitions": clients, "partition_by": column, "seed": derive(seed, "partition")}
@@ -87,7 +87,7 @@ class _Rows(Dataset):  # type: ignore[misc]
 
 
 def _draw(dealer: Any, column: str, keys: Tensor, seed: int) -> list[Tensor]:
-    """Each client's rows, of images with these labels or owners (N,)."""
+    """Each client's rows, of samples with these labels or owners (N,)."""
     order, numbers = in_drawn_order(keys, seed)  # some dealers take for granted that no label is absent
     dealer.dataset = _Rows.from_dict({"row": order.numpy(), column: numbers.numpy()})
     return [torch.from_numpy(dealer.load_partition(client)) for client in range(dealer.num_partitions)]

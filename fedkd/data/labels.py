@@ -79,7 +79,7 @@ def never_trained(train: Tensor, test: Tensor, classes: Sequence[str]) -> str:
     """What is worth saying of classes that are tested and never trained, or nothing."""
     trained, tested = ({*torch.unique(part[part >= 0]).tolist()} for part in (train, test))
     strange = some([classes[number] for number in sorted(tested - trained)])
-    return f"no training image is of {strange}, though test images are" if strange else ""
+    return f"no training sample is of {strange}, though test samples are" if strange else ""
 
 
 def _refuse_twins(classes: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Partitions: how images are dealt out to clients. Four of our own, and flwr-datasets' by name."""
+"""Partitions: how samples are dealt out to clients. Four of our own, and flwr-datasets' by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedkd.data.dirichlet import dirichlet
 
 
 def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
-    """A function that deals out images. Making it checks the name and the arguments, calling it draws.
+    """A function that deals out samples. Making it checks the name and the arguments, calling it draws.
 
     Who gets which part is drawn too, so that no client is favoured over the seeds; but where a client's number has a
     meaning (its size in ``size`` and ``linear``, its owner in ``natural_id`` ...), it keeps it.
@@ -88,19 +88,19 @@ def partition_names() -> list[str]:
 
 
 def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    """All images are shuffled by the seed and dealt out in parts of equal size."""
+    """All samples are shuffled by the seed and dealt out in parts of equal size."""
     return shuffled(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients), seed)
 
 
 def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    """Each owner is a client: ``data.natural_column`` says whose an image is, or folders by client do."""
+    """Each owner is a client: ``data.natural_column`` says whose a sample is, or folders by client do."""
     owners = owners_of(groups, "natural_id")
     sizes = torch.unique(owners, return_counts=True)[1].tolist()
     return list(torch.split(owners.argsort(stable=True), sizes))
 
 
 def _shared(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    """Every client holds all images: for peers that learn the same data."""
+    """Every client holds all samples: for peers that learn the same data."""
     return [torch.arange(len(labels))]
 
 
@@ -119,9 +119,9 @@ def _dirichlet(
 
     Args:
         alpha: above 0: the smaller, the fewer classes a client has. One number, or one for each client.
-        min_partition_size: draw again where a client has fewer images than this.
-        self_balancing: a client that has more images than the mean gets none of the classes that follow.
-        shuffle: within each client's images; else they stand class by class.
+        min_partition_size: draw again where a client has fewer samples than this.
+        self_balancing: a client that has more samples than the mean gets none of the classes that follow.
+        shuffle: within each client's samples; else they stand class by class.
     """
     alphas = np.broadcast_to(np.asarray(alpha, dtype=np.float64).ravel(), clients)
     kept = alphas[client_order(clients, seed).argsort().numpy()]  # each client keeps the alpha that was given for it

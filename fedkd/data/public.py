@@ -18,7 +18,7 @@ def public_from(other: Source, source: Source, *, count: int, labels: bool, seed
     """A public set of ``count`` training samples of another data set, normalised as the clients' own samples are.
 
     Raises:
-        InputError: too few samples, another shape, other classes where labels are asked for, or an sample that is also
+        InputError: too few samples, another shape, other classes where labels are asked for, or a sample that is also
             among the clients' or test samples.
     """
     names = f"data.public_source {other.name!r}"

@@ -30,7 +30,7 @@ def load_source(
             (``owner/name``) or a local path.
         path: where the files are, when not in their usual place. The network is asked only where no file is local.
         image_column: the column of the images; found by itself where only one can be it. Likewise ``label_column``.
-        natural_column: the column that says whose an image is, for ``partition = "natural_id"``.
+        natural_column: the column that says whose a sample is, for ``partition = "natural_id"``.
         layout: what the levels of image folders mean, e.g. ``"split/client/class"``; found by itself where it is clear.
         channels: ``"grey"`` or ``"colour"`` reads all images so; else they are in colour if one of them is.
 

@@ -1,4 +1,4 @@
-"""The rehearsal: what can be checked before round 1. The partition is drawn, and every net sees one batch of real images.
+"""The rehearsal: what can be checked before round 1. The partition is drawn, and every net sees one batch of real samples.
 
 Nothing of it lasts: the nets are thrown away, and no random stream of the run is drawn from.
 """
@@ -67,7 +67,7 @@ def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> N
             )
     except InputError:
         if architecture not in ZOO or shipped:
-            raise  # a strategy of a user's own may leave the default net alone, which these images may be too small for
+            raise  # a strategy of a user's own may leave the default net alone, which these samples may be too small for
     except Exception as error:  # whatever a user's own code raises
         error_text = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"net {name!r} {what}: {error_text}") from error

@@ -25,7 +25,7 @@ class RoundMetrics:
         self.clients: dict[int, dict[str, Any]] = {}
         #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
         self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
-        #: For the picture of the round: features and labels of some test images. In no row.
+        #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
 
     def client(self, client: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
         for key in ("path", "layout", "image_column", "label_column", "natural_column"):
             yield Unused(f"data.{key}", "the function of data.source reads the data itself")
     if "natural_id" not in data.partition:
-        why = f'data.partition is "{data.partition}", and only natural_id asks whose an image is'
+        why = f'data.partition is "{data.partition}", and only natural_id asks whose a sample is'
         yield Unused("data.natural_column", why)
     if not (data.public or data.public_source):
         yield Unused("data.public_labels", "there is no public set", "set data.public to its size, or leave this out")
@@ -105,7 +105,7 @@ def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
     if "validation" not in used:
         yield Unused("data.validation", f"{name} uses no validation set", harmless=True, effect=held_out)
     if "views" not in used:
-        yield Unused("data.views", f"{name} shows its nets the images themselves here")
+        yield Unused("data.views", f"{name} shows its nets the samples themselves here")
     if "representations" not in used:
         nets = "classifiers" if experiment.strategy.needs.labels else "encoders at clients only"
         for key in [key for key in SECTIONS["evaluation"].model_fields if key not in used]:

@@ -1,6 +1,6 @@
 """Distillation over public samples: every node predicts the same ones, and learns from the others' predictions.
 
-The rows of a table are for the samples of one split, in its order, of their un-augmented images; ``distil`` looks them up by
+The rows of a table are for the samples of one split, in its order, un-augmented; ``distil`` looks them up by
 sample id, so no shuffling can take a row to another sample.
 """
 

@@ -27,11 +27,11 @@ CURE = "bring the old ones back, or start a new run in another directory"
 #: What an unequal field of the data means, in the order in which it is looked for.
 _DATA = {
     "classes": "the class names",
-    "shape": "the images' height, width and channels",
-    "content_hash": "the images or labels",
-    "public_hash": "the public images",
-    "client_train": "the numbers of images that clients train on",
-    "partition_hash": "the images that each client holds",
+    "shape": "the shape of the samples",
+    "content_hash": "the samples or labels",
+    "public_hash": "the public samples",
+    "client_train": "the numbers of samples that clients train on",
+    "partition_hash": "the samples that each client holds",
 }
 
 

@@ -1,4 +1,4 @@
-"""The figure of a run that learns representations: what its encoder makes of test images, and how good that is."""
+"""The figure of a run that learns representations: what its encoder makes of test samples, and how good that is."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def has_representations(run: RecordedRun) -> bool:
 def representation(run: RecordedRun, path: str | Path) -> list[Path]:
     """Draw a run that ``has_representations``, as .png and .svg; gives the files.
 
-    Above, if the run kept features: test images in the plane of the first two principal components of a round's features. Each
+    Above, if the run kept features: test samples in the plane of the first two principal components of a round's features. Each
     round's encoder has a plane of its own; each is scaled to unit spread and turned (orthogonal Procrustes, reflection allowed)
     onto the round before, so that the picture moves only as far as the encoder does. Beside them t-SNE of the last round.
     Below, against rounds: accuracies, alignment and uniformity, likeness of the clients' encoders, whichever were logged.
@@ -140,7 +140,7 @@ def _draw_maps(
 
 
 def _scatter(axis: Axes, places: Floats, table: Representations) -> None:
-    """One mark an image: its colour and shape together tell the class."""
+    """One mark a sample: its colour and shape together tell the class."""
     for label, name in enumerate(table.classes):
         of_class = places[table.labels == label]
         style: dict[str, Any] = {"color": OF_CLASSES[label % len(OF_CLASSES)], "marker": MARKERS[label % len(MARKERS)]}

@@ -17,7 +17,7 @@ FOLDER = "representations"
 
 @dataclass(frozen=True, eq=False)
 class Representations:
-    """Some test images as the encoder of one round saw them."""
+    """Some test samples as the encoder of one round saw them."""
 
     features: NDArray[np.float64]  # (N, D)
     labels: NDArray[np.int64]  # (N,)

@@ -61,11 +61,11 @@ OF_ROUNDS = (
     ),
     RowKey(
         *("probe_accuracy", "linear-probe accuracy"),
-        *("a linear classifier fitted to the frozen net's features of the clients' train images", SHARE, "linear probe"),
+        *("a linear classifier fitted to the frozen net's features of the clients' train samples", SHARE, "linear probe"),
     ),
     RowKey(
         *("knn_accuracy", "kNN accuracy"),
-        *("weighted vote of the 200 nearest train images in the net's features, on the global test set", SHARE, "kNN"),
+        *("weighted vote of the 200 nearest train samples in the net's features, on the global test set", SHARE, "kNN"),
     ),
     RowKey("probe_<share>_percent_accuracy", "probe, <share> % of labels", "the probe, fitted with so many labels", SHARE),
     RowKey(
@@ -78,11 +78,11 @@ OF_ROUNDS = (
     ),
     RowKey(
         *("alignment", "alignment (lower is better)"),
-        *("mean squared distance of unit features of two random views of a test image", "", "alignment"),
+        *("mean squared distance of unit features of two random views of a test sample", "", "alignment"),
     ),
     RowKey(
         *("uniformity", "uniformity (lower is better)"),
-        *("log of the mean of exp(-2 squared distance) over pairs of test images' unit features", "", "uniformity"),
+        *("log of the mean of exp(-2 squared distance) over pairs of test samples' unit features", "", "uniformity"),
     ),
     RowKey(
         *("client_cka", "linear CKA between clients' encoders"),
@@ -186,7 +186,7 @@ FORMS = (
     _own(
         "<name>_contrastive",
         "<name> contrastive loss",
-        "contrast of two views of an image with other images",
+        "contrast of two views of a sample with other samples",
     ),
     _own("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
 )

@@ -103,11 +103,11 @@ def sends_buffers_with_the_weights(trial: Trial) -> None:
 
 
 def predicts_in_eval_mode(trial: Trial) -> None:
-    """A score depends on neither dropout nor on the other images of a batch."""
+    """A score depends on neither dropout nor on the other samples of a batch."""
     _unseen(
         trial,
         "mode",
-        "predictors to give the same for an image whenever they are asked",
+        "predictors to give the same for a sample whenever they are asked",
         "predictors: net.eval(), or classifier(net)",
     )
 

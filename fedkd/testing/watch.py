@@ -22,7 +22,7 @@ from fedkd.experiment.algorithm.train import Batch
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.results.history import History
 
-#: So many images are enough to see whether an output depends on the others of its batch.
+#: So many samples are enough to see whether an output depends on the others of its batch.
 IMAGES = 6
 
 
@@ -72,7 +72,7 @@ class Watch:
         if client is not None and client.round:
             federation = client.federation
             if samples.inputs is federation.source.test_inputs:
-                self.see("samples", f"{client.name} reads images of the global test set", client)
+                self.see("samples", f"{client.name} reads samples of the global test set", client)
             else:
                 mine = [federation.client_train(client.id).indices, *([federation.public.indices] if federation.public else [])]
                 if not torch.isin(ids, torch.cat(mine)).all():
@@ -112,7 +112,7 @@ class Watch:
         if not torch.equal(once, again):
             self.see("mode", f"predictor {name!r} at {node.name} gives other outputs when asked twice", node)
         elif not torch.allclose(once.narrow(axis, 0, some.shape[axis]), some, rtol=1e-3, atol=1e-4):
-            self.see("mode", f"predictor {name!r} at {node.name} gives of an image what depends on the batch", node)
+            self.see("mode", f"predictor {name!r} at {node.name} gives of a sample what depends on the batch", node)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def test_a_public_set_from_another_source(toy: Source, federate: Federate) -> No
     assert federation.public is not None
     assert (federation.public.take(torch.arange(5))[0] >= 200).all()
     assert federation.partition_table().sum() == 40, "nothing is held out of the clients' own images"
-    assert torch.equal(federation.public.mean, toy.mean), "one normalisation for all"
+    assert torch.equal(federation.public.moments.mean, toy.moments.mean), "one normalisation for all"
 
 
 def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None:
@@ -131,18 +131,18 @@ def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None
     with pytest.raises(InputError, match="say how many"):
         federate(toy, 4, public=0, public_source=other)
     small = replace(other, train_inputs=other.train_inputs[..., :2], test_inputs=other.test_inputs[..., :2])
-    with pytest.raises(InputError, match=r"its images are \(1, 4, 2\) .* those of 'toy' \(1, 4, 4\)"):
+    with pytest.raises(InputError, match=r"its samples are image \(1, 4, 2\) those of 'toy' image \(1, 4, 4\)"):
         federate(toy, 4, public=5, public_source=small)
     with pytest.raises(InputError, match="its classes are not those of 'toy'"):
         federate(toy, 4, public=5, public_labels=True, public_source=replace(other, classes=("p", "q", "r", "s")))
 
 
 def test_a_public_source_that_holds_a_test_or_train_image_is_refused(toy: Source, federate: Federate) -> None:
-    with pytest.raises(InputError, match="5 of its 5 public images are also train or test images"):
+    with pytest.raises(InputError, match="5 of its 5 public samples are also train or test samples"):
         federate(toy, 4, public=5, public_source=toy)
     one_alike = toy.train_inputs + 200
     one_alike[3] = toy.test_inputs[0]
-    with pytest.raises(InputError, match="1 of its 40 public images"):
+    with pytest.raises(InputError, match="1 of its 40 public samples"):
         federate(toy, 4, public=40, public_source=replace(toy, name="other", train_inputs=one_alike))
 
 
@@ -152,9 +152,9 @@ def test_a_public_source_that_holds_a_test_or_train_image_is_refused(toy: Source
         ({"clients": 41}, r"data\.clients = 41, but there are only 40"),
         ({"clients": 35, "public": 6}, r"data\.clients = 35, but there are only 34"),
         ({"clients": 0}, r"data\.clients = 0: must be at least 1"),
-        ({"public": 40}, r"data\.public = 40 .* leave no training image"),
+        ({"public": 40}, r"data\.public = 40 .* leave no training sample"),
         ({"public": -1}, r"data\.public = -1: must not be negative"),
-        ({"train_limit": 5, "validation": 5}, r"data\.validation = 5 leave no training image"),
+        ({"train_limit": 5, "validation": 5}, r"data\.validation = 5 leave no training sample"),
         ({"client_test": 1.0}, r"data\.client_test = 1\.0"),
         ({"labelled": 1.5}, r"data\.labelled = 1\.5"),
     ],
@@ -183,8 +183,8 @@ def test_images_without_a_label_are_dealt_out_and_never_tested_on(toy: Source, f
     with pytest.warns(Notice) as said:
         federation = federate(source, 4, validation=8, client_test=0.25)
     notes = [str(note.message) for note in said]
-    assert "8 of 40 training images have no label (-1)" in notes[0]
-    assert "1 of 8 test images have no label (-1) and are left out" in notes[1]
+    assert "8 of 40 training samples have no label (-1)" in notes[0]
+    assert "1 of 8 test samples have no label (-1) and are left out" in notes[1]
     assert ids(federation.test) == list(range(1, 8))
     assert federation.validation is not None
     assert not hidden[federation.validation.indices].any()
@@ -193,7 +193,7 @@ def test_images_without_a_label_are_dealt_out_and_never_tested_on(toy: Source, f
     assert federation.partition_table().sum() == 40 - 8 - 8
     assert len(federation.train) - len(federation.train.labelled()) == 8
     assert federation.unheld == 0
-    with pytest.raises(InputError, match=r"data\.validation = 33, but only 32 labelled images are left for it"):
+    with pytest.raises(InputError, match=r"data\.validation = 33, but only 32 labelled samples are left for it"):
         federate(source, 4, validation=33)
 
 
@@ -222,15 +222,15 @@ def test_part_of_the_labels_is_a_share_of_the_labelled(toy: Source, federate: Fe
 
 
 def test_one_class_is_nothing_to_tell_apart(toy: Source, federate: Federate) -> None:
-    with pytest.raises(InputError, match=r"'toy': all training images are of one class, 'c': there is nothing to tell apart"):
+    with pytest.raises(InputError, match=r"'toy': all training samples are of one class, 'c': there is nothing to tell apart"):
         federate(replace(toy, train_labels=torch.full((40,), 2)), 4)
-    with pytest.raises(InputError, match=r"no training image has a label"):
+    with pytest.raises(InputError, match=r"no training sample has a label"):
         federate(replace(toy, train_labels=torch.full((40,), -1)), 4)
 
 
 def test_images_that_no_client_holds_are_counted_and_said(toy: Source, federate: Federate) -> None:
     federation = federate(toy, 3, "shard", arguments={"shard_size": 4, "num_shards_per_partition": 3}, train_limit=38)
-    with pytest.warns(Notice, match=r"data\.partition leaves 2 of 38 images with no client"):
+    with pytest.warns(Notice, match=r"data\.partition leaves 2 of 38 samples with no client"):
         assert federation.unheld == 2
     assert federation.partition_table().sum() == 36
     assert federate(toy, 3, "shared").unheld == 0

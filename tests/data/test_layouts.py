@@ -182,7 +182,7 @@ def test_classes_of_both_splits_have_one_numbering(tmp_path: Path) -> None:
     source, said = read(tmp_path)
     assert source.classes == ("ant", "bee", "cow")
     assert (source.train_labels.tolist(), source.test_labels.tolist()) == ([1, 1, 2, 2], [0, 0, 2, 2])
-    assert "no training image is of ant, though test images are" in said
+    assert "no training sample is of ant, though test samples are" in said
     photograph(tmp_path, "test/Bee")
     with pytest.raises(InputError, match="'Bee' and 'bee' differ in small and capital letters only"):
         load_source(str(tmp_path))

@@ -144,7 +144,7 @@ def test_a_number_that_says_what_its_client_gets_keeps_its_meaning(name: str) ->
 
 def test_what_has_no_label_cannot_be_dealt_out_by_label() -> None:
     deal = make_partition("dirichlet", {"alpha": 1.0}, clients=5, seed=0)
-    with pytest.raises(InputError, match="'dirichlet' deals out by label, and no image has one: set it to 'iid'"):
+    with pytest.raises(InputError, match="'dirichlet' deals out by label, and no sample has one: set it to 'iid'"):
         deal(torch.full((50,), -1), None)
 
 
@@ -218,14 +218,14 @@ def test_bad_values_are_refused_before_the_draw(name: str, arguments: dict[str, 
 
 def test_a_draw_that_cannot_serve_every_client_names_the_cure() -> None:
     deal = make_partition("dirichlet", {"alpha": 0.01, "min_partition_size": 20}, clients=10, seed=0)
-    with pytest.raises(InputError, match=r"10 clients 20 of 200 images; raise alpha, .*self_balancing = true") as caught:
+    with pytest.raises(InputError, match=r"10 clients 20 of 200 samples; raise alpha, .*self_balancing = true") as caught:
         deal(LABELS, None)
     assert "\n" not in str(caught.value)
 
 
 def test_a_client_without_images_is_refused(toy: Source, federate: Callable[..., Federation]) -> None:
     empty = federate(toy, 20, "dirichlet", arguments={"alpha": 0.01, "min_partition_size": 0})
-    with pytest.raises(InputError, match="of 20 without any of the 40 images"):
+    with pytest.raises(InputError, match="of 20 without any of the 40 samples"):
         empty.partition_table()
 
 

@@ -5,8 +5,11 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.data import PRESETS, augment
+from fedkd.data import KINDS, PRESETS, Moments, Samples, augment
+from fedkd.data.kinds import NO_MOMENTS
 from fedkd.data.views import reflect
+
+OF_IMAGES = [name for name, (kind, _) in PRESETS.items() if kind == "image"]
 
 
 def pictures(count: int, channels: int, size: int) -> Tensor:
@@ -16,11 +19,15 @@ def pictures(count: int, channels: int, size: int) -> Tensor:
 
 def view(images: Tensor, preset: str, seed: int) -> Tensor:
     """A view whose pixels lie in 0..1: mean 0, standard deviation 1."""
-    channels = images.shape[1]
-    return augment(images, preset, seed=seed, mean=torch.zeros(channels), std=torch.ones(channels))
+    return augment(images, preset, seed=seed, samples=samples_of(images), moments=NO_MOMENTS)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def samples_of(images: Tensor) -> Samples:
+    count = len(images)
+    return Samples(images, torch.zeros(count, dtype=torch.int64), torch.arange(count), KINDS["image"], NO_MOMENTS, 2)
+
+
+@pytest.mark.parametrize("preset", OF_IMAGES)
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (1, 28), (3, 32), (3, 33), (1, 1)])
 def test_views_of_any_size(preset: str, channels: int, size: int) -> None:
     images = pictures(6, channels, size)
@@ -33,7 +40,7 @@ def test_views_of_any_size(preset: str, channels: int, size: int) -> None:
     assert torch.equal(view(images, preset, seed=1), views), "same seed, same bytes"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", OF_IMAGES)
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
 def test_two_views_of_an_image_differ_and_each_image_has_its_own_draw(preset: str, channels: int, size: int) -> None:
     images = pictures(1, channels, size).expand(64, -1, -1, -1)  # the same image 64 times
@@ -42,7 +49,7 @@ def test_two_views_of_an_image_differ_and_each_image_has_its_own_draw(preset: st
     assert len({image.numpy().tobytes() for image in first}) > 10, "an image's draw is its own, not the batch's"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", OF_IMAGES)
 def test_views_leave_the_global_generator_alone(preset: str) -> None:
     state = torch.random.get_rng_state()
     view(pictures(4, 3, 8), preset, seed=1)
@@ -51,7 +58,7 @@ def test_views_leave_the_global_generator_alone(preset: str) -> None:
 
 def test_views_are_normalised() -> None:
     images = torch.full((2, 1, 8, 8), 51, dtype=torch.uint8)  # 0.2 everywhere, so every crop of it too
-    views = augment(images, "fedx", seed=0, mean=torch.tensor([0.1]), std=torch.tensor([0.5]))
+    views = augment(images, "fedx", seed=0, samples=samples_of(images), moments=Moments(torch.tensor([0.1]), torch.tensor([0.5])))
     torch.testing.assert_close(views, torch.full((2, 1, 8, 8), 0.2))
 
 
@@ -80,7 +87,7 @@ def test_an_unknown_preset_is_an_error() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", OF_IMAGES)
 def test_views_on_a_gpu_draw_as_on_the_cpu(preset: str) -> None:
     images = pictures(16, 3, 32)
     torch.testing.assert_close(view(images.cuda(), preset, seed=1).cpu(), view(images, preset, seed=1), atol=1e-4, rtol=0)

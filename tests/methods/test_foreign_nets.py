@@ -56,7 +56,7 @@ def server_on(source: Source) -> Server:
 def right(server: Server, net: nn.Module) -> float:
     """Which share of the server's own training images a net names rightly, as the server numbers them."""
     source = server.federation.source
-    images = normalise(source.train_inputs, source.mean, source.std)
+    images = normalise(source.train_inputs, *source.moments)
     return float((net(images).argmax(1) == source.train_labels).float().mean())
 
 
@@ -75,8 +75,8 @@ def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> N
     there = server_on(here)
     for ours, theirs in zip(load_nets(server, run).values(), load_nets(there, run).values(), strict=True):
         source = server.federation.source
-        ours_said = ours(normalise(here.train_inputs, source.mean, source.std))
-        theirs_said = theirs(normalise(here.train_inputs, here.mean, here.std))
+        ours_said = ours(normalise(here.train_inputs, *source.moments))
+        theirs_said = theirs(normalise(here.train_inputs, *here.moments))
         torch.testing.assert_close(ours_said, theirs_said, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.outputs(images[:3].float()).logits, ours(images[:3].float()))
 

@@ -274,7 +274,7 @@ def test_after_one_batch_the_buffers_are_those_of_one_forward_pass(update: str) 
         client = node_of(experiment, id)
         net = client.net(init="own").train()
         before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-        net(plan(client, update).batch(0).images)
+        net(plan(client, update).batch(0).inputs)
         if update == "alternating" and id > 0:
             assert_same(memory.under("net/main/"), before)
         else:

@@ -27,7 +27,7 @@ def test_a_run_records_content_names_normalisation_and_who_holds_what(tmp_path: 
     assert (held["shape"], held["public"], held["validation"]) == ([1, 8, 8], 10, 6)
     assert sum(held["client_train"]) + sum(held["client_test"]) == 60 - 10 - 6
     assert [sum(client) for client in held["client_classes"]] == held["client_train"]
-    assert held["mean"] == federation.source.mean.tolist()
+    assert held["mean"] == federation.source.moments.mean.tolist()
     assert RecordedRun.read(tmp_path / "run").data == RecordedData.of(federation)
 
 

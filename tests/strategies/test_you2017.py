@@ -32,7 +32,7 @@ def test_a_step_descends_the_three_terms_of_the_definition(monkeypatch: pytest.M
     student = server.net("student", architecture="mlp", keep=True)
     samples = server.public.samples
     order = torch.randperm(len(samples), generator=server.rng("batches"))
-    images = next(server.public.batches(epochs=1, batch_size=64, rng=server.rng("batches"))).images  # (B, 1, 8, 8)
+    images = next(server.public.batches(epochs=1, batch_size=64, rng=server.rng("batches"))).inputs  # (B, 1, 8, 8)
     own = student.outputs(images)
     teachers = []
     for upload in uploads.values():

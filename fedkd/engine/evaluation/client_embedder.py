@@ -27,7 +27,7 @@ class ClientEmbedder:
     """Its features of some splits of samples, by name, computed once.
 
     The server probes the encoder it has. A net that is a client's own is probed there by the same protocol, on the labelled
-    training images of all clients: in a simulation every node has them, and in a deployment every node builds them.
+    training samples of all clients: in a simulation every node has them, and in a deployment every node builds them.
     """
 
     def __init__(self, function: Function, splits: Mapping[str, Samples], probe: Probe | None, client: Client) -> None:
@@ -43,7 +43,7 @@ class ClientEmbedder:
         """Other scores, as ``<name>/<split>``.
 
         ``probe/own``: of a probe on this client's own labelled training samples, if it has any. Where the server fitted none,
-        ``knn`` on each split: of weighted neighbours among the labelled training images of all clients.
+        ``knn`` on each split: of weighted neighbours among the labelled training samples of all clients.
         """
         client = self._client
         own = client.federation.client_train(client.id).labelled()  # true labels, an attacker's too
@@ -61,5 +61,5 @@ class ClientEmbedder:
 
     @cached_property
     def _everyones(self) -> Features:
-        """The labelled training images of all clients."""
+        """The labelled training samples of all clients."""
         return features_of(self._function, self._client.federation.train.labelled(), self._client)

@@ -26,7 +26,7 @@ from fedkd.nets import Net, copied
 Function = Callable[[Any], Tensor]
 #: Of FedX's linear evaluation, and how many steps of Adam a probe on fewer labels takes at least.
 EPOCHS, BATCH_SIZE, FEWEST_STEPS = 100, 64, 1000
-#: So many images are augmented at a time.
+#: So many samples are augmented at a time.
 VIEWED = 128
 #: Fine-tuning sees crops and flips, as SimCLR's does (arXiv 2002.05709, appendix B.5), whatever views training saw.
 FINE_TUNING_VIEWS = "fedx"
@@ -45,7 +45,7 @@ class Features:
 
 
 def features_of(function: Function, samples: Samples, node: Node) -> Features:
-    """Features of un-augmented images. Put nets in eval mode first."""
+    """Features of un-augmented samples. Put nets in eval mode first."""
     return Features(predict(function, samples, node.work()), samples.labels[samples.indices])
 
 
@@ -56,7 +56,7 @@ def fit_probe(train: Features, node: Node, *purpose: str, epochs: int = EPOCHS) 
 
 
 def fit_small_probe(train: Features, node: Node, *purpose: str) -> Probe:
-    """The same on few samples, for as many epochs as ``FEWEST_STEPS`` take: Adam does not arrive in 100 epochs of 40 images."""
+    """The same on few samples, for as many epochs as ``FEWEST_STEPS`` take: Adam does not arrive in 100 epochs of 40 samples."""
     steps = ceil(len(train.labels) / BATCH_SIZE)  # of an epoch
     return fit_probe(train, node, *purpose, epochs=max(EPOCHS, ceil(FEWEST_STEPS / steps)))
 
@@ -74,7 +74,7 @@ def probe_score(probe: Probe, asked: Features, node: Node) -> Score:
 
 
 def neighbour_score(train: Features, asked: Features, node: Node) -> Score:
-    """How many of these their 200 nearest training images get right, by weighted vote."""
+    """How many of these their 200 nearest training samples get right, by weighted vote."""
     neighbours = min(200, len(train.labels))
     answers = weighted_knn(train.values, train.labels, asked.values, classes=node.classes, neighbours=neighbours)
     return score(answers, asked.labels, node.classes)
@@ -96,13 +96,13 @@ def few_labels(labels: Tensor, share: float, node: Node) -> Tensor:
 
 
 def drawn_from_test(node: Node, count: int) -> Tensor:
-    """Positions of so many global test images, or of all: one draw a run, equal at all nodes, as a test set may be sorted."""
+    """Positions of so many global test samples, or of all: one draw a run, equal at all nodes, as a test set may be sorted."""
     size = len(node.federation.test)
     return torch.randperm(size, generator=generator(node.experiment.seed, "drawn from test"))[:count].sort().values
 
 
 def view_scores(function: Function, test: Features, node: Node) -> dict[str, float]:
-    """``alignment`` of two views of the compared test images, ``uniformity`` of the images themselves; none if switched off."""
+    """``alignment`` of two views of the compared test samples, ``uniformity`` of the samples themselves; none if switched off."""
     positions = drawn_from_test(node, node.experiment.evaluation.compared)
     if len(positions) < 2:
         return {}
@@ -112,7 +112,7 @@ def view_scores(function: Function, test: Features, node: Node) -> dict[str, flo
 
 @torch.inference_mode()
 def _of_views(function: Function, samples: Samples, node: Node) -> tuple[Tensor, Tensor]:
-    """Features (N, D) of two views of each image, by the experiment's preset, drawn by seed and round."""
+    """Features (N, D) of two views of each sample, by the experiment's preset, drawn by seed and round."""
     split, seed = node.split(samples), derive(node.experiment.seed, "alignment", node.round)
     views: tuple[list[Tensor], list[Tensor]] = ([], [])
     for positions in torch.arange(len(samples)).split(VIEWED):
@@ -124,7 +124,7 @@ def _of_views(function: Function, samples: Samples, node: Node) -> tuple[Tensor,
 
 
 def pictured_features(test: Features, node: Node) -> dict[str, Tensor]:
-    """``features`` and ``labels`` of the test images that are pictured; nothing if none are."""
+    """``features`` and ``labels`` of the test samples that are pictured; nothing if none are."""
     shown = test.at(drawn_from_test(node, node.experiment.evaluation.pictured))
     return {"features": shown.values, "labels": shown.labels} if len(shown.labels) else {}
 

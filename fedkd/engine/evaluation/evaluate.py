@@ -44,7 +44,7 @@ def outputs_of(predictor: Predictor, samples: Samples, node: Node) -> Tensor:
     if not len(samples):
         return torch.empty(1, 0, node.classes)
     # Peers come after samples in between, as predict joins batches along their first dimension.
-    return predict(lambda images: function(images).transpose(0, 1), samples, node.work()).transpose(0, 1)
+    return predict(lambda inputs: function(inputs).transpose(0, 1), samples, node.work()).transpose(0, 1)
 
 
 def score_outputs(predictor: Predictor, outputs: Tensor, samples: Samples, node: Node) -> Score:

@@ -1,4 +1,4 @@
-"""Which images keep their labels where only a share of the labels is used."""
+"""Which samples keep their labels where only a share of the labels is used."""
 
 from __future__ import annotations
 

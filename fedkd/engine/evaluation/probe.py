@@ -45,7 +45,7 @@ def linear_probe(
     a step of torch's optimiser costs as much as all else that is done to a batch.
 
     Args:
-        features: (N, D) of frozen images, any float type, on any device; computed in float32.
+        features: (N, D) of samples, by a frozen net, any float type, on any device; computed in float32.
         labels: (N,) int64 in 0 .. classes - 1.
         classes: C.
         generator: on the CPU; draws the initial weights and the shuffles.

@@ -15,21 +15,21 @@ from torch import Tensor
 
 @torch.no_grad()
 def alignment(a: Tensor, b: Tensor) -> float:
-    """How far apart two views of an image are: the mean squared distance of their unit features, at best 0.
+    """How far apart two views of a sample are: the mean squared distance of their unit features, at best 0.
 
     Wang and Isola 2020, arXiv 2005.10242, with alpha = 2::
 
         mean_i |a_i / |a_i| - b_i / |b_i||^2
 
     Args:
-        a: (N, D) features of one view of each image, any float type.
-        b: (N, D) of another view of the same images.
+        a: (N, D) features of one view of each sample, any float type.
+        b: (N, D) of another view of the same samples.
 
     Returns:
         0 to 4.
 
     Raises:
-        ValueError: there are no images, or the features are not of the same ones.
+        ValueError: there are no samples, or the features are not of the same ones.
 
     >>> alignment(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 3.0]]))  # 0 and 2
     1.0
@@ -43,7 +43,7 @@ def alignment(a: Tensor, b: Tensor) -> float:
 def uniformity(features: Tensor) -> float:
     """How evenly features cover the sphere, the lower the better: 0 where all are one point.
 
-    Wang and Isola 2020, arXiv 2005.10242, with t = 2, over pairs of distinct images, unit rows u::
+    Wang and Isola 2020, arXiv 2005.10242, with t = 2, over pairs of distinct samples, unit rows u::
 
         log mean_{i < j} exp(-2 |u_i - u_j|^2)
 
@@ -54,7 +54,7 @@ def uniformity(features: Tensor) -> float:
         -8 to 0.
 
     Raises:
-        ValueError: there are fewer than two images.
+        ValueError: there are fewer than two samples.
 
     >>> round(uniformity(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), 6)  # one pair, at a squared distance of 2
     -4.0
@@ -66,23 +66,23 @@ def uniformity(features: Tensor) -> float:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """How alike two encoders represent the same images: linear centred kernel alignment, the biased estimator.
+    """How alike two encoders represent the same samples: linear centred kernel alignment, the biased estimator.
 
-    Kornblith et al. 2019, arXiv 1905.00414. With X and Y centred over the images, and K = X X', L = Y Y'::
+    Kornblith et al. 2019, arXiv 1905.00414. With X and Y centred over the samples, and K = X X', L = Y Y'::
 
         <K, L> / (|K| |L|) = |Y' X|^2 / (|X' X| |Y' Y|)
 
-    in Frobenius norms. It is biased upwards where images are few and features wide: compare numbers over the same images only.
+    in Frobenius norms. It is biased upwards where samples are few and features wide: compare numbers over the same samples only.
 
     Args:
         x: (N, D1) features of one encoder, any float type.
-        y: (N, D2) of another, of the same images in the same order.
+        y: (N, D2) of another, of the same samples in the same order.
 
     Returns:
         0 to 1, 1 for features that are equal up to rotation, shift and scale; NaN where an encoder sees no difference.
 
     Raises:
-        ValueError: the features are not of the same images.
+        ValueError: the features are not of the same samples.
 
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     >>> round(linear_cka(x, 5 * x.flip(1) + 1), 6)
@@ -93,7 +93,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 def mean_similarity(features: Sequence[Tensor]) -> float:
-    """The mean linear CKA over all pairs of encoders, for images all of them saw. See ``linear_cka``.
+    """The mean linear CKA over all pairs of encoders, for samples all of them saw. See ``linear_cka``.
 
     With each encoder's features scaled so that |K_i| = 1, side by side as one matrix Z, there is no loop over pairs::
 
@@ -105,10 +105,10 @@ def mean_similarity(features: Sequence[Tensor]) -> float:
         features: of K >= 2 encoders, each (N, D) with a width D of its own, any float type, on one device.
 
     Returns:
-        0 to 1; NaN where an encoder sees no difference between the images.
+        0 to 1; NaN where an encoder sees no difference between the samples.
 
     Raises:
-        ValueError: there are fewer than two encoders, or their features are not of the same images.
+        ValueError: there are fewer than two encoders, or their features are not of the same samples.
     """
     shapes = [tuple(each.shape) for each in features]
     if len(features) < 2 or len({shape[0] for shape in shapes}) != 1 or any(len(shape) != 2 for shape in shapes):

@@ -33,7 +33,7 @@ class Data(Section):
     label_column: str = ""
     """The table's column of labels. Empty: the only one that can be it. ``label_column = "fine_label"``"""
     natural_column: str = ""
-    """The table's column that says whose an image is, for partition "natural_id". ``natural_column = "writer_id"``"""
+    """The table's column that says whose a sample is, for partition "natural_id". ``natural_column = "writer_id"``"""
     clients: int = Field(10, ge=1)
     """How many clients there are. ``clients = 20``"""
     partition: str = "dirichlet"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def federation_of(data: Data, seed: int) -> Federation:
-    """Who holds which images: drawn by ``data.split_seed``, or by the run's seed where that is -1.
+    """Who holds which samples: drawn by ``data.split_seed``, or by the run's seed where that is -1.
 
     Raises:
         InputError: data that cannot be loaded, or a partition that cannot be drawn.

@@ -18,7 +18,7 @@ class Training(Section):
     epochs: int = Field(1, ge=1)
     """Passes over a client's own training samples in each round. ``epochs = 5``"""
     batch_size: int = Field(64, ge=1)
-    """Images a step. The last batch of an epoch may be smaller. ``batch_size = 32``"""
+    """Samples a step. The last batch of an epoch may be smaller. ``batch_size = 32``"""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """What takes the steps: stochastic gradient descent, or Adam. ``optimizer = "adam"``"""
     lr: float = Field(0.01, gt=0)
@@ -61,9 +61,9 @@ class Evaluation(Section):
     ``fine_tune_epochs = 20``
     """
     pictured: int = Field(0, ge=0)
-    """Test images whose features are drawn, round by round, in representation.png; 0 is off. ``pictured = 300``"""
+    """Test samples whose features are drawn, round by round, in representation.png; 0 is off. ``pictured = 300``"""
     compared: int = Field(256, ge=0)
-    """Test images on which alignment, uniformity and the likeness of clients' encoders are measured; 0 is off.
+    """Test samples on which alignment, uniformity and the likeness of clients' encoders are measured; 0 is off.
     ``compared = 512``
     """
 
@@ -72,7 +72,7 @@ class Evaluation(Section):
         if len(set(self.label_shares)) < len(self.label_shares):
             raise InputError(f"evaluation.label_shares: {list(self.label_shares)} names a share twice: name each once")
         if self.compared == 1:
-            raise InputError("evaluation.compared: one image is compared to none: set it to 0, or to 2 or more")
+            raise InputError("evaluation.compared: one sample is compared to none: set it to 0, or to 2 or more")
         return self
 
 

@@ -91,7 +91,7 @@ class Settings(Section):
         return round % self.evaluate_every == 0 or round == self.rounds
 
     def federation(self) -> Federation:
-        """Who holds which images. Loaded once a process, and again where the files have changed."""
+        """Who holds which samples. Loaded once a process, and again where the files have changed."""
         return federation_of(self.data, self.seed)
 
     @cached_property

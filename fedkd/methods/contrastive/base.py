@@ -62,7 +62,7 @@ class Base(ABC, Generic[S]):
 
     @abstractmethod
     def loss(self, state: S, net: Net, views: Views) -> Mapping[str, Tensor]:
-        """Its loss parts by name, of views of B images."""
+        """Its loss parts by name, of views of B samples."""
 
     def after_step(self, state: S, net: Net) -> None:
         """What moves after each optimiser step. Default: nothing."""

@@ -67,7 +67,7 @@ class MoCo(Base[MoCoState]):
 
     Each view is the query once, and the other view's key its positive; both directions count half. The key encoder, and the
     queue of its keys, stay at the client over the rounds. Deviations: no shuffling of BatchNorm, which takes several devices;
-    a short queue, as a client has few images, and a queue that outlasts an epoch holds an image's own past as a negative
+    a short queue, as a client has few samples, and a queue that outlasts an epoch holds a sample's own past as a negative
     (4096 keys in EasyFL's code, whose clients have 10,000). Beside other terms that forward more images in one pass, as FedX's
     anchors, these share the queries' BatchNorm batch.
     """

@@ -70,10 +70,10 @@ class ProtoCLState:
 
 
 def key_embeddings(client: Client, key: Net) -> Tensor:
-    """The key encoder's projections of the client's un-augmented training images, in order: unit rows (N, D) on the CPU."""
+    """The key encoder's projections of the client's un-augmented training samples, in order: unit rows (N, D) on the CPU."""
     key.eval()
     data = client.train
-    rows = predict(lambda images: key.head("projection", key.features(images)), data.samples, data.work).clone()
+    rows = predict(lambda inputs: key.head("projection", key.features(inputs)), data.samples, data.work).clone()
     key.train()
     if not bool(rows.isfinite().all()):
         raise TrainingError(f"{data.work.where}: the key encoder gives no finite numbers: lower train.lr or set train.clip")
@@ -91,10 +91,10 @@ class ProtoCL(Base[ProtoCLState]):
     Known to be unstable: federated it reaches 49.9 % on SVHN where SimCLR has 75.2 % (table of FedX, arXiv 2207.09158); with
     FedX on top, 69.3 %.
 
-    The queue is short: one that outlasts an epoch holds an image's own past as a negative. 256 is the least that also takes
+    The queue is short: one that outlasts an epoch holds a sample's own past as a negative. 256 is the least that also takes
     batches of 128.
     Deviations from the official code: both views are queries; all prototypes are negatives, as there are few; counts for
-    hundreds of images and not for a million; one k-means++ start and not five random ones; a warm-up of rounds, as what a
+    hundreds of samples and not for a million; one k-means++ start and not five random ones; a warm-up of rounds, as what a
     client gets later has been trained, where there 20 epochs of 200 are; that of ``prototype_concentrations``; MoCo's own.
     """
 

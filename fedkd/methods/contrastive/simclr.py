@@ -1,4 +1,4 @@
-"""SimCLR: contrast of the two views of an image with all other images of the batch."""
+"""SimCLR: contrast of the two views of a sample with all other samples of the batch."""
 
 from __future__ import annotations
 

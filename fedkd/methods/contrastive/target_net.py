@@ -56,7 +56,7 @@ class TargetNet(Base[S]):
     A training that ends in weights that are not finite is forgotten: the client then starts anew from what it receives.
 
     Deviations from BYOL: z and xi are standardised over the batch here, for the projection head has no BatchNorm, BYOL's has
-    one in its middle, and without any all images soon project alike, which loses nothing here and teaches nothing. Both views
+    one in its middle, and without any all samples soon project alike, which loses nothing here and teaches nothing. Both views
     go through a net together, so a BatchNorm sees them as one batch.
     """
 

@@ -1,6 +1,6 @@
 """Anchors: embeddings of public samples that all nodes know, as unit rows (P, D), by which encoders are compared.
 
-The rows are of the samples of one split, in its order, of their un-augmented images. They are looked up by sample id, so no
+The rows are of the samples of one split, in its order, un-augmented. They are looked up by sample id, so no
 shuffling can take a row to another sample; and no ids travel, as all nodes put the public samples in the same order.
 """
 
@@ -77,7 +77,7 @@ class Anchors:
 
 
 def project(net: Net, parts: Sequence[Inputs]) -> tuple[Tensor, ...]:
-    """Projections (B, D) of several batches of images (B, C, H, W), which may differ in size: one forward pass for all."""
+    """Projections (B, D) of several batches of samples (B, ...), which may differ in size: one forward pass for all."""
     projected = net.head("projection", net.features(concatenate(parts)))
     pieces: tuple[Tensor, ...] = projected.split([count(part) for part in parts])
     return pieces

@@ -54,7 +54,7 @@ def train_by(
 
 
 def own_objective(base: Base[Any]) -> Objective:
-    """The base's loss of two views of each image."""
+    """The base's loss of two views of each sample."""
 
     def objective(net: Net, batch: Batch, state: Any) -> Mapping[str, Tensor]:
         inputs = concatenate([batch.view(1), batch.view(2)])  # (2B, ...)

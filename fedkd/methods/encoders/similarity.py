@@ -22,7 +22,7 @@ def report_client_cka(server: Server, features: Sequence[Tensor]) -> None:
 
     Args:
         server: whose row.
-        features: of each client's encoder, (N, D) with a width of its own, of the same images.
+        features: of each client's encoder, (N, D) with a width of its own, of the same samples.
     """
     if len(features) > 1:
         server.report({"cka": mean_similarity(features)}, prefix="client_")
@@ -34,7 +34,7 @@ def compares_encoders(server: Server) -> bool:
 
 
 def compare_uploaded(server: Server, uploads: Mapping[int, Knowledge]) -> None:
-    """Compare the encoders among uploaded weights of nets on some test images, by the features before all heads.
+    """Compare the encoders among uploaded weights of nets on some test samples, by the features before all heads.
 
     One net at the server takes each client's weights and buffers in turn.
     """

@@ -35,11 +35,11 @@ NetFunctions = Mapping[str, Callable[..., nn.Module]]
 def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[str, Net]:
     """The nets of a finished run by name, frozen, on the server's device.
 
-    They take images as this run has them, and give logits in the order of this run's classes, whatever normalisation and
+    They take samples as this run has them, and give logits in the order of this run's classes, whatever normalisation and
     order they learned with. With ``some_classes`` they need not know them all: ``known_classes`` says which they know.
 
     Raises:
-        InputError: it left no nets, or its classes or images are not those of this run.
+        InputError: it left no nets, or its classes or samples are not those of this run.
     """
     source, data = server.federation.source, origin(run, server.federation.source)
     ours = class_names(source)
@@ -100,7 +100,7 @@ def read_nets_of(
         ``client-0-main``, ``client-1-main`` ... in order of client id; or ``global``; or ``server-...``, in order of name.
 
     Raises:
-        InputError: no run, not a finished one, one whose nets are for other images or classes, have no classifier, or are of
+        InputError: no run, not a finished one, one whose nets are for other samples or classes, have no classifier, or are of
             unknown architectures.
 
     >>> read_nets_of("nowhere", shape=(1, 8, 8), classes=10)
@@ -172,7 +172,7 @@ def _rebuilt(
             net.load_state_dict(weights)
             return net.eval().requires_grad_(False)
     known = ", ".join(options)
-    raise InputError(f"{file} fits none of its run's nets ({known}) for images {shape} in {classes} classes: take another run")
+    raise InputError(f"{file} fits none of its run's nets ({known}) for samples {shape} in {classes} classes: take another run")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

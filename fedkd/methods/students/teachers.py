@@ -31,12 +31,12 @@ SETS = "class_sets"
 
 
 def compute_outputs(net: Net, inputs: Inputs, needs: Iterable[str]) -> Outputs:
-    """A net's outputs of images: logits, and features and maps where one of them is needed."""
+    """A net's outputs of samples: logits, and features and maps where one of them is needed."""
     return net.outputs(inputs) if {"features", "maps"} & set(needs) else Outputs(net(inputs))
 
 
 def live_teachers(nets: Sequence[Net], needs: frozenset[str]) -> Teachers:
-    """Teachers that compute at every step: for random views, feature maps, and gradients by the images."""
+    """Teachers that compute at every step: for random views, feature maps, and gradients by the samples."""
 
     def outputs(shown: Shown) -> list[Outputs]:
         with torch.set_grad_enabled("inputs" in needs):
@@ -46,7 +46,7 @@ def live_teachers(nets: Sequence[Net], needs: frozenset[str]) -> Teachers:
 
 
 def record(nets: Iterable[Net], data: Split, needs: frozenset[str]) -> dict[str, Tensor]:
-    """Each net's outputs of every sample's un-augmented image: ``0/logits`` (M, C), and ``0/features`` (M, D) if needed."""
+    """Each net's outputs of every sample, un-augmented: ``0/logits`` (M, C), and ``0/features`` (M, D) if needed."""
     recorded: dict[str, Tensor] = {}
     for number, net in enumerate(nets):
         net.eval()
@@ -81,7 +81,7 @@ def make_teachers(
 ) -> tuple[Teachers, tuple[int, ...]]:
     """The teachers of this round, and whose they are: the nets of finished ``runs`` (nobody's), else those in the uploads.
 
-    Outputs of un-augmented images are computed once: once a round for uploaded nets, once for the whole run else. A client
+    Outputs of un-augmented samples are computed once: once a round for uploaded nets, once for the whole run else. A client
     whose net gives a logit that is not finite is left out: its weights passed the guard, but it cannot teach.
     """
     every_step = augmented or bool(needs & {"maps", "inputs"})

@@ -148,7 +148,7 @@ def test_one_on_logits_is_content_with_logits(name: str, teacher: Net) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(without("features", "maps"))))
 def test_one_on_features_or_maps_says_in_a_line_that_logits_are_not_enough(name: str, teacher: Net) -> None:
-    bare = [Outputs(net(batch(name).images)) for net in (student(), teacher)]
+    bare = [Outputs(net(batch(name).inputs)) for net in (student(), teacher)]
     with pytest.raises(InputError, match=r"this loss reads (two )?feature.*: (choose|take) ") as error:
         DISTILLERS[name].make(Pairing(*bare, 4.0, IDS, LABELS, B))
     assert "\n" not in str(error.value)

@@ -104,7 +104,7 @@ def test_clusters_are_of_the_key_encoders_unaugmented_images_in_eval_mode() -> N
     state, net, _, views = opened(SMALL, client_of())
     images = next(iter(state.client.train.batches(epochs=1, batch_size=99, rng=torch.Generator())))
     key = state.moco.key.eval()
-    rows = F.normalize(key.head("projection", key.features(images.images)), dim=1)
+    rows = F.normalize(key.head("projection", key.features(images.inputs)), dim=1)
     SMALL.loss(state, net, views)
     for m, each in enumerate(state.clusterings):
         labels = state.labels.rows(images.ids)[:, m]
