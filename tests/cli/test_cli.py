@@ -364,7 +364,7 @@ def test_baselines_of_a_run_that_fails_are_still_made(fedkd: Fedkd) -> None:
 def test_what_is_done_with_the_data_is_noted_and_an_error_stands_alone(fedkd: Callable[[str], Done], tmp_path: Path) -> None:
     done = fedkd("fedkd run small.toml --set data.partition=shard --set data.shard_size=15 --set rounds=1 --quiet --out run")
     assert done.code == 0
-    assert done.err == "fedkd: note: data.partition leaves 5 of 200 images with no client\n"
+    assert done.err == "fedkd: note: data.partition leaves 5 of 200 samples with no client\n"
     assert json.loads((tmp_path / "run/data.json").read_text())["unheld"] == 5
     done = fedkd("fedkd run small.toml --set data.partition=shard --set data.shard_size=15 --set data.clients=70 --out other")
     assert (done.code, len(done.err.splitlines())) == (2, 1)

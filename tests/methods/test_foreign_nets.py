@@ -104,7 +104,7 @@ def test_other_classes_are_refused_in_one_line_before_anything_runs(
 
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     run = teacher(tmp_path / "run")
-    with pytest.raises(InputError, match=r"saw images \(1, 6, 6\), this run's are \(1, 8, 8\)"):
+    with pytest.raises(InputError, match=r"saw image samples \(1, 6, 6\), this run's are image \(1, 8, 8\)"):
         load_nets(server_on(animals(size=8)), run)
 
 

@@ -318,7 +318,7 @@ def test_peers_start_from_different_weights_on_the_same_batches(name: str) -> No
         first, *others = (plan(client).batch(number) for client in clients)
         for other in others:
             assert torch.equal(first.ids, other.ids) and torch.equal(first.labels, other.labels)
-            assert torch.equal(first.images, other.inputs) and torch.equal(first.view(0), other.view(0))
+            assert torch.equal(first.inputs, other.inputs) and torch.equal(first.view(0), other.view(0))
     assert not torch.equal(first.view(0), first.view(1))
 
 

@@ -159,7 +159,7 @@ def test_nets_for_other_images_or_classes(local_run: Path, images: dict[str, Any
     line = refusal(local_run, **images)
     shown = {**IMAGES, **images}
     assert "client-" in line
-    assert f"(mlp, cnn, resnet18) for images {shown['shape']} in {shown['classes']} classes" in line.replace(
+    assert f"(mlp, cnn, resnet18) for samples {shown['shape']} in {shown['classes']} classes" in line.replace(
         "cnn, mlp", "mlp, cnn"
     )
 

@@ -164,7 +164,7 @@ def test_a_client_is_drawn_towards_the_consensus_by_half_of_rho_times_the_square
     """A batch of all 30 public samples: then the mean over the batch is that over R."""
     parts, net, client, batch = parts_of_a_batch(3.0, monkeypatch)
     public = client.public.samples
-    images = next(client.public.batches(epochs=1, batch_size=30, rng=torch.Generator())).images
+    images = next(client.public.batches(epochs=1, batch_size=30, rng=torch.Generator())).inputs
     s = net(images).double().softmax(1)
     expected = 3.0 / 2 * (s - sure(0)[: len(public)].double()).square().sum(1).mean()
     assert parts["consensus"].item() == pytest.approx(expected.item(), rel=1e-4)

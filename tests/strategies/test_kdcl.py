@@ -168,7 +168,7 @@ def test_logits_of_the_validation_set_travel_once_a_round_and_are_of_eval_mode()
     images = client.validation.batch(next(iter(client.validation.draws(epochs=1, batch_size=20, rng=torch.Generator()))))
     order = images.ids.argsort()
     samples = client.validation.samples.indices.argsort()
-    assert torch.allclose(logits[samples], net.eval()(images.images)[order], atol=1e-5)
+    assert torch.allclose(logits[samples], net.eval()(images.inputs)[order], atol=1e-5)
     strategy = KDCL(target="general")
     assert strategy.peer(client).beside.keys() == {VALIDATION}
     client.exchange = 1
