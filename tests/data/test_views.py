@@ -58,7 +58,9 @@ def test_views_leave_the_global_generator_alone(preset: str) -> None:
 
 def test_views_are_normalised() -> None:
     images = torch.full((2, 1, 8, 8), 51, dtype=torch.uint8)  # 0.2 everywhere, so every crop of it too
-    views = augment(images, "fedx", seed=0, samples=samples_of(images), moments=Moments(torch.tensor([0.1]), torch.tensor([0.5])))
+    views = augment(
+        images, "fedx", seed=0, samples=samples_of(images), moments=Moments(torch.tensor([0.1]), torch.tensor([0.5]))
+    )
     torch.testing.assert_close(views, torch.full((2, 1, 8, 8), 0.2))
 
 

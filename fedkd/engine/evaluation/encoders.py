@@ -56,7 +56,7 @@ def fit_probe(train: Features, node: Node, *purpose: str, epochs: int = EPOCHS) 
 
 
 def fit_small_probe(train: Features, node: Node, *purpose: str) -> Probe:
-    """The same on few samples, for as many epochs as ``FEWEST_STEPS`` take: Adam does not arrive in 100 epochs of 40 samples."""
+    """The same on few samples, for as many epochs as ``FEWEST_STEPS`` take: Adam does not arrive in 100 epochs of 40."""
     steps = ceil(len(train.labels) / BATCH_SIZE)  # of an epoch
     return fit_probe(train, node, *purpose, epochs=max(EPOCHS, ceil(FEWEST_STEPS / steps)))
 
@@ -102,7 +102,7 @@ def drawn_from_test(node: Node, count: int) -> Tensor:
 
 
 def view_scores(function: Function, test: Features, node: Node) -> dict[str, float]:
-    """``alignment`` of two views of the compared test samples, ``uniformity`` of the samples themselves; none if switched off."""
+    """``alignment`` of two views of the compared test samples, ``uniformity`` of themselves; none if switched off."""
     positions = drawn_from_test(node, node.experiment.evaluation.compared)
     if len(positions) < 2:
         return {}

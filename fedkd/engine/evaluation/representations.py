@@ -72,7 +72,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
         <K, L> / (|K| |L|) = |Y' X|^2 / (|X' X| |Y' Y|)
 
-    in Frobenius norms. It is biased upwards where samples are few and features wide: compare numbers over the same samples only.
+    in Frobenius norms. It is biased upwards where samples are few and features wide: compare only over the same.
 
     Args:
         x: (N, D1) features of one encoder, any float type.
