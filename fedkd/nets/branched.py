@@ -13,6 +13,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.net import Net, laid_out
+from fedkd.nets.user_net import called
 from fedkd.nets.zoo import ZOO, zoo_encoder
 
 
@@ -66,7 +67,7 @@ class Branched(nn.Module):
         """
         if len(views) not in (1, len(self.tails)):
             raise ValueError(f"{len(views)} views of {len(self.tails)} branches: give one, or one for each")
-        maps = tuple(self.trunk(laid_out(view, self.memory_format)) for view in views)
+        maps = tuple(called(self.trunk, laid_out(view, self.memory_format)) for view in views)
         seen = [scale_gradient(held, self.split_scale) for held in maps] * (len(self.tails) // len(maps))
         features = torch.stack([tail(held) for tail, held in zip(self.tails, seen, strict=True)])  # (m, B, D)
         logits = torch.stack([head(own) for head, own in zip(self.classifiers, features, strict=True)])  # (m, B, C)

@@ -63,7 +63,7 @@ def build_net(
     return Net(name, encoder, {"classifier": nn.Identity()}, width=classes, memory_format=memory_format)
 
 
-def check_net(name: str, options: Mapping[str, Any], *, shape: Shape | None = None) -> None:
+def check_net(name: str, options: Mapping[str, Any], *, shape: Shape | None = None, vocabulary: int = 0) -> None:
     """InputError where an experiment names an unknown net, or gives it unknown or bad options.
 
     A net of the zoo is laid out without memory or random draws, for samples of ``shape``; with the real one, samples
@@ -73,7 +73,7 @@ def check_net(name: str, options: Mapping[str, Any], *, shape: Shape | None = No
         check_function(name, find_user_net(name), options)
         return
     with torch.device("meta"):
-        zoo_encoder(name, options, shape=shape)
+        zoo_encoder(name, options, shape=shape, vocabulary=vocabulary)
 
 
 def _build_encoder(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Shape
 
 
 class Encoder(nn.Module, ABC):
@@ -30,22 +32,28 @@ class Encoder(nn.Module, ABC):
     """What it takes, in words."""
     example_shape: ClassVar[tuple[int, ...]] = (1, 512, 512)
     """The shape of a sample that it is sure to take."""
+    example_vocabulary: ClassVar[int] = 0
+    """How many token ids the example has; 0: it is no text."""
 
     @classmethod
-    def takes(cls, shape: tuple[int, ...]) -> bool:
-        """Whether samples of this shape are of the right kind. Default: those with as many axes as its example."""
-        return len(shape) == len(cls.example_shape)
+    def takes(cls, shape: Shape, vocabulary: int = 0) -> bool:
+        """Whether it takes samples of this shape, tokens where there is a vocabulary.
+
+        Default: one tensor of real numbers with as many axes as its example.
+        """
+        return not vocabulary and not isinstance(shape, Mapping) and len(shape) == len(cls.example_shape)
 
     @abstractmethod
-    def forward(self, images: Any) -> Tensor:
-        """Features (B, D) of samples (B, ...), such as images (B, C, H, W)."""
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Features (B, D) of samples (B, ...), such as images (B, C, H, W); several tensors come by their names."""
 
-    def stages(self, images: Any) -> tuple[tuple[Tensor, ...], Tensor]:
+    def stages(self, *inputs: Any, **named: Any) -> tuple[tuple[Tensor, ...], Tensor]:
         """Feature maps before their ReLU, (B, c, h, w) each, first to last, and the features that ``forward`` gives.
 
-        Default: no maps. Losses on feature maps can be used with encoders that override this.
+        Maps of signals and of text are (B, c, length, 1). Default: no maps. Losses on feature maps can be used with encoders
+        that override this.
         """
-        return (), self(images)
+        return (), self(*inputs, **named)
 
     def cut(self) -> tuple[nn.Module, nn.Module]:
         """The net in two: a trunk, images (B, C, H, W) -> map, and a tail, map -> features (B, D).

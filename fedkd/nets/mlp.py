@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Shape
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.options import check_tuple
 
@@ -31,9 +33,9 @@ class MLP(Encoder):
         self.out_features = widths[-1]
 
     @classmethod
-    def takes(cls, shape: tuple[int, ...]) -> bool:
-        """Any shape."""
-        return True
+    def takes(cls, shape: Shape, vocabulary: int = 0) -> bool:
+        """Any shape, but no tokens."""
+        return not vocabulary and not isinstance(shape, Mapping)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Features (B, D) of samples (B, ...)."""

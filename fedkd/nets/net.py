@@ -76,7 +76,8 @@ class Net(nn.Module):
 
     def outputs(self, inputs: Inputs) -> Outputs:
         """Logits, features and feature maps of samples (B, ...), in one forward pass; an InputError as for ``features``."""
-        maps, features = self._featured(self.encoder).stages(self.laid_out(inputs))
+        encoder, laid = self._featured(self.encoder), self.laid_out(inputs)
+        maps, features = encoder.stages(**laid) if isinstance(laid, Mapping) else encoder.stages(laid)
         return Outputs(self.head("classifier", self._checked(features, inputs)), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:

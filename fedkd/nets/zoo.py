@@ -12,12 +12,20 @@ from fedkd.base.errors import InputError, did_you_mean
 from fedkd.base.inputs import Shape, describe
 from fedkd.base.user_code import import_object
 from fedkd.nets.cnn import CNN
+from fedkd.nets.cnn1d import CNN1d
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.mlp import MLP
 from fedkd.nets.options import net_options
 from fedkd.nets.resnet18 import ResNet18
+from fedkd.nets.transformer import Transformer
 
-ZOO: dict[str, type[Encoder]] = {"mlp": MLP, "cnn": CNN, "resnet18": ResNet18}
+ZOO: dict[str, type[Encoder]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "cnn1d": CNN1d,
+    "resnet18": ResNet18,
+    "transformer": Transformer,
+}
 """Name -> factory(shape of a sample, **options) of an encoder."""
 
 
@@ -36,10 +44,13 @@ def zoo_encoder(name: str, options: Mapping[str, Any], *, shape: Shape | None = 
     factory = ZOO[name]
     known = net_options(name, factory, options, given=1)
     if shape is None:
-        shape, vocabulary = factory.example_shape, vocabulary or 2
-    if isinstance(shape, Mapping) or not factory.takes(shape):
-        raise InputError(f"net {name!r} takes {factory.samples}, and these samples are {describe(shape)}: take another net")
-    if "vocabulary" in inspect.signature(factory).parameters:
+        shape, vocabulary = factory.example_shape, factory.example_vocabulary
+    if not factory.takes(shape, vocabulary):
+        found = f"{'tokens ' if vocabulary else ''}{describe(shape)}"
+        others = [other for other, brought in ZOO.items() if brought.takes(shape, vocabulary)]
+        cure = f"take {' or '.join(others)}, or a net of your own" if others else "take a net of your own"
+        raise InputError(f"net {name!r} takes {factory.samples}, and these samples are {found}: {cure}")
+    if vocabulary and "vocabulary" in inspect.signature(factory).parameters:
         known = {"vocabulary": vocabulary} | known
     return factory(shape, **known)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs, Shape, describe, rows
 from fedkd.base.randomness import generator, seeded
 from fedkd.nets import Encoder, Net, are_probabilities, build_net, changed, copied, load, unsaved_state
-from fedkd.nets.user_net import name_of
+from fedkd.nets.user_net import called, name_of
 from fedkd.testing.check import Check, checks_of, fail
 
-#: Images of a batch: enough for batch statistics, and rarely the number of classes.
-IMAGES = 6
+#: Samples of a batch: enough for batch statistics, and rarely the number of classes.
+SAMPLES = 6
 
 
 @final
@@ -26,21 +27,42 @@ class Kind:
     """A net that is checked: how it is made."""
 
     architecture: str | Callable[..., nn.Module]
-    shape: tuple[int, int, int]
+    shape: Shape
     classes: int
     options: dict[str, Any] = field(default_factory=dict)
+    vocabulary: int = 0
 
     def net(self, seed: int = 0, heads: tuple[str, ...] = ("classifier",)) -> Net:
         """One with the weights of this seed."""
         with seeded(seed):
-            return build_net(self.architecture, shape=self.shape, classes=self.classes, heads=heads, options=self.options)
+            return build_net(
+                self.architecture,
+                shape=self.shape,
+                classes=self.classes,
+                heads=heads,
+                options=self.options,
+                vocabulary=self.vocabulary,
+            )
 
-    def images(self, count: int = IMAGES) -> Tensor:
-        """Images as training sees them: (count, C, H, W), of mean 0."""
-        return torch.randn(count, *self.shape, generator=generator(0, "images"))
+    def inputs(self, count: int = SAMPLES) -> Inputs:
+        """Samples as training sees them: real numbers of mean 0, or tokens with padding behind them."""
+        rng = generator(0, "samples")
+        if not self.vocabulary:
+            shapes = self.shape if isinstance(self.shape, Mapping) else {"": self.shape}
+            drawn = {name: torch.randn(count, *shape, generator=rng) for name, shape in shapes.items()}
+            return drawn if isinstance(self.shape, Mapping) else drawn[""]
+        length = next(iter(self.shape.values()))[0] if isinstance(self.shape, Mapping) else self.shape[0]
+        ids = torch.randint(1, self.vocabulary, (count, length), generator=rng)
+        there = torch.arange(length) < length - torch.arange(count).unsqueeze(1) % 3  # up to two of padding
+        ids = ids.where(there, 0)
+        if not isinstance(self.shape, Mapping):
+            return ids
+        named = {"input_ids": ids, "attention_mask": there.long()}
+        return {name: named.get(name, torch.zeros_like(ids)) for name in self.shape}
 
     def __str__(self) -> str:
-        return f"images {self.shape}, {self.classes} classes" + (f", options {self.options}" if self.options else "")
+        said = f"{'tokens' if self.vocabulary else 'samples'} {describe(self.shape)}, {self.classes} classes"
+        return said + (f", options {self.options}" if self.options else "")
 
     def fail(self, found: str, *, expected: str, look: str, setting: str = "") -> None:
         """Say what is wrong with the net."""
@@ -48,36 +70,51 @@ class Kind:
 
 
 def check_net(
-    net: str | Callable[..., nn.Module], *, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, **options: Any
+    net: str | Callable[..., nn.Module],
+    *,
+    shape: Shape = (1, 8, 8),
+    classes: int = 10,
+    vocabulary: int = 0,
+    **options: Any,
 ) -> None:
     """Hold a net against all that clients and the server rely on.
 
     Args:
         net: its name, ``"my_module:net"``, or a function ``(shape, classes, **options)`` that makes it.
-        shape: (C, H, W) of an image.
+        shape: of a sample: (C, H, W) of an image, (F,) of a vector, (L, F) of a signal, (L,) of tokens, or shapes by name.
         classes: how many.
+        vocabulary: of tokens: how many ids there are.
         options: the net's own, as in ``net_options``.
 
     Raises:
         AssertionError: the first promise that is not kept, in one line.
     """
-    for check in net_checks(net, shape=shape, classes=classes, **options):
+    for check in net_checks(net, shape=shape, classes=classes, vocabulary=vocabulary, **options):
         check()
 
 
 def net_checks(
-    net: str | Callable[..., nn.Module], *, shape: tuple[int, int, int] = (1, 8, 8), classes: int = 10, **options: Any
+    net: str | Callable[..., nn.Module],
+    *,
+    shape: Shape = (1, 8, 8),
+    classes: int = 10,
+    vocabulary: int = 0,
+    **options: Any,
 ) -> list[Check]:
     """The checks of ``check_net``, one by one, for ``pytest.mark.parametrize``."""
-    return checks_of(net if isinstance(net, str) else name_of(net), CHECKS, Kind(net, shape, classes, options))
+    return checks_of(net if isinstance(net, str) else name_of(net), CHECKS, Kind(net, shape, classes, options, vocabulary))
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    return list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
 
 
 def gives_finite_logits_of_any_batch(kind: Kind) -> None:
-    """(B, C, H, W) -> (B, classes), in train and in eval mode, of one image too in eval mode."""
-    for count, training in ((IMAGES, True), (IMAGES, False), (1, False)):
-        setting = f"{count} images in {'train' if training else 'eval'} mode"
+    """(B, ...) -> (B, classes), in train and in eval mode, of one sample too in eval mode."""
+    for count, training in ((SAMPLES, True), (SAMPLES, False), (1, False)):
+        setting = f"{count} samples in {'train' if training else 'eval'} mode"
         with seeded(0):
-            logits = kind.net().train(training)(kind.images(count))
+            logits = kind.net().train(training)(kind.inputs(count))
         if logits.shape != (count, kind.classes):
             kind.fail(str(tuple(logits.shape)), expected=f"logits ({count}, {kind.classes})", setting=setting, look="forward")
         if not logits.isfinite().all():
@@ -86,27 +123,27 @@ def gives_finite_logits_of_any_batch(kind: Kind) -> None:
 
 def gives_logits_and_no_probabilities(kind: Kind) -> None:
     """Losses take the softmax themselves; twice taken it flattens everything."""
-    if are_probabilities(kind.net().eval()(kind.images())):
+    if are_probabilities(kind.net().eval()(kind.inputs())):
         kind.fail("rows that sum to one", expected="logits", look="its last layer: leave the softmax away")
 
 
-def judges_each_image_alone_in_eval_mode(kind: Kind) -> None:
-    """In eval mode nothing is drawn, and no image depends on the others of its batch."""
-    net, images = kind.net().eval(), kind.images()
+def judges_each_sample_alone_in_eval_mode(kind: Kind) -> None:
+    """In eval mode nothing is drawn, and no sample depends on the others of its batch."""
+    net, inputs = kind.net().eval(), kind.inputs()
     with torch.no_grad():
-        once, again, alone = net(images), net(images), net(images[:1])
+        once, again, alone = net(inputs), net(inputs), net(rows(inputs, slice(1)))
     if not torch.equal(once, again):
         kind.fail("others", expected="the same logits twice in eval mode", look="dropout and draws: ask self.training")
     if not torch.allclose(once[:1], alone, rtol=1e-3, atol=1e-4):
-        kind.fail("others", expected="an image's logits, whatever its batch", look="statistics over the batch in eval mode")
+        kind.fail("others", expected="a sample's logits, whatever its batch", look="statistics over the batch in eval mode")
 
 
-def leaves_its_images_as_they_were(kind: Kind) -> None:
+def leaves_its_samples_as_they_were(kind: Kind) -> None:
     """The same batch may be given to another net."""
-    images = kind.images()
-    kind.net()(images)
-    if not torch.equal(images, kind.images()):
-        kind.fail("others", expected="the images to stay as they were", look="in-place operations on the input")
+    inputs = kind.inputs()
+    kind.net()(inputs)
+    if any(not torch.equal(one, other) for one, other in zip(_tensors(inputs), _tensors(kind.inputs()), strict=True)):
+        kind.fail("others", expected="the samples to stay as they were", look="in-place operations on the input")
 
 
 def weights_are_drawn_from_the_seed(kind: Kind) -> None:
@@ -127,25 +164,25 @@ def weights_are_drawn_from_the_seed(kind: Kind) -> None:
 
 def its_state_dict_is_all_of_it(kind: Kind) -> None:
     """Nets are sent, kept and restored by their state dict: what it lacks is lost on the way."""
-    net, fresh, images = kind.net().train(), kind.net(seed=1), kind.images()
+    net, fresh, inputs = kind.net().train(), kind.net(seed=1), kind.inputs()
     before = unsaved_state(net)
     with seeded(0), torch.no_grad():
-        net(images)
+        net(inputs)
         if lost := changed(before, unsaved_state(net)):
             look = f"{lost[0]}: keep it in a persistent buffer (register_buffer)"
             kind.fail(f"{lost[0]}, which moves", expected="all that a pass changes in the state dict", look=look)
         load(fresh, net.state_dict())
-        if not torch.allclose(net.eval()(images), fresh.eval()(images), rtol=1e-4, atol=1e-5):
+        if not torch.allclose(net.eval()(inputs), fresh.eval()(inputs), rtol=1e-4, atol=1e-5):
             look = "attributes that are drawn or counted: keep them in buffers"
             kind.fail("others", expected="a net with the same state dict to give the same logits", look=look)
-        if not torch.equal(copied(net)(images), net(images)):
+        if not torch.equal(copied(net)(inputs), net(inputs)):
             kind.fail("others", expected="a copy to give the same logits", look="what deepcopy makes of its attributes")
 
 
 def every_weight_learns(kind: Kind) -> None:
     """Each trainable parameter gets a finite gradient, and some steps on a batch lower its loss."""
-    net, images = kind.net().train(), kind.images()
-    labels = torch.arange(IMAGES) % kind.classes
+    net, inputs = kind.net().train(), kind.inputs()
+    labels = torch.arange(SAMPLES) % kind.classes
     trained = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
     if not trained:
         kind.fail("none", expected="a weight that can be trained", look="requires_grad")
@@ -153,7 +190,7 @@ def every_weight_learns(kind: Kind) -> None:
     losses = []
     with seeded(0):
         for step in range(20):
-            loss = F.cross_entropy(net(images), labels)
+            loss = F.cross_entropy(net(inputs), labels)
             optimizer.zero_grad()
             loss.backward()
             losses.append(loss.item())
@@ -169,11 +206,11 @@ def every_weight_learns(kind: Kind) -> None:
 
 def maps_and_features_are_those_of_a_plain_pass(kind: Kind) -> None:
     """``outputs`` gives the very logits and features; maps are those before their ReLU."""
-    net, images = kind.net().eval(), kind.images()
+    net, inputs = kind.net().eval(), kind.inputs()
     if not isinstance(net.encoder, Encoder):
         return  # it gives logits only
-    outputs = net.outputs(images)
-    if not (torch.equal(outputs.logits, net(images)) and torch.equal(outputs.features, net.features(images))):  # type: ignore[arg-type]
+    outputs = net.outputs(inputs)
+    if not (torch.equal(outputs.logits, net(inputs)) and torch.equal(outputs.features, net.features(inputs))):  # type: ignore[arg-type]
         kind.fail("others", expected="stages() to give the features of forward()", look="stages")
     if [held.shape[-1] for held in outputs.maps] != sorted((held.shape[-1] for held in outputs.maps), reverse=True):
         kind.fail("others", expected="maps in the order in which the net makes them, large ones first", look="stages")
@@ -192,15 +229,15 @@ def trunk_then_tail_is_the_whole_net(kind: Kind) -> None:
             trunk, tail = encoder.cut()
         except InputError:
             return  # it cannot be cut, and says so
-        images = kind.net().laid_out(kind.images())
+        inputs = kind.net().laid_out(kind.inputs())
         with seeded(0):
-            expected = copied(encoder)(images)
+            expected = called(copied(encoder), inputs)
         with seeded(0):
-            held = trunk(images)
+            held = called(trunk, inputs)
             before = held.clone()
             found = tail(held)
         if not torch.equal(found, expected) or not torch.equal(held, before):
-            kind.fail("others", expected="tail(trunk(images)) to be the features, bit for bit", look="cut")
+            kind.fail("others", expected="tail(trunk(inputs)) to be the features, bit for bit", look="cut")
         parts = [id(tensor) for half in (trunk, tail) for tensor in (*half.parameters(), *half.buffers())]
         if sorted(parts) != sorted({id(tensor) for tensor in (*encoder.parameters(), *encoder.buffers())}):
             kind.fail("others", expected="each weight in one half of the two", look="cut")
@@ -209,8 +246,8 @@ def trunk_then_tail_is_the_whole_net(kind: Kind) -> None:
 CHECKS = (
     gives_finite_logits_of_any_batch,
     gives_logits_and_no_probabilities,
-    judges_each_image_alone_in_eval_mode,
-    leaves_its_images_as_they_were,
+    judges_each_sample_alone_in_eval_mode,
+    leaves_its_samples_as_they_were,
     weights_are_drawn_from_the_seed,
     its_state_dict_is_all_of_it,
     every_weight_learns,

@@ -29,6 +29,7 @@ from fedkd.nets import (
     scale_gradient,
 )
 from fedkd.nets.moving_average import newest_share
+from fedkd.nets.zoo import zoo_encoder
 
 SMALL = {"resnet18": {"width": 4}, "cnn": {"channels": [4, 8], "hidden": 16}, "mlp": {"hidden": [16, 12]}}
 SHAPE = (3, 16, 16)
@@ -87,8 +88,7 @@ def user_net(function: object) -> Net:
 
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_trunk_and_tail_hold_the_nets_own_weights_each_once(name: str) -> None:
-    encoder = net_of(name).encoder
-    assert isinstance(encoder, Encoder)
+    encoder = zoo_encoder(name, SMALL.get(name, {}))
     halves = encoder.cut()
     held = [id(tensor) for half in halves for tensor in (*half.parameters(), *half.buffers())]
     assert len(held) == len(set(held))
@@ -97,11 +97,17 @@ def test_trunk_and_tail_hold_the_nets_own_weights_each_once(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "said"), [("mlp", {"hidden": [8]}, "hidden"), ("cnn", {"channels": [4]}, "channels")]
+    ("name", "option", "said"),
+    [
+        ("mlp", {"hidden": [8]}, "give hidden two"),
+        ("cnn", {"channels": [4]}, "give channels two"),
+        ("cnn1d", {"channels": [4]}, "give channels two"),
+        ("transformer", {"depth": 1}, "give it a depth of two"),
+    ],
 )
 def test_a_net_of_one_layer_has_no_trunk(name: str, option: dict[str, list[int]], said: str) -> None:
-    with pytest.raises(InputError, match=f"no trunk to share: give {said} two") as error:
-        Branched([build_net(name, shape=SHAPE, classes=5, options=option)] * 2)
+    with pytest.raises(InputError, match=f"no trunk to share: {said}") as error:
+        zoo_encoder(name, option).cut()
     with pytest.raises(InputError) as same:
         check_branches(name, option)
     assert str(same.value) == str(error.value)
