@@ -12,7 +12,8 @@ from fedkd.base.inputs import Shape
 from fedkd.nets import ZOO, Net, build_net, check_net
 from fedkd.nets.resnet18 import Projection
 from fedkd.testing.check import checks_of
-from fedkd.testing.nets import CHECKS, Kind
+from fedkd.testing.net_kind import Kind
+from fedkd.testing.nets import CHECKS
 
 SMALL = {"resnet18": {"width": 4}, "transformer": {"width": 16}}
 MASKED = {"input_ids": (12,), "attention_mask": (12,)}
