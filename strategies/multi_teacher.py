@@ -81,6 +81,11 @@ class MultiTeacher(Strategy):
         learner.check(self, experiment, self.teachers)
         TeachingTask.of(self).check(experiment)
 
+    def check_samples(self, node: Node) -> None:
+        """Of real numbers, where the loss compares gradients by them."""
+        super().check_samples(node)
+        TeachingTask.of(self).check_samples(node.federation.source)
+
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""
         return learner.first_broadcast(server, self.teachers, some_classes=self._by_class)

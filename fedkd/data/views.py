@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, unknown
-from fedkd.base.inputs import Inputs
+from fedkd.base.inputs import Inputs, describe, shape_of
+from fedkd.base.inputs import count as count_of
 from fedkd.base.randomness import generator, seeded
+from fedkd.base.user_code import import_object
+from fedkd.data.feature_views import corrupt, jitter_scale
 from fedkd.data.kinds import Kind, Moments
-from fedkd.data.kinds.image import pixels_of
+from fedkd.data.kinds.image import pixels_of, standardise
 from fedkd.data.samples import Samples
+from fedkd.data.token_views import drop_tokens
 
-#: Raw samples (B, ...), a seed and all samples of the split -> random views on the scale of their kind's ``scale``.
-View = Callable[[Any, int, Samples], Inputs]
+#: Raw samples (B, ...), a seed, all samples of their split and what to normalise by -> random views, normalised.
+View = Callable[[Any, int, Samples, Moments], Inputs]
 
 
 def augment(inputs: Inputs, preset: str, *, seed: int, samples: Samples, moments: Moments) -> Inputs:
@@ -25,20 +29,22 @@ def augment(inputs: Inputs, preset: str, *, seed: int, samples: Samples, moments
 
     Args:
         inputs: raw (B, ...), as ``Samples.take`` gives them.
-        preset: a name in ``PRESETS``; empty for the usual one of the samples' kind.
+        preset: a name in ``PRESETS``; empty for the usual one of the samples' kind; or ``"my_module:views"``, a function
+            ``(inputs, rng) -> inputs`` of normalised samples.
         seed: equal seeds give equal views.
         samples: the split that they are of.
         moments: what to normalise by.
 
     Raises:
-        InputError: an unknown preset, or one for samples of another kind.
+        InputError: an unknown preset, one for samples of another kind, or a function that gives other shapes.
     """
-    view = find_view(preset, samples.kind)
-    return samples.kind.standardise(view(inputs, seed, samples), moments)
+    return find_view(preset, samples.kind)(inputs, seed, samples, moments)
 
 
 def find_view(preset: str, kind: Kind) -> View:
     """The function of a preset, if it is one for this kind; see ``augment``."""
+    if ":" in preset:
+        return users_view(preset)
     if preset and preset not in PRESETS:
         raise unknown("data.views", preset, PRESETS)
     fitting = {name: held for name, (of, held) in PRESETS.items() if of == kind.name}
@@ -54,11 +60,38 @@ def find_view(preset: str, kind: Kind) -> View:
     return found
 
 
-def crop_and_flip(images: Tensor, seed: int, samples: Samples | None = None) -> Tensor:
+def users_view(name: str) -> View:
+    """The view that a function ``(inputs, rng) -> inputs`` makes of normalised samples.
+
+    ``rng`` is a generator of the CPU; torch's, NumPy's and Python's own draw by the seed as well.
+    """
+    function = import_object(name)
+    if not callable(function):
+        raise InputError(f"data.views = {name!r} is a {type(function).__name__}: give a function (inputs, rng) -> inputs")
+
+    def view(inputs: Inputs, seed: int, samples: Samples, moments: Moments) -> Inputs:
+        plain = samples.kind.normalise(inputs, moments)
+        with seeded(seed):
+            given: Inputs = function(plain, generator(seed, "views"))
+        if shape_of(given) != shape_of(plain) or count_of(given) != count_of(plain):
+            shapes = (f"{count_of(each)} of {describe(shape_of(each))}" for each in (given, plain))
+            raise InputError("data.views = {!r} gives {} for {}: it must leave the shape as it was".format(name, *shapes))
+        return given
+
+    return view
+
+
+def of_pixels(view: Callable[[Tensor, int], Tensor]) -> View:
+    """The view of images that a function of raw ones and a seed makes, its pixels in 0..1."""
+    return wraps(view)(lambda images, seed, samples, moments: standardise(view(images, seed), *moments))
+
+
+def crop_and_flip(images: Tensor, seed: int) -> Tensor:
     """FedX's views of CIFAR-10: pad by reflection (4 pixels of 32), crop at random, flip half of them. Pixels in 0..1.
 
     The official code's colour jitter (brightness 0) does nothing and is left out.
     """
+    images = pixels_of(images) if images.dtype == torch.uint16 else images  # torch gathers no such integers
     B, C, H, W = images.shape
     rng = generator(seed, "crop and flip")
     rows = reflect(crop_offsets(B, H, rng), H)  # (B, H)
@@ -83,7 +116,7 @@ def reflect(places: Tensor, size: int) -> Tensor:
     return torch.where(inside < size, inside, 2 * (size - 1) - inside)
 
 
-def simclr(images: Tensor, seed: int, samples: Samples | None = None) -> Tensor:
+def simclr(images: Tensor, seed: int) -> Tensor:
     """SimCLR's views (Chen et al. 2020, arXiv 2002.05709, appendix A) without blur: pixels in 0..1.
 
     Crop of 8 to 100 % of the area, resized; flip; colour jitter with p = 0.8; grey with p = 0.2.
@@ -104,5 +137,11 @@ def _simclr_pipeline(C: int, H: int, W: int) -> nn.Module:
     return nn.Sequential(*crop, K.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8), K.RandomGrayscale(p=0.2))
 
 
-PRESETS: dict[str, tuple[str, View]] = {"fedx": ("image", crop_and_flip), "simclr": ("image", simclr)}
+PRESETS: dict[str, tuple[str, View]] = {
+    "fedx": ("image", of_pixels(crop_and_flip)),
+    "simclr": ("image", of_pixels(simclr)),
+    "corrupt": ("vector", corrupt),
+    "jitter_scale": ("sequence", jitter_scale),
+    "drop_tokens": ("tokens", drop_tokens),
+}
 """Name -> the kind of samples it is for, and the view. The first of a kind is its usual one."""

@@ -6,6 +6,7 @@ Nothing of it lasts: the nets are thrown away, and no random stream of the run i
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from fedkd.base.inputs import Inputs, describe, shape_of
 from fedkd.base.randomness import seeded
 from fedkd.data import Samples
 from fedkd.data.federation import moments_of
+from fedkd.data.views import find_view
 from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.conditions import why_idle
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Batch
 from fedkd.experiment.named_nets import nets_of
@@ -30,21 +33,57 @@ def rehearse(strategy: Algorithm, node: Node) -> None:
     """Draw the partition, and run every net of the experiment once, in train and in eval mode.
 
     Raises:
-        InputError: in one line, which draw cannot be made, or which net fails, what came out of it, and what should have.
+        InputError: in one line, which draw cannot be made, why strategy or views cannot be used on these samples, or which net
+            fails, what came out of it, and what should have.
     """
     node.federation.partition_table()
+    strategy.check_samples(node)
+    batch = _batch(node)
+    if "views" in (strategy.needs.uses or ()) and not why_idle(strategy, node.experiment, "views"):
+        _check_views(node, batch)
     for architecture, key in nets_of(node.experiment).items():
         with under(key), torch.no_grad(), seeded(0):
-            _check(node, architecture, _inputs(node), shipped=name_of(type(strategy)) in names())
+            _check(node, architecture, batch.inputs, shipped=name_of(type(strategy)) in names())
 
 
-def _inputs(node: Node) -> Inputs:
+def _batch(node: Node) -> Batch:
     """Training samples, normalised as in training: (B, ...), B = 6, over again where there are fewer."""
     source = node.federation.source
     pool = node.federation.pool
     moments = moments_of(source, node.federation.normalise, source.train_inputs, pool)
     samples = Samples(source.train_inputs, source.train_labels, pool, source.kind, moments, node.classes)
-    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0).inputs
+    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0)
+
+
+def _check_views(node: Node, batch: Batch) -> None:
+    """Whether there are such views of this kind of samples; a function of the user's own is called once."""
+    views = node.experiment.data.views
+    find_view(views, node.federation.source.kind)
+    if ":" not in views:
+        return
+    try:
+        batch.view(0)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's own code raises
+        raise InputError(f"data.views = {views!r} fails on {_said(node, batch.inputs)}: {_in_one_line(error)}") from error
+
+
+def _said(node: Node, inputs: Inputs) -> str:
+    return f"a batch of {node.federation.source.kind.name} samples {describe(shape_of(inputs))}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _cure(inputs: Inputs) -> str:
+    """What to do about a net that does not take these samples, where it can be told."""
+    if isinstance(inputs, Mapping):
+        return f" (samples are tensors by name: its forward is called with {', '.join(f'{name}=' for name in inputs)})"
+    if not inputs.is_floating_point():
+        return " (samples are token ids, int64: it must begin with an embedding)"
+    return ""
 
 
 def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> None:
@@ -54,7 +93,7 @@ def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> N
         name = net.architecture
         before = unsaved_state(net)
         for mode in ("train", "eval"):
-            what = f"fails in {mode} mode on a batch of {node.federation.source.kind.name} samples {describe(shape_of(inputs))}"
+            what = f"fails in {mode} mode on {_said(node, inputs)}"
             with node.work().autocast():
                 logits = net.train(mode == "train")(inputs)
             if wrong := _fault(logits):
@@ -69,8 +108,7 @@ def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> N
         if architecture not in ZOO or shipped:
             raise  # a strategy of a user's own may leave the default net alone, which these samples may be too small for
     except Exception as error:  # whatever a user's own code raises
-        error_text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"net {name!r} {what}: {error_text}") from error
+        raise InputError(f"net {name!r} {what}: {_in_one_line(error)}{_cure(inputs)}") from error
 
 
 def _say_what_is_odd(name: str, moved: list[str], logits: Tensor) -> None:

@@ -147,7 +147,7 @@ class Experiment(ExperimentValues):
             nets=functions_of_nets(self),
             data=source if callable(source) else (import_object(source) if ":" in source else None),
             strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
-            code={name: import_object(name) for name in named_code(vars(self.strategy))},
+            code={name: import_object(name) for name in named_code([vars(self.strategy), self.data.views])},
             losses=added(),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from fedkd.experiment import registry
 from fedkd.experiment.algorithm.algorithm import USABLE
+from fedkd.experiment.algorithm.conditions import why_idle
 from fedkd.experiment.algorithm.participation import attackers, cohort_size, enough_of
 from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.unused import Unused
@@ -37,14 +38,7 @@ def uses(experiment: ExperimentValues) -> set[str]:
     if strategy.is_baseline:
         return {"public", "public_labels", "validation", *(needs.uses or ())}
     used = {*(needs.uses or ()), *(need for need in ("public", "validation", "server_net") if getattr(needs, need))}
-    return {name for name in used if not why_idle(experiment, name)}
-
-
-def why_idle(experiment: ExperimentValues, name: str) -> str:
-    """Why a field of the strategy, or what its needs name, does nothing here; empty where it counts."""
-    return next(
-        filter(None, (each.explain(experiment.strategy, experiment) for each in experiment.strategy.idle.get(name, ()))), ""
-    )
+    return {name for name in used if not why_idle(experiment.strategy, experiment, name)}
 
 
 def idle_engine(experiment: ExperimentValues) -> Iterator[Unused]:
@@ -160,7 +154,7 @@ def _labels_idle(experiment: ExperimentValues) -> str:
     name = registry.name_of(type(experiment.strategy))
     if _shipped(experiment) and not experiment.strategy.needs.labels:
         return f"{name} trains without labels"
-    return f"with {name} no client trains a net here" if why_idle(experiment, "labels") else ""
+    return f"with {name} no client trains a net here" if why_idle(experiment.strategy, experiment, "labels") else ""
 
 
 def _shipped(experiment: ExperimentValues) -> bool:

@@ -24,11 +24,11 @@ def jacobian_loss(student: Tensor, teacher: Tensor, images: Tensor, labels: Tens
         student: (B, C) logits that were computed from ``images``, any float type; J is computed in the net's own type, outside
             autocast, and compared in float32 or better.
         teacher: (B, C) logits that were computed from ``images``, with a graph; its J is a constant here.
-        images: (B, c, h, w) that required a gradient when the logits were computed.
+        images: (B, ...) real numbers, such as (B, c, h, w), that required a gradient when the logits were computed.
         labels: (B,) int64 class ids in 0 .. C - 1.
 
     Returns:
-        () float32 or better, between 0 and 4 / (c * h * w).
+        () float32 or better, between 0 and 4 / (numbers of an image).
 
     Raises:
         ValueError: a shape differs, or logits do not depend on images that require a gradient.
@@ -42,7 +42,7 @@ def jacobian_loss(student: Tensor, teacher: Tensor, images: Tensor, labels: Tens
     0.4
     """
     require_shape("jacobian_loss: teacher", teacher, *student.shape)
-    require_shape("jacobian_loss: images", images, len(student), "c", "h", "w")
+    require_shape("jacobian_loss: images", images, len(student), *images.shape[1:])
     require_shape("jacobian_loss: labels", labels, len(student))
     with torch.autocast(images.device.type, enabled=False):  # a gradient that is differentiated again is computed by it
         target = _jacobian("teacher", teacher, images, labels, create_graph=False)
@@ -50,7 +50,7 @@ def jacobian_loss(student: Tensor, teacher: Tensor, images: Tensor, labels: Tens
 
 
 def _jacobian(name: str, logits: Tensor, images: Tensor, labels: Tensor, *, create_graph: bool) -> Tensor:
-    """Of each sample's own logit by its own image, rows of length 1: -> (B, c * h * w)."""
+    """Of each sample's own logit by its own image, rows of length 1: -> (B, numbers of an image)."""
     if not (images.requires_grad and logits.requires_grad):
         raise ValueError(f"jacobian_loss: compute the {name}'s logits from images after images.requires_grad_()")
     chosen = logits.gather(1, labels[:, None]).sum()  # samples are apart: the sum's gradient is each one's own

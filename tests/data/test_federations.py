@@ -131,7 +131,7 @@ def test_public_sources_that_do_not_fit(toy: Source, federate: Federate) -> None
     with pytest.raises(InputError, match="say how many"):
         federate(toy, 4, public=0, public_source=other)
     small = replace(other, train_inputs=other.train_inputs[..., :2], test_inputs=other.test_inputs[..., :2])
-    with pytest.raises(InputError, match=r"its samples are image \(1, 4, 2\) those of 'toy' image \(1, 4, 4\)"):
+    with pytest.raises(InputError, match=r"its samples are image \(1, 4, 2\), those of 'toy' image \(1, 4, 4\)"):
         federate(toy, 4, public=5, public_source=small)
     with pytest.raises(InputError, match="its classes are not those of 'toy'"):
         federate(toy, 4, public=5, public_labels=True, public_source=replace(other, classes=("p", "q", "r", "s")))

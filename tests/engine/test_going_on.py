@@ -172,9 +172,9 @@ def pictures(classes: tuple[str, ...] = ("a", "b"), *, shift: int = 0, flipped: 
         ({"classes": ("b", "a")}, "the class names are not what they were (class 0 was 'a' and is 'b')"),
         ({"classes": ("a", "c")}, "class 1 was 'b' and is 'c'"),
         ({"classes": ("a", "b", "c")}, "2 then, 3 now"),
-        ({"shift": 1}, "the images or labels"),
-        ({"flipped": True}, "the images or labels"),
-        ({"more": 2}, "the images or labels"),
+        ({"shift": 1}, "the samples or labels"),
+        ({"flipped": True}, "the samples or labels"),
+        ({"more": 2}, "the samples or labels"),
     ],
 )
 def test_other_data_are_refused(other: dict[str, Any], told: str, tmp_path: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
 import pytest
 import torch
+from fedkd.strategies.fedavg import FedAvg
+from fedkd.strategies.multi_teacher import MultiTeacher
 from torch import Tensor, nn
 
-from fedkd import Experiment, InputError, Node, simulate
+from fedkd import Experiment, InputError, Needs, Node, simulate
+from fedkd.base.inputs import Inputs
+from fedkd.data import Source
 from fedkd.engine import rehearsal
 from fedkd.engine import run as rounds
 from fedkd.grids import JobGrid
@@ -59,12 +64,12 @@ def raises(*arguments: object) -> nn.Module:
 
 #: What a net may get wrong -> the function that makes it, and what the line says of it.
 WRONG: dict[str, tuple[Callable[..., Any], str]] = {
-    "a class too few": (lambda shape, classes: LINEAR(classes - 1), r"gives \(6, 9\) for 6 images: .* logits \(6, 10\)"),
+    "a class too few": (lambda shape, classes: LINEAR(classes - 1), r"gives \(6, 9\) for 6 samples: .* logits \(6, 10\)"),
     "features": (lambda shape, classes: nn.Flatten(), r"gives \(6, 64\)"),
     "one row for all": (lambda shape, classes: Says(lambda images: images.flatten(1).mean(0)), r"gives \(64,\)"),
     "a map": (lambda shape, classes: nn.Conv2d(1, classes, 1), r"gives \(6, 10, 8, 8\)"),
     "text": (lambda shape, classes: Says(lambda images: "cat"), "a str"),
-    "other images": (lambda shape, classes: nn.Linear(63, classes), r"fails in train mode .* \(6, 1, 8, 8\): RuntimeError"),
+    "other images": (lambda shape, classes: nn.Linear(63, classes), r"fails in train mode .* \(1, 8, 8\): RuntimeError"),
     "other outputs in eval mode": (lambda shape, classes: OnlyInTraining(classes), r"gives \(6, 64\)"),
     "not finite": (lambda shape, classes: Says(lambda images: torch.full((6, 10), torch.nan)), "60 of 60 logits .* not finite"),
     "no net": (lambda shape, classes: 7, "returned a int"),
@@ -150,3 +155,85 @@ def test_it_costs_one_net_an_architecture_however_many_clients_there_are(monkeyp
     monkeypatch.setattr(Node, "fresh_net", counted)
     rehearsal.rehearse(run.strategy, run.server)
     assert sorted(built) == ["cnn", "mlp"]
+
+
+def of_kind(kind: str) -> Source:
+    """A little data set of one kind, in two classes."""
+    labels = torch.arange(40) % 2
+    ids = torch.arange(1, 7).repeat(40, 1)
+    inputs: Inputs = {
+        "vector": torch.randn(40, 6),
+        "tokens": ids,
+        "dict": {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+    }[kind]
+    return Source("little", inputs, labels, inputs, labels, ("a", "b"))
+
+
+def fails(inputs: Tensor, rng: torch.Generator) -> Tensor:
+    raise KeyError("no such view")
+
+
+@final
+@dataclass(frozen=True)
+class Turning(FedAvg):
+    """As a strategy of a user's own says that it takes images only."""
+
+    needs: ClassVar[Needs] = Needs(labels=True, images=True)
+
+
+class OneTensor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def embedding(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(24, classes))
+
+
+FLAT = lambda shape, classes: OneTensor()  # noqa: E731
+UNFIT: list[tuple[str, dict[str, Any], str]] = [
+    ("vector", {"strategy": Turning()}, "Turning needs images, and data.source 'little' holds samples that are vector"),
+    (
+        "vector",
+        {"strategy": "fedx", "views": "simclr"},
+        "'simclr' is for samples that are image, and these are vector: take corrupt",
+    ),
+    (
+        "vector",
+        {"strategy": "fedsimclr", "views": f"{__name__}:fails"},
+        "fails on a batch of vector samples \\(6,\\): KeyError: 'no such",
+    ),
+    (
+        "tokens",
+        {"nets": FLAT},
+        "on a batch of tokens samples \\(6,\\): .* \\(samples are token ids, int64: it must begin with an embedding\\)",
+    ),
+    (
+        "dict",
+        {"nets": FLAT},
+        "input_ids \\(6,\\), attention_mask \\(6,\\): .* its forward is called with input_ids=, attention_mask=",
+    ),
+    ("vector", {"nets": "cnn"}, "cnn"),
+    (
+        "tokens",
+        {"strategy": MultiTeacher(loss="jacobian"), "nets": embedding, "data": {"public": 8, "public_labels": True}},
+        "loss: 'jacobian' differentiates by the samples, and data.source 'little' holds tokens",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "keys", "line"), UNFIT, ids=[line[:30] for _, _, line in UNFIT])
+def test_samples_that_strategy_views_or_net_cannot_use_are_one_line_before_round_1(
+    kind: str, keys: dict[str, Any], line: str
+) -> None:
+    views = {"views": keys["views"]} if "views" in keys else {}
+    data = {"source": of_kind(kind), "clients": 2, "partition": "iid", **views, **keys.get("data", {})}
+    usual = {"strategy": "fedavg", "nets": "mlp", "rounds": 1}
+    experiment = Experiment(**{**usual, **{k: v for k, v in keys.items() if k != "views"}, "data": data})
+    with pytest.raises(InputError, match=line) as caught:
+        simulate(experiment)
+    assert "\n" not in str(caught.value)

@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from fedkd import Batch, Split, fit, predict
 from fedkd.base.errors import TrainingError
 from fedkd.base.randomness import generator
-from fedkd.data import Samples
+from fedkd.data import KINDS, Moments, Samples
 from fedkd.experiment.algorithm.sections import Training
 from fedkd.experiment.algorithm.train import Draw, Work
 from fedkd.losses import cross_entropy_loss
 
 CPU = torch.device("cpu")
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
+PLAIN_PIXELS = Moments(torch.zeros(1), torch.ones(1))
 
 
 def split(values: list[int], seed: int = 0, **settings: Any) -> Split:
     """Images of one pixel, sample i of value ``values[i]`` and label i % 2, not scaled: mean 0, standard deviation 1/255."""
     images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
     labels = torch.arange(len(values)) % 2
-    samples = Samples(images, labels, torch.arange(len(values)), torch.zeros(1), torch.full((1,), 1 / 255), classes=2)
+    samples = Samples(
+        images, labels, torch.arange(len(values)), KINDS["image"], Moments(torch.zeros(1), torch.full((1,), 1 / 255)), classes=2
+    )
     training = Training(**{**PLAIN, **settings})
     work = Work(training, training.lr, CPU, "fedx", "client 3, round 7")
     return Split(samples, work, lambda purpose: generator(seed, purpose))
@@ -201,7 +204,7 @@ def test_a_given_optimizer_decides_what_moves() -> None:
 def test_views_are_random_by_number_and_equal_on_each_call() -> None:
     images = torch.arange(2 * 64, dtype=torch.uint8).view(2, 1, 8, 8)
     data = split([0, 0])
-    samples = Samples(images, torch.zeros(2, dtype=torch.int64), torch.arange(2), torch.zeros(1), torch.ones(1), 2)
+    samples = Samples(images, torch.zeros(2, dtype=torch.int64), torch.arange(2), KINDS["image"], PLAIN_PIXELS, 2)
     batch = Batch(samples, torch.arange(2), data.work, seed=5)
     first, again, second = batch.view(1), batch.view(1), batch.view(2)
     assert torch.equal(first, again)
@@ -238,7 +241,7 @@ def test_predictions_come_in_the_order_of_the_samples() -> None:
 
 def test_unlabelled_samples_are_left_out_where_labels_count() -> None:
     data = split([1, 2, 3, 4])
-    hidden = Samples(data.samples.inputs, torch.tensor([0, -1, -1, 1]), data.samples.indices, torch.zeros(1), torch.ones(1), 2)
+    hidden = Samples(data.samples.inputs, torch.tensor([0, -1, -1, 1]), data.samples.indices, KINDS["image"], PLAIN_PIXELS, 2)
     assert seen(Split(hidden, data.work, data.rng).labelled(), batch_size=4)[0] in ([0, 3], [3, 0])
 
 

@@ -60,7 +60,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"data": {"views": "simclr"}, "strategy": "moon"},
-        'data.views = "simclr" does nothing here: moon shows its nets the images',
+        'data.views = "simclr" does nothing here: moon shows its nets the samples',
     ),
     ({"data": {"natural_column": "writer"}}, 'data.natural_column = "writer" does nothing here: data.partition is "dirichlet"'),
     ({"data": {"source": lambda: None, "path": "x"}}, 'data.path = "x" does nothing here: the function of data.source reads'),
@@ -128,7 +128,6 @@ NOTES: list[tuple[dict[str, Any], str]] = [
     ({"train": {"optimizer": "adam", "momentum": 0.9}}, "note: train.momentum = 0.9 does nothing here: adam has none"),
     ({"train": {"schedule": "step", "milestones": [30]}}, "note: train.milestones = [30] does nothing here: there are only 20"),
     ({"train": {"schedule": "cosine", "warm_up": 20}}, 'note: train.schedule = "cosine" does nothing here: the warm-up takes'),
-    ({"data": {"views": "fedx"}}, 'note: data.views = "fedx" does nothing here'),
     ({"data": PUBLIC}, "note: data.public = 40 only holds samples out here, for nobody: fedavg uses no public"),
     ({"data": {"validation": 40}}, "note: data.validation = 40 only holds samples out here, for nobody"),
     (

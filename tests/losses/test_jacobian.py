@@ -121,7 +121,7 @@ def test_one_sample_of_a_convolutional_net_learns_the_teachers_jacobian() -> Non
     ("spoil", "message"),
     [
         (lambda s, t, x, y: (s, t[:, :2], x, y), r"teacher is \(3, 2\); expected \(3, 4\)"),
-        (lambda s, t, x, y: (s, t, x[:2], y), r"images is \(2, 1, 2, 3\); expected \(3, c, h, w\)"),
+        (lambda s, t, x, y: (s, t, x[:2], y), r"images is \(2, 1, 2, 3\); expected \(3, 1, 2, 3\)"),
         (lambda s, t, x, y: (s, t, x, y[:2]), r"labels is \(2,\); expected \(3\)"),
         (lambda s, t, x, y: (s, t.detach(), x, y), r"compute the teacher's logits from images after images\.requires_grad_"),
         (lambda s, t, x, y: (s, t, x.detach(), y), r"compute the teacher's logits from images after images\.requires_grad_"),

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from fedkd.base.errors import InputError
+from fedkd.data import Source
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.conditions import Idle
 from fedkd.experiment.algorithm.node import Node
@@ -35,6 +36,7 @@ class Needs:
     equal_nets: bool = False
     server_net: bool = False
     shared_data: bool = False
+    images: bool = False  # it crops or turns samples, say: others are refused when the data are known, before round 1
     uses: tuple[str, ...] | None = None
 
     def check(self, name: str, experiment: Settings) -> None:
@@ -52,6 +54,12 @@ class Needs:
         }
         if lack := next((text for text, missing in lacks.items() if missing), ""):
             raise InputError(f"strategy: {name} needs {lack}")
+
+    def check_samples(self, name: str, source: Source) -> None:
+        """Raise InputError if the data are not of the kind that is needed."""
+        if self.images and source.kind.name != "image":
+            held = f"data.source {source.name!r} holds samples that are {source.kind.name}"
+            raise InputError(f"strategy: {name} needs images, and {held}: take other data, or another strategy")
 
     def __str__(self) -> str:
         return ", ".join(name.replace("_", " ") for name, needed in vars(self).items() if needed is True) or "nothing"
@@ -105,6 +113,11 @@ class Algorithm(ABC):
     def check(self, experiment: Settings) -> None:
         """Raise InputError if the experiment does not give what is needed. Default: ``needs``, the same for every setting."""
         self.needs.check(type(self).__name__, experiment)
+
+    def check_samples(self, node: Node) -> None:
+        """Raise InputError if it cannot be used on the node's samples. Asked at the server, before round 1. Default: ``needs``.
+        """
+        self.needs.check_samples(type(self).__name__, node.federation.source)
 
     def exchanges_per_round(self, experiment: Settings) -> int:
         """How many down/up trips a round has. Default: one."""

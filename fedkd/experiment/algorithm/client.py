@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -11,7 +12,7 @@ from fedkd.data import Federation, Samples
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.settings import Settings
-from fedkd.experiment.algorithm.train import Split
+from fedkd.experiment.algorithm.train import Split, Work
 from fedkd.knowledge.memory import Memory
 
 
@@ -42,6 +43,12 @@ class Client(Node):
     def architecture(self) -> str:
         """The name of this client's net."""
         return self.experiment.architecture_of(self.id)
+
+    def work(self) -> Work:
+        """How training is done here and now. Under data.normalise = "client" all that it sees is normalised by its own."""
+        if self.federation.normalise != "client":
+            return super().work()
+        return replace(super().work(), moments=self.federation.client_moments(self.id))
 
     @property
     def train(self) -> Split:

@@ -145,3 +145,8 @@ class OfSomebody(Condition):
 
 #: A field, or what ``Needs`` names, such as "views" -> where it does nothing; the first condition that holds is told.
 Idle = Mapping[str, tuple[Condition, ...]]
+
+
+def why_idle(strategy: Any, experiment: Settings, name: str) -> str:
+    """Why a field of the strategy, or what its needs name, does nothing here; empty where it counts."""
+    return next(filter(None, (each.explain(strategy, experiment) for each in strategy.idle.get(name, ()))), "")

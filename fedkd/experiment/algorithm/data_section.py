@@ -60,12 +60,14 @@ class Data(Section):
     test_limit: int = Field(0, ge=0)
     """How many samples of the global test set are used, drawn by the seed; 0 is all. ``test_limit = 1000``"""
     views: str = ""
-    """The augmentation, for strategies that train on random views. Empty: the usual one of the kind of samples, fedx (crop and
-    flip) for images. Another preset, or "my_module:views", a function (inputs, rng) -> inputs. ``views = "simclr"``
+    """The augmentation, for strategies that train on random views. Empty: the usual one of the kind of samples: fedx for images
+    (or simclr), corrupt for vectors, jitter_scale for sequences, drop_tokens for tokens. Of your own: "my_module:views", a
+    function (inputs, rng) -> inputs of normalised samples. ``views = "simclr"``
     """
     normalise: Literal["global", "client", "none"] = "global"
-    """By whose mean and standard deviation inputs are normalised: those of all clients' training samples, of each client's own,
-    or by none. ``normalise = "client"``
+    """By whose mean and standard deviation inputs are normalised: those of all clients' training samples (global), of each
+    client's own (client), or by none. To compute global ones of real clients reveals sums of their features: with a few
+    clients, or one who sends twice, those of single rows. ``normalise = "client"``
     """
     split_seed: int = Field(-1, ge=-1)
     """The seed of who holds what; -1 takes the run's. Set it to keep one split while the run's seed varies. ``split_seed = 0``

@@ -13,7 +13,8 @@ from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
-from fedkd.base.inputs import each
+from fedkd.base.inputs import each, rows
+from fedkd.data import Source
 from fedkd.experiment.algorithm.fields import Listed, NonNegative
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
@@ -99,6 +100,13 @@ class TeachingTask:
             raise InputError(f"strategy: {what} needs a labelled validation set: set data.validation to its size")
         if "weights" in self.needs and not self.teacher_weights:
             raise InputError("strategy.teacher_weights: target 'weighted' needs them: give one number a teacher")
+
+    def check_samples(self, source: Source) -> None:
+        """Raise InputError where gradients by the samples are needed and there are none: of token ids, say."""
+        one = source.kind.scale(rows(source.train_inputs, slice(0, 1)))
+        if "inputs" in self.needs and (isinstance(one, Mapping) or not one.is_floating_point()):
+            held = f"data.source {source.name!r} holds {source.kind.name}"
+            raise InputError(f"strategy.loss: {self.loss!r} differentiates by the samples, and {held}: take another loss")
 
     def samples(self, data: Split) -> Split:
         """Those of ``data`` that can be taught: where labels are needed, only samples that have one."""
