@@ -345,7 +345,10 @@ def test_settings_come_back_from_flat_config_and_from_toml(read: Callable[..., E
         ("label_shares = [1.5]", r"evaluation\.label_shares\.0: input should be less than or equal to 1, got 1\.5"),
         ("label_shares = [0.1, 0.1]", r"evaluation\.label_shares: \[0\.1, 0\.1\] names a share twice: name each once"),
         ('label_shares = "few"', r"evaluation\.label_shares: input should be a valid tuple, got 'few'"),
-        ("compared = 1", r"evaluation\.compared: one sample is compared to none: set it to 0, or to 2 or more \(mine\.toml:2\)"),
+        (
+            "compared = 1",
+            r"evaluation\.compared: one sample is compared to none: set it to 0, or to 2 or more \(mine\.toml:2\)",
+        ),
         ("pictured = -1", r"evaluation\.pictured: input should be greater than or equal to 0, got -1"),
         ("fine_tune_epochs = 0.5", r"evaluation\.fine_tune_epochs: input should be a valid integer"),
         ("picture = 5", r"unknown key 'evaluation\.picture': did you mean 'pictured'\? \(mine\.toml:2\)"),
