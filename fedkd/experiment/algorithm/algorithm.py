@@ -115,7 +115,7 @@ class Algorithm(ABC):
         self.needs.check(type(self).__name__, experiment)
 
     def check_samples(self, node: Node) -> None:
-        """Raise InputError if it cannot be used on the samples at hand. Asked by the server before round 1. Default: ``needs``."""
+        """Raise InputError if it cannot be used on these samples. Asked by the server before round 1. Default: ``needs``."""
         self.needs.check_samples(type(self).__name__, node.federation.source)
 
     def exchanges_per_round(self, experiment: Settings) -> int:
