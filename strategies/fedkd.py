@@ -36,7 +36,7 @@ from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
 from fedkd.knowledge.knowledge import NEVER_NEGATIVE
 from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
 from fedkd.methods.mutual import fit_together, shared_net
-from fedkd.nets import Encoder, Net
+from fedkd.nets import Net
 
 #: No update of a net that trains is larger; factors within the guard's bounds may multiply to more.
 LARGEST = 1e6
@@ -260,9 +260,9 @@ def feature_map(client: Client, student: Net, teacher: Net) -> dict[str, nn.Modu
 
     Nothing where one of the nets has no features, as a user's module that gives logits only.
     """
-    if not (isinstance(student.encoder, Encoder) and isinstance(teacher.encoder, Encoder)):
+    if not (student.has_features and teacher.has_features):
         return {}
-    linear = nn.Linear(student.encoder.out_features, teacher.encoder.out_features, bias=False)
+    linear = nn.Linear(student.feature_width, teacher.feature_width, bias=False)
     if kept := client.memory.under(FEATURE_MAP):
         load(linear, kept)
     else:

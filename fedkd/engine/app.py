@@ -25,13 +25,14 @@ from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.loaded import forget_data
-from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.net_shares import FUNCTION, given_name
 from fedkd.experiment.algorithm.train import warm_up
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
 from fedkd.knowledge.channels import ClientChannel
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import Unpacked, from_records, to_records
+from fedkd.nets import as_function
 
 #: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
 LIVE_CLIENTS = 32
@@ -127,8 +128,11 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
 
 
 def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | None) -> Functions:
-    named = nets if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets else {})
-    return Functions(nets=dict(named), data=data, strategy=strategy, code=dict(code or {}))
+    named = dict(nets) if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets is not None else {})
+    named |= {given_name(name): net for name, net in named.items() if ":" not in name}
+    return Functions(
+        nets={name: as_function(net) for name, net in named.items()}, data=data, strategy=strategy, code=dict(code or {})
+    )
 
 
 def _experiment(context: Context, functions: Functions) -> Experiment:

@@ -15,7 +15,7 @@ from fedkd.base.user_code import import_object, path_of
 from fedkd.experiment import registry
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.functions import Functions, named_code
-from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.net_shares import FUNCTION, shares_of
 from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import explained, shown
 from fedkd.experiment.misplaced import refuse_misplaced
@@ -121,7 +121,8 @@ class Experiment(ExperimentValues):
         for name in Settings.model_fields:
             value = getattr(self, name)
             tables[name] = value.model_dump() if isinstance(value, BaseModel) else value
-        tables["nets"] = FUNCTION if callable(self.nets) else self.nets
+        named = shares_of(self.nets) if isinstance(self.nets, dict) else self.nets
+        tables["nets"] = FUNCTION if callable(named) else named
         if callable(self.data.source):
             tables["data"]["source"] = path_of(self.data.source) or FUNCTION
         return tables
@@ -134,7 +135,7 @@ class Experiment(ExperimentValues):
         """Flower's run-config: the same keys, dotted; lists as comma strings."""
         tables = self.to_tables()
         if isinstance(self.nets, dict):
-            tables["nets"] = ",".join(f"{name}:{share!r}" for name, share in self.nets.items())
+            tables["nets"] = ",".join(f"{name}:{share!r}" for name, share in tables["nets"].items())
         return flatten(tables)
 
     def functions(self) -> Functions:

@@ -7,32 +7,39 @@ from typing import Any
 
 from fedkd.base.errors import under
 from fedkd.base.user_code import import_object
-from fedkd.experiment.algorithm.net_shares import FUNCTION
+from fedkd.experiment.algorithm.net_shares import FUNCTION, given_name, is_given
 from fedkd.experiment.algorithm.settings import Settings
-from fedkd.nets import check_function, check_net, name_of
+from fedkd.nets import as_function, check_function, check_net, name_of
 
 
 def check_named_nets(experiment: Settings) -> None:
     """Raise InputError, naming the key, for an unknown net, a function of other parameters, or options that a net lacks."""
     options = experiment.net_options
     for name, key in {**nets_of(experiment), **{name: f"net_options.{name}" for name in options}}.items():
-        if name != FUNCTION and ":" not in name:  # code is imported when the run starts
+        if not is_given(name) and ":" not in name:  # code is imported when the run starts
             with under(key):
                 check_net(name, options.get(name, {}))
-    if callable(experiment.nets):
+    for name, function in given_functions(experiment).items():
         with under("nets"):
-            check_function(name_of(experiment.nets), experiment.nets, options.get(FUNCTION, {}))
+            check_function(name_of(function), function, options.get(name, {}))
 
 
 def functions_of_nets(experiment: Settings) -> dict[str, Callable[..., Any]]:
     """The functions behind the names that lead to code, checked, and the one that was given from Python."""
-    functions: dict[str, Callable[..., Any]] = {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
+    functions = {name: as_function(function) for name, function in given_functions(experiment).items()}
     for name, key in nets_of(experiment).items():
         if ":" in name:
             with under(key):
-                functions[name] = import_object(name)
+                functions[name] = as_function(import_object(name))
                 check_function(name, functions[name], experiment.net_options.get(name, {}))
     return functions
+
+
+def given_functions(experiment: Settings) -> dict[str, Callable[..., Any]]:
+    """The functions, classes and modules that were given from Python, by their names in a config."""
+    if isinstance(experiment.nets, dict):
+        return {given_name(name): function for name, function in experiment.nets.items() if callable(function)}
+    return {FUNCTION: experiment.nets} if callable(experiment.nets) else {}
 
 
 def nets_of(experiment: Settings) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from fedkd.base.config_text import Scalar, parse_value, unflatten
 from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.functions import Functions
-from fedkd.experiment.algorithm.net_shares import FUNCTION, read_nets
+from fedkd.experiment.algorithm.net_shares import FUNCTION, is_given, read_nets
 
 #: Keys of a run-config that are the app's own and no part of the experiment.
 APP_KEYS = ("out", "resume")
@@ -54,4 +54,4 @@ def _code(tables: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     named += [("nets", key, tables.get(key, "")) for key in ("server_net", "shared_net")]
     named += [("data", "data.source", tables.get("data", {}).get("source", ""))]
     named += [("strategy", "strategy.name", tables.get("strategy", {}).get("name", ""))]
-    return ((argument, key, str(name)) for argument, key, name in named if ":" in str(name) or name == FUNCTION)
+    return ((argument, key, str(name)) for argument, key, name in named if ":" in str(name) or is_given(str(name)))

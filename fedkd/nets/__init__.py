@@ -10,7 +10,7 @@ from fedkd.nets.moving_average import MovingAverage, move_towards
 from fedkd.nets.net import Net
 from fedkd.nets.oddities import are_probabilities, changed, unsaved_state
 from fedkd.nets.outputs import Outputs, features_of, logits_of
-from fedkd.nets.user_net import check_function, name_of
+from fedkd.nets.user_net import Copies, as_function, check_function, name_of
 from fedkd.nets.zoo import ZOO
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "AtExits",
     "Branched",
     "Branches",
+    "Copies",
     "Encoder",
     "Gate",
     "MovingAverage",
@@ -26,6 +27,7 @@ __all__ = [
     "NetWithExits",
     "Outputs",
     "are_probabilities",
+    "as_function",
     "build_net",
     "changed",
     "check_branches",

@@ -13,7 +13,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.net import Net, laid_out
-from fedkd.nets.user_net import called
+from fedkd.nets.outputs import called
 from fedkd.nets.zoo import ZOO, zoo_encoder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,8 @@ from fedkd.base.inputs import Shape
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.heads import HEADS
 from fedkd.nets.net import Net
-from fedkd.nets.user_net import check_function, make, name_of
+from fedkd.nets.tap import check_place, find_tap
+from fedkd.nets.user_net import as_function, check_function, features_option, make, name_of
 from fedkd.nets.zoo import ZOO, find_user_net, zoo_encoder
 
 
@@ -33,11 +35,12 @@ def build_net(
 
     Args:
         architecture: a name in ``ZOO`` or in entry point group "fedkd.nets", "my_module:net", or a function
-            ``(shape, classes, **options)`` that returns an ``Encoder`` or any module that gives logits.
+            ``(shape, classes, **options)`` that returns an ``Encoder`` or any module that gives logits, or such a module.
         shape: of a sample: (C, H, W) of an image, (F,) of a vector, (L, F) of a signal, (L,) of tokens, or shapes by name.
         classes: how many, C of the logits.
-        heads: names in ``HEADS``; a module that gives logits has only "classifier", itself.
-        options: the architecture's own, such as width; lists become tuples.
+        heads: names in ``HEADS``; the "classifier" of a module that gives logits is its own.
+        options: the architecture's own, such as width; lists become tuples. ``features`` of a module that gives logits: the
+            name of the part whose output its features are; default, what its last linear layer reads.
         vocabulary: of tokens: how many ids there are. A function of yours gets it if it has a parameter of this name.
 
     Raises:
@@ -48,19 +51,26 @@ def build_net(
     >>> sum(parameter.numel() for parameter in net.parameters())
     52138
     """
-    name, encoder, memory_format = _build_encoder(architecture, shape, classes, options, vocabulary)
+    if isinstance(architecture, str) and architecture in ZOO:
+        encoder = zoo_encoder(architecture, options, shape=shape, vocabulary=vocabulary)
+        _check_heads(architecture, heads)
+        return _with_heads(architecture, encoder, heads, classes, torch.channels_last)
+    name, function = _found(architecture)
+    _check_heads(name, heads)
+    module = make(name, function, shape, classes, options, vocabulary)
+    place = features_option(function, options)
+    if isinstance(module, Encoder):
+        if place:
+            raise InputError(f"net {name!r}: an Encoder gives its features itself: leave features out of its net_options")
+        return _with_heads(name, module, heads, classes, torch.contiguous_format)
+    if place:
+        check_place(name, module, place)
+    find = partial(find_tap, name, shape=shape, vocabulary=vocabulary, place=place)
+    net = Net(name, module, {"classifier": nn.Identity()}, width=classes, find=find)
     for head in heads:
-        if head not in HEADS:
-            raise InputError(f"net {name!r}: head {head!r} is unknown: {did_you_mean(head, HEADS)}")
-    if isinstance(encoder, Encoder):
-        width = getattr(encoder, "out_features", None)
-        if type(width) is not int:
-            raise InputError(f"net {name!r}: {type(encoder).__name__} must set out_features, the width of its features")
-        made = {head: HEADS[head](width, classes) for head in heads}
-        return Net(name, encoder, made, width=width, memory_format=memory_format)
-    if beyond := [head for head in heads if head != "classifier"]:
-        raise InputError(f"net {name!r} gives logits only: subclass fedkd.nets.Encoder to put heads {beyond} on it")
-    return Net(name, encoder, {"classifier": nn.Identity()}, width=classes, memory_format=memory_format)
+        if head != "classifier":  # that is the module's own
+            net.heads[head] = HEADS[head](net.feature_width, classes)
+    return net
 
 
 def check_net(name: str, options: Mapping[str, Any], *, shape: Shape | None = None, vocabulary: int = 0) -> None:
@@ -76,15 +86,23 @@ def check_net(name: str, options: Mapping[str, Any], *, shape: Shape | None = No
         zoo_encoder(name, options, shape=shape, vocabulary=vocabulary)
 
 
-def _build_encoder(
-    architecture: str | Callable[..., nn.Module], shape: Shape, classes: int, options: Mapping[str, Any], vocabulary: int
-) -> tuple[str, nn.Module, torch.memory_format]:
-    """The name of an architecture, a fresh module of it, and how it wants images to lie."""
-    if isinstance(architecture, str) and architecture in ZOO:
-        encoder = zoo_encoder(architecture, options, shape=shape, vocabulary=vocabulary)
-        return architecture, encoder, torch.channels_last
+def _found(architecture: str | Callable[..., nn.Module]) -> tuple[str, Callable[..., nn.Module]]:
+    """The name of a user's net, and the function that makes it."""
     if isinstance(architecture, str):
-        name, function = architecture, find_user_net(architecture)
-    else:
-        name, function = name_of(architecture), architecture
-    return name, make(name, function, shape, classes, options, vocabulary), torch.contiguous_format
+        return architecture, as_function(find_user_net(architecture))
+    return name_of(architecture), as_function(architecture)
+
+
+def _check_heads(name: str, heads: tuple[str, ...]) -> None:
+    for head in heads:
+        if head not in HEADS:
+            raise InputError(f"net {name!r}: head {head!r} is unknown: {did_you_mean(head, HEADS)}")
+
+
+def _with_heads(name: str, encoder: Encoder, heads: tuple[str, ...], classes: int, memory_format: torch.memory_format) -> Net:
+    """An encoder with heads that are drawn now."""
+    width = getattr(encoder, "out_features", None)
+    if type(width) is not int:
+        raise InputError(f"net {name!r}: {type(encoder).__name__} must set out_features, the width of its features")
+    made = {head: HEADS[head](width, classes) for head in heads}
+    return Net(name, encoder, made, width=width, memory_format=memory_format)

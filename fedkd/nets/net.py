@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, count, each
 from fedkd.nets.encoder import Encoder
-from fedkd.nets.outputs import Outputs, logits_of
-from fedkd.nets.user_net import called
+from fedkd.nets.outputs import Outputs, called, logits_of
+from fedkd.nets.tap import Tap, tapped
 
 
 class Net(nn.Module):
@@ -25,9 +26,10 @@ class Net(nn.Module):
 
     Args:
         architecture: the name it was built by.
-        encoder: an ``Encoder``, or a user's module that gives logits only.
+        encoder: an ``Encoder``, or a user's module that gives logits.
         heads: by name.
-        width: D of the encoder's features, or C of a module that gives logits.
+        width: D of an encoder's features, or C of a module that gives logits.
+        find: of a module that gives logits: where its features are, None where it has none; asked for when they are needed.
         memory_format: how images lie in memory when they enter the encoder, and its weights too where it is no usual one;
             samples that are no images lie as they come.
 
@@ -50,46 +52,68 @@ class Net(nn.Module):
         *,
         width: int,
         memory_format: torch.memory_format = torch.contiguous_format,
+        find: Callable[[nn.Module], Tap | None] | None = None,
     ) -> None:
         super().__init__()
         self.architecture, self.width, self.memory_format = architecture, width, memory_format
+        self._find = find
         self.encoder = encoder
         self.heads = nn.ModuleDict(heads)
         if memory_format != torch.contiguous_format:
             self.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._frozen = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
 
+    @cached_property
+    def tap(self) -> Tap | None:
+        """Where a user's module has its features; None of an encoder, which gives them, and of what has none."""
+        return None if isinstance(self.encoder, Encoder) or self._find is None else self._find(self.encoder)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it gives features, and not logits only."""
+        return isinstance(self.encoder, Encoder) or self.tap is not None
+
     @property
     def feature_width(self) -> int:
         """D, the width of its features; an InputError for a user's module that gives logits only."""
-        return self._featured(self.encoder).out_features
+        self._check_features()
+        return self.tap.width if self.tap else self.width
 
     def features(self, inputs: Inputs) -> Tensor:
         """Features (B, D) of samples (B, ...); an InputError for a user's module that gives logits only."""
-        self._featured(self.encoder)
+        self._check_features()
         return self.encoded(inputs)
 
     def encoded(self, inputs: Inputs) -> Tensor:
-        """What the encoder gives of samples (B, ...): features (B, D), or the logits (B, C) of a module that gives these."""
-        given = called(self.encoder, self.laid_out(inputs))
-        return self._checked(given if isinstance(self.encoder, Encoder) else logits_of(given, self.architecture), inputs)
+        """What the classifier reads: features (B, D) of samples (B, ...), or the logits (B, C) of a module that has none."""
+        if isinstance(self.encoder, Encoder):
+            return self._checked(called(self.encoder, self.laid_out(inputs)), inputs)
+        return self._logits_and_features(inputs)[1] if self.tap else self._logits(inputs)
 
     def outputs(self, inputs: Inputs) -> Outputs:
         """Logits, features and feature maps of samples (B, ...), in one forward pass; an InputError as for ``features``."""
-        encoder, laid = self._featured(self.encoder), self.laid_out(inputs)
-        maps, features = encoder.stages(**laid) if isinstance(laid, Mapping) else encoder.stages(laid)
+        self._check_features()
+        if not isinstance(self.encoder, Encoder):
+            logits, features = self._logits_and_features(inputs)
+            return Outputs(self._classified(logits), features)
+        laid = self.laid_out(inputs)
+        maps, features = self.encoder.stages(**laid) if isinstance(laid, Mapping) else self.encoder.stages(laid)
         return Outputs(self.head("classifier", self._checked(features, inputs)), features, maps)
 
     def head(self, name: str, inputs: Tensor) -> Tensor:
         """Output of the named head, e.g. ``net.head("projection", net.features(images))``."""
         if name not in self.heads:
             raise ValueError(f"net {self.architecture!r} was built without head {name!r}; it has {list(self.heads)}")
+        if name == "classifier" and self.tap:  # the module's own last layer
+            return self._classified(self._both_classes(self._last(self.tap)(inputs)))
         output: Tensor = self.heads[name](inputs)
         return output
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits (B, classes) of samples (B, ...)."""
-        return self.head("classifier", self.encoded(inputs))
+        if isinstance(self.encoder, Encoder):
+            return self.head("classifier", self.encoded(inputs))
+        return self._classified(self._logits(inputs))
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As torch has it, but what was frozen when the net was made stays frozen."""
@@ -103,10 +127,53 @@ class Net(nn.Module):
         """
         return laid_out(inputs, self.memory_format)
 
-    def _featured(self, encoder: nn.Module) -> Encoder:
-        if not isinstance(encoder, Encoder):
-            raise InputError(f"net {self.architecture!r} gives logits only: subclass fedkd.nets.Encoder for features")
-        return encoder
+    def redraw_last(self) -> None:
+        """Draw the last layer of a user's module anew, if it is a linear one that is trained."""
+        last = self.encoder.get_submodule(self.tap.last) if self.tap and self.tap.last else None
+        if isinstance(last, nn.Linear) and last.weight.requires_grad:
+            last.reset_parameters()
+
+    def wrap(self, wrapper: Callable[[nn.Module], nn.Module]) -> None:
+        """Put its encoder, or the user's module, into another that gives the same."""
+        self.encoder = wrapper(self.encoder)
+        self.__dict__.pop("tap", None)  # its layer has another name now
+
+    def _logits(self, inputs: Inputs) -> Tensor:
+        return self._of_user(called(self.encoder, self.laid_out(inputs)), inputs)
+
+    def _logits_and_features(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        assert self.tap is not None
+        given, features = tapped(self.architecture, self.encoder, self.tap, self.laid_out(inputs))
+        return self._of_user(given, inputs), features
+
+    def _of_user(self, given: Any, inputs: Inputs) -> Tensor:
+        return self._checked(self._both_classes(logits_of(given, self.architecture)), inputs)
+
+    def _both_classes(self, logits: Tensor) -> Tensor:
+        """One logit z (B, 1) or (B,) of two classes becomes (0, z): the same probabilities as the sigmoid of z."""
+        if self.width != 2 or (logits.dim() > 1 and logits.shape[1:] != (1,)):
+            return logits
+        z = logits.reshape(-1, 1)
+        return torch.cat([torch.zeros_like(z), z], dim=1)
+
+    def _classified(self, logits: Tensor) -> Tensor:
+        classified: Tensor = self.heads["classifier"](logits)
+        return classified
+
+    def _last(self, tap: Tap) -> nn.Module:
+        if not tap.last:
+            raise InputError(
+                f"net {self.architecture!r}: what its last layer reads are not the features that {tap.place!r} gives, so that "
+                "no logits can be made of them: leave features away in its net_options, or name another part"
+            )
+        return self.encoder.get_submodule(tap.last)
+
+    def _check_features(self) -> None:
+        if not self.has_features:
+            raise InputError(
+                f"net {self.architecture!r} gives logits only, and no linear layer makes them: name the part that gives "
+                f"its features, net_options.NAME.features, or subclass fedkd.nets.Encoder"
+            )
 
     def _checked(self, given: Any, inputs: Inputs) -> Tensor:
         """InputError unless the encoder gave one row a sample, of the width it promised."""
@@ -122,8 +189,10 @@ class Net(nn.Module):
         else:
             said = (
                 f"{found} for {count(inputs)} samples: it must give logits {expected}, one number for each of the {self.width} "
+                "classes"
             )
-            said += "classes"
+            if isinstance(given, Tensor) and given.is_floating_point() and given.dim() == 2 and given.shape[1] > self.width:
+                said += f"; if these are features, end it with nn.Linear({given.shape[1]}, classes)"
         raise InputError(f"net {self.architecture!r} gives {said}")
 
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any, final
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
+from fedkd.base.inputs import Inputs
 
 
 @final
@@ -30,6 +31,11 @@ class Outputs:
     def activated(self) -> tuple[Tensor, ...]:
         """The maps after their ReLU."""
         return tuple(F.relu(held) for held in self.maps)
+
+
+def called(module: nn.Module, inputs: Inputs) -> Any:
+    """What a module gives of samples; several tensors are handed over by their names, as to a transformer."""
+    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
 
 
 def features_of(outputs: Outputs) -> Tensor:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.base.inputs import Inputs, Shape, zeros
+from fedkd.base.inputs import Shape, zeros
+from fedkd.nets.load import copied
 from fedkd.nets.options import net_options
+from fedkd.nets.outputs import called
 
 UserNet = Callable[..., nn.Module]
 """A user's function: net((C, H, W), classes, **options) -> an Encoder, or any module that gives logits."""
@@ -23,12 +26,9 @@ UserNet = Callable[..., nn.Module]
 def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options to call a user's function with. InputError unless it is one that takes (shape, classes) and these options."""
     cure = "give a function (shape, classes) -> module"
-    if isinstance(function, nn.Module):
-        made = type(function).__name__
-        raise InputError(
-            f"net {name!r} is a {made}, one net, and every client and seed needs one of its own: {cure}, such as "
-            f"lambda shape, classes: {made}(...)"
-        )
+    function = as_function(function)
+    if features_option(function, options):
+        options = {key: value for key, value in options.items() if key != "features"}
     if not callable(function):
         raise InputError(f"net {name!r} is a {type(function).__name__}: not a function (shape, classes) -> module")
     try:
@@ -46,26 +46,55 @@ def check_function(name: str, function: Any, options: Mapping[str, Any]) -> dict
     known = net_options(name, function, options, given=len(by_place[:2]))
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in optional and p.name not in by_place[:2]]
-    if lacks := [parameter for parameter in needed if parameter not in known]:
+    if lacks := [parameter for parameter in needed if parameter not in known and parameter != "vocabulary"]:
         raise InputError(f"{taken}: give {', '.join(lacks)} a default, or a value in its net_options")
     return known
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """A module that was given, as the function that makes nets: copies of it."""
+
+    module: nn.Module
+
+    def __call__(self, shape: Shape, classes: int) -> nn.Module:
+        """A copy, with the weights as they are."""
+        return copied(self.module)
+
+
+def as_function(given: Any) -> Any:
+    """What was given for a net as the function that makes it: a module becomes one that makes copies."""
+    return Copies(given) if isinstance(given, nn.Module) else given
+
+
+def features_option(function: Any, options: Mapping[str, Any]) -> Any:
+    """The part of a user's net whose output its features are, as its options name it; empty where they do not."""
+    return "" if _has_parameter(function, "features") else options.get("features", "")
+
+
 def takes_vocabulary(function: Any) -> bool:
     """Whether a user's function has a parameter for how many token ids there are."""
+    return _has_parameter(function, "vocabulary")
+
+
+def _needs_vocabulary(function: Any) -> bool:
+    """Whether its parameter of this name has no default."""
+    return (
+        takes_vocabulary(function) and inspect.signature(function).parameters["vocabulary"].default is inspect.Parameter.empty
+    )
+
+
+def _has_parameter(function: Any, name: str) -> bool:
     try:
-        return "vocabulary" in inspect.signature(function).parameters
+        return name in inspect.signature(function).parameters
     except (TypeError, ValueError):
         return False
 
 
-def called(module: nn.Module, inputs: Inputs) -> Any:
-    """What a module gives of samples; several tensors are handed over by their names, as to a transformer."""
-    return module(**inputs) if isinstance(inputs, Mapping) else module(inputs)
-
-
 def name_of(function: Callable[..., Any]) -> str:
     """A function's name as an experiment file would have it: "my_module:net"."""
+    function = function.module if isinstance(function, Copies) else function
     named = function.func if isinstance(function, partial) else function
     named = named if hasattr(named, "__qualname__") else type(named)
     return f"{named.__module__}:{named.__qualname__}"
@@ -78,8 +107,8 @@ def make(name: str, function: Any, shape: Shape, classes: int, options: Mapping[
         InputError: the function cannot be called so, or gives what is no module, or one that cannot be trained or sent.
     """
     known = check_function(name, function, options)
-    if vocabulary and "vocabulary" not in known and takes_vocabulary(function):
-        known["vocabulary"] = vocabulary
+    if "vocabulary" not in known and (vocabulary or _needs_vocabulary(function)):
+        known |= {"vocabulary": vocabulary} if takes_vocabulary(function) else {}
     made = function(shape, classes, **known)
     if not isinstance(made, nn.Module):
         given = "None" if made is None else f"a {type(made).__name__}"

@@ -13,7 +13,8 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, Shape, rows
 from fedkd.base.randomness import seeded
 from fedkd.nets import Encoder, are_probabilities, changed, copied, load, unsaved_state
-from fedkd.nets.user_net import called, name_of
+from fedkd.nets.outputs import called
+from fedkd.nets.user_net import name_of
 from fedkd.testing.check import Check, checks_of
 from fedkd.testing.net_kind import SAMPLES, Kind
 
@@ -156,7 +157,7 @@ def every_weight_learns(kind: Kind) -> None:
 def maps_and_features_are_those_of_a_plain_pass(kind: Kind) -> None:
     """``outputs`` gives the very logits and features; maps are those before their ReLU."""
     net, inputs = kind.net().eval(), kind.inputs()
-    if not isinstance(net.encoder, Encoder):
+    if not net.has_features:
         return  # it gives logits only
     outputs = net.outputs(inputs)
     if not (torch.equal(outputs.logits, net(inputs)) and torch.equal(outputs.features, net.features(inputs))):  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from grids.forgetful import ForgetfulGrid
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -142,20 +143,63 @@ def test_weights_that_no_seed_repeats_are_refused() -> None:
         run(net)
 
 
-def test_a_net_in_place_of_a_function_is_one_line_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore::fedkd.base.errors.Notice")
+def test_a_module_is_one_net_for_all_and_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
     net = layers(4, 10)
-    (tmp_path / "a_net.py").write_text("from torch import nn\n\nnet = nn.Linear(64, 10)\n")
+    before = deepcopy(net.state_dict())
+    assert run(net, strategy="fedavg") == run(lambda shape, classes: deepcopy(net), strategy="fedavg")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    (tmp_path / "a_net.py").write_text(
+        "import torch\nfrom torch import nn\n\ntorch.manual_seed(0)\nnet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
     monkeypatch.chdir(tmp_path)
-    for given, said in (
-        (net, "one net, and every client and seed needs one of its own: give a function"),
-        ("a_net:net", "nets: net 'a_net:net' is a Linear, one net, and every client"),
-        ({"a": net}, "nets: shares are numbers by name"),
-        ({net: 1.0}, "nets: shares are numbers by name"),
-        ({"mlp": 0.5, "a_net:net": 0.5}, "nets: net 'a_net:net' is a Linear"),
+    assert run("a_net:net")[1]["clients_ok"] == 3
+    sys.modules.pop("a_net")
+
+
+def test_where_nets_must_start_different_the_last_layer_of_a_module_is_drawn_anew_and_said() -> None:
+    data = {"clients": 2, "partition": "shared", "train_limit": 60, "test_limit": 50}
+    with pytest.warns(
+        Notice, match="is a module: every net .* starts from its weights; where nets must start different, 4, its"
     ):
-        with pytest.raises(InputError, match=f"^nets: .*{said.removeprefix('nets: ')}") as error:
+        rows = run(layers(4, 10), strategy="dml", data=data)
+    first, second = (row["accuracy"] for row in rows if row.get("client") is not None and row["round"] == 0)
+    assert first != second
+
+
+def test_shares_and_functions_do_not_mix() -> None:
+    for given in ({layers(4, 10): 1.0}, {"mlp": 0.5, "mine": named_alike(4)}):
+        with pytest.raises(
+            InputError, match=r"^nets: shares are numbers by name, .*; functions are given alone, or all by name"
+        ):
             run(given)
-        assert len(str(error.value).splitlines()) == 1
+
+
+def test_several_functions_by_name_have_equal_shares_on_a_grid_that_forgets() -> None:
+    nets = {"small": named_alike(3), "large": OfNumPy}
+    data = {"clients": 4, "partition": "iid", "train_limit": 80, "test_limit": 50, "public": 20}
+    experiment = Experiment(strategy="fedmd", nets=nets, rounds=1, data=data)
+    assert sorted(experiment.architecture_of(client) for client in range(4)) == ["<large>", "<large>", "<small>", "<small>"]
+    assert experiment.to_tables()["nets"] == {"<small>": 0.5, "<large>": 0.5}
+    assert run(nets, strategy="fedmd", data=data) == run(nets, ForgetfulGrid(), strategy="fedmd", data=data)
+
+
+def test_options_of_functions_by_name() -> None:
+    def net(shape: tuple[int, int, int], classes: int, *, width: int = 4) -> nn.Module:
+        return layers(width, classes)
+
+    plain, wide = (run({"mine": net}, strategy="fedavg", **given) for given in ({}, {"net_options": {"mine": {"width": 9}}}))
+    assert bytes_up(wide) > bytes_up(plain)
+    with pytest.raises(InputError, match="has no option 'widht': did you mean 'width'"):
+        run({"mine": net}, net_options={"mine": {"widht": 9}})
+
+
+@pytest.mark.parametrize("strategy", ["fedproto", "okddip", "fedx", "mcl", "fedkd"])
+def test_strategies_on_features_take_plain_modules(strategy: str) -> None:
+    shared = strategy in ("okddip", "mcl")
+    data = {"clients": 3, "partition": "shared" if shared else "iid", "train_limit": 60, "test_limit": 50}
+    assert run(named_alike(6), strategy=strategy, data=data, train={"batch_size": 30})[1]["clients_ok"] == 3
 
 
 class Counting(nn.Module):

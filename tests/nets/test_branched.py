@@ -271,7 +271,7 @@ def test_nets_without_maps_on_the_way_have_no_exits() -> None:
         NetWithExits(net_of("mlp"), 5, images(count=1))
     with pytest.raises(InputError, match="net 'cnn' has no feature maps for exits"):
         NetWithExits(build_net("cnn", shape=SHAPE, classes=5, options={"channels": [4]}), 5, images(count=1))
-    with pytest.raises(InputError, match="gives logits only"):
+    with pytest.raises(InputError, match=r"logits_only' has no feature maps for exits"):
         NetWithExits(user_net(logits_only), 5, images(count=1))
     check_exits("cnn")
     check_exits("my_module:net")  # found out when it is built

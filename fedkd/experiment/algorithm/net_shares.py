@@ -15,6 +15,27 @@ from fedkd.base.randomness import generator
 FUNCTION = "<function>"
 
 
+def given_name(name: str) -> str:
+    """What stands in a config for one of several functions given from Python by name.
+
+    >>> given_name("function") == FUNCTION
+    True
+    """
+    return name if is_given(name) else f"<{name}>"
+
+
+def is_given(name: str) -> bool:
+    """Whether a net's name stands for a function that was given from Python."""
+    return name.startswith("<")
+
+
+def shares_of(nets: Mapping[str, object]) -> dict[str, float]:
+    """The share of each net by its name in a config: equal ones where functions are given by name."""
+    if any(callable(value) for value in nets.values()):
+        return {given_name(name): 1 / len(nets) for name in nets}
+    return {name: float(str(share)) for name, share in nets.items()}
+
+
 def read_nets(given: object) -> object:
     """The value of ``nets``, with shares as a dict also where they came as text: ``"cnn:0.5,mlp:0.5"``.
 
@@ -25,11 +46,13 @@ def read_nets(given: object) -> object:
         given = {name: parse_value(share) for name, _, share in (pair.rpartition(":") for pair in given.split(","))}
     if not isinstance(given, Mapping):
         return given
+    if given and all(isinstance(name, str) and callable(function) for name, function in given.items()):
+        return dict(given)
     for name, share in given.items():
         if callable(name) or callable(share):
             raise InputError(
-                'nets: shares are numbers by name, such as {"cnn": 0.5, "my_module:net": 0.5}; a function is given alone, '
-                "or by its name in a file"
+                'nets: shares are numbers by name, such as {"cnn": 0.5, "my_module:net": 0.5}; functions are given alone, or '
+                'all by name, in equal shares: {"a": first, "b": second}'
             )
         if type(share) not in (int, float) or not 0 < share <= 1:
             raise InputError(f"nets: the share of {name!r} is {share!r}: give each net a share above 0, in sum 1")

@@ -17,7 +17,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
 from fedkd.knowledge.knowledge import DTYPES
-from fedkd.nets import ZOO, Net, build_net, copied, load
+from fedkd.nets import ZOO, Copies, Net, build_net, copied, load
 
 #: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
 POOL_SIZE = 4
@@ -60,18 +60,21 @@ class NetPlan:
         return net.to(self.device)
 
 
-def fresh(plan: NetPlan, found: dict[NetPlan, bool]) -> Net:
+def fresh(plan: NetPlan, found: dict[NetPlan, bool], *, differs: bool = True) -> Net:
     """A net that shares nothing with another, with weights drawn from the global generators.
 
     Args:
         plan: what to make.
         found: what was found out in this run about functions of users: whether their nets have tensors in common.
+        differs: whether its weights are to be others than those of other draws: of a copy, the last layer is drawn anew.
     """
     if plan.is_of_zoo:
         return plan.build()
     if plan not in found:
         found[plan] = _shares_tensors(plan)
     net = plan.build()
+    if isinstance(plan.factory, Copies) and differs:
+        net.redraw_last()
     if not found[plan]:
         return net
     try:
@@ -104,7 +107,7 @@ def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: dict[NetPl
         net.requires_grad_(True)
         return net
     with seeded(seed):
-        net = fresh(plan, found)
+        net = fresh(plan, found, differs=not common)
     if kept:
         load(net, kept)
     return net
@@ -135,6 +138,8 @@ def _shares_tensors(plan: NetPlan) -> bool:
         one = plan.build()
     with seeded(0):
         other = plan.build()
+    if isinstance(plan.factory, Copies):
+        _say_how_copies_start(one)
     shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
     if shared.issuperset(map(id, one.encoder.parameters())) and shared:
         text = (
@@ -150,6 +155,14 @@ def _shares_tensors(plan: NetPlan) -> bool:
             "torch, numpy.random or random, whose seeds are set, and initialise every tensor"
         )
     return False
+
+
+def _say_how_copies_start(net: Net) -> None:
+    last = net.tap.last if net.tap else ""
+    text = f"net {net.architecture!r} is a module: every net of it starts from its weights"
+    if last:
+        text += f"; where nets must start different, {last}, its last layer, is drawn anew"
+    warnings.warn(f"{text}. A function (shape, classes) -> module may draw others", Notice, stacklevel=3)
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

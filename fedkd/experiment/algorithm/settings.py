@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
-from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, read_nets
+from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, read_nets, shares_of
 from fedkd.experiment.algorithm.section import Names, Section
 from fedkd.experiment.algorithm.sections import Attacking, Engine, Evaluation, Faults, Guarding, Privacy, Training
 
@@ -32,9 +32,9 @@ class Settings(Section):
     evaluate_clients: int = Field(100, ge=0)
     """At most this many clients are evaluated, drawn once for the run; 0 evaluates the server only. ``evaluate_clients = 20``
     """
-    nets: str | dict[str, float] | Callable[..., Any] = "cnn"
-    """The clients' net: a name, or shares of the clients by name. A net of your own is a function from Python, or
-    "my_module:net". ``nets = {cnn = 0.5, mlp = 0.5}``
+    nets: str | dict[str, float] | dict[str, Callable[..., Any]] | Callable[..., Any] = "cnn"
+    """The clients' net: a name, or shares of the clients by name. A net of your own is "my_module:net", or from Python a
+    function, a class, a module (of which all get copies), or several by name in equal shares. ``nets = {cnn = 0.5, mlp = 0.5}``
     """
     server_net: str = ""
     """The net at the server, where a strategy trains one there. Empty: the first of nets. ``server_net = "resnet18"``"""
@@ -69,10 +69,20 @@ class Settings(Section):
     def _split_nets(cls, given: object) -> object:
         return read_nets(given)
 
+    @field_validator("net_options")
+    @classmethod
+    def _name_options(cls, given: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        """Options of functions that are given by name go by the names that these have in a config."""
+        nets = info.data.get("nets")
+        of_functions = nets if isinstance(nets, dict) and any(map(callable, nets.values())) else {}
+        return {given_name(name) if name in of_functions else name: options for name, options in given.items()}
+
     @property
     def architectures(self) -> tuple[str, ...]:
         """The names of the clients' nets, in the order given."""
-        return tuple(self.nets) if isinstance(self.nets, dict) else (self.nets if isinstance(self.nets, str) else FUNCTION,)
+        if isinstance(self.nets, dict):
+            return tuple(shares_of(self.nets))
+        return (self.nets if isinstance(self.nets, str) else FUNCTION,)
 
     def architecture_of(self, client: int) -> str:
         """The net of one client: the shares in whole clients, dealt out by a seeded draw."""
@@ -80,7 +90,7 @@ class Settings(Section):
 
     @property
     def _shares(self) -> tuple[float, ...]:
-        return tuple(self.nets.values()) if isinstance(self.nets, dict) else (1.0,)
+        return tuple(shares_of(self.nets).values()) if isinstance(self.nets, dict) else (1.0,)
 
     def lr(self, round: int) -> float:
         """The learning rate of a round."""

@@ -77,11 +77,13 @@ def with_our_inputs(net: Net, theirs: tuple[Tensor, Tensor], ours: tuple[Tensor,
     """
     (their_mean, their_std), (our_mean, our_std) = theirs, ours
     scale, shift = our_std / their_std, (our_mean - their_mean) / their_std
-    encoder = net.encoder
     if images:
         scale, shift = scale[:, None, None], shift[:, None, None]
-    shifted = ShiftedEncoder(encoder, scale, shift) if isinstance(encoder, Encoder) else ShiftedModule(encoder, scale, shift)
-    net.encoder = shifted
+
+    def shifted(inner: nn.Module) -> nn.Module:
+        return ShiftedEncoder(inner, scale, shift) if isinstance(inner, Encoder) else ShiftedModule(inner, scale, shift)
+
+    net.wrap(shifted)
     return net
 
 

@@ -22,7 +22,7 @@ from fedkd.base.errors import InputError, under
 from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
 from fedkd.data.federation import moments_of
-from fedkd.experiment.algorithm.net_shares import FUNCTION, read_nets
+from fedkd.experiment.algorithm.net_shares import is_given, read_nets
 from fedkd.experiment.algorithm.server import Server
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.nets import ZOO, Net, build_net
@@ -153,7 +153,7 @@ def _rebuilt(
     if heads and "classifier" not in heads:
         raise InputError(f"{file} is a net without a classifier (its heads are {', '.join(heads)}): take another run")
     for name in options:
-        if (":" in name or name == FUNCTION) and name not in functions:
+        if (":" in name or is_given(name)) and name not in functions:
             raise InputError(f"{file} may be a {name!r}: name that net in nets or server_net too, so that it can be built")
         build = partial(
             build_net,
