@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, did_you_mean
 from fedkd.base.inputs import Inputs, Shape
+from fedkd.base.randomness import generator
 from fedkd.nets.outputs import called, logits_of
 
 
@@ -104,7 +105,7 @@ def _trial(shape: Shape, vocabulary: int, device: torch.device) -> Inputs:
 
     def made(name: str, held: tuple[int, ...]) -> Tensor:
         if not vocabulary:
-            return torch.randn(2, *held, generator=torch.Generator().manual_seed(0)).to(device)
+            return torch.randn(2, *held, generator=generator(0, "samples")).to(device)
         return torch.full((2, *held), int(name in ("", "input_ids", "attention_mask")), device=device).clamp_max(vocabulary - 1)
 
     return {name: made(name, held) for name, held in shape.items()} if isinstance(shape, Mapping) else made("", shape)

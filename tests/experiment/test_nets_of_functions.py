@@ -195,7 +195,7 @@ def test_options_of_functions_by_name() -> None:
         run({"mine": net}, net_options={"mine": {"widht": 9}})
 
 
-@pytest.mark.parametrize("strategy", ["fedproto", "okddip", "fedx", "mcl", "fedkd"])
+@pytest.mark.parametrize("strategy", ["fedproto", "okddip", pytest.param("fedx", marks=pytest.mark.slow), "mcl", "fedkd"])
 def test_strategies_on_features_take_plain_modules(strategy: str) -> None:
     shared = strategy in ("okddip", "mcl")
     data = {"clients": 3, "partition": "shared" if shared else "iid", "train_limit": 60, "test_limit": 50}
