@@ -63,6 +63,7 @@ def build_federation(
     _check_shares(client_test, labelled)
     _check_counts(clients=clients, public=public, validation=validation, train_limit=train_limit, test_limit=test_limit)
     _check_labels(source)
+    _tell_of_owners(source, partition)
     rows = torch.randperm(count(source.train_inputs), generator=generator(seed, "train limit"))[: train_limit or None]
     cut = 0 if public_source else public
     held_rows, rest = rows[:cut], rows[cut:]
@@ -130,6 +131,15 @@ def _check_labels(source: Source) -> None:
         warnings.warn(
             f"{where}: {hidden} of {len(source.test_labels)} test samples have no label (-1) and are left out", Notice, 2
         )
+
+
+def _tell_of_owners(source: Source, partition: str) -> None:
+    """That the data are dealt out already, where the partition deals them out anew."""
+    if source.groups is not None and "natural_id" not in partition:
+        owners = len(torch.unique(source.groups))
+        cure = f"data.partition = 'natural_id' with data.clients = {owners} gives each its own"
+        dealt = f"its samples are those of {owners} clients, and data.partition = {partition!r} deals them out anew"
+        warnings.warn(f"data source {source.name!r}: {dealt} ({cure})", Notice, stacklevel=2)
 
 
 def _check_pool(pool: Tensor, clients: int, *, public: int, validation: int, shared: bool) -> None:

@@ -16,8 +16,8 @@ Partition = Callable[[Tensor, Tensor | None], list[Tensor]]  # labels (N,), grou
 def owners_of(groups: Tensor | None, name: str) -> Tensor:
     """The groups (N,), or an InputError where the data set has none."""
     if groups is None:
-        need = "the column that says whose a sample is, or image folders by client: client/class"
-        raise InputError(f"data.partition {name!r} needs data.natural_column, {need}")
+        need = "the column that says whose a sample is, or folders or files by client: client/class"
+        raise InputError(f"data.partition {name!r} needs data.client_column, {need}")
     return groups
 
 

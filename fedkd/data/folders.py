@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.base.errors import InputError
+from fedkd.data.labels import UNLABELLED
 from fedkd.data.layout import Layout, read_layout, some
 from fedkd.data.splits import choose_splits
 
@@ -104,15 +105,13 @@ def read_folders(path: Path, layout: str = "") -> FolderSet:
     try:
         read = read_layout(found.images.keys(), layout)
         places = {place: read.read(place) for place in found.images}
-        kept = {
-            place: says for place, says in places.items() if "class" in says and read.splits.get(says.get("split", ""), "-")
-        }
+        kept = {place: says for place, says in places.items() if _is_kept(read, says)}
         rows: dict[str, list[tuple[tuple[str, ...], dict[str, str]]]] = defaultdict(list)
         for place, says in kept.items():
             rows[says.get("split", "train")].append((place, says))
         chosen = choose_splits({name: read.splits.get(name, "train") for name in rows})
-        train, test = ({says["class"] for _, says in rows.get(name, [])} for name in chosen[:2])
-        if test and not train & test:
+        train, test = ({says["class"] for _, says in rows.get(name, []) if "class" in says} for name in chosen[:2])
+        if train and test and not train & test:
             raise InputError(f"{chosen.train} and {chosen.test} share no class, {some(sorted(train))} and {some(sorted(test))}")
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
@@ -122,6 +121,12 @@ def read_folders(path: Path, layout: str = "") -> FolderSet:
     left = _left_out(found, [place for place in found.images if place not in kept])
     told = "" if plain or layout else _reading(read, tables, {chosen.train, chosen.test}, [says for says in kept.values()])
     return FolderSet(tables, "; ".join(filter(None, (told, left))))
+
+
+def _is_kept(read: Layout, says: dict[str, str]) -> bool:
+    """Whether a place is of a split that is read: by class, or a bare folder of training images."""
+    split = read.splits.get(says.get("split", ""), "-")
+    return bool(split) and ("class" in says or (split == "train" and {*says} == {"split"}))
 
 
 def find_images(path: Path) -> Found:
@@ -158,12 +163,13 @@ def _table(rows: list[tuple[Path, dict[str, str]]]) -> Any:
     import pyarrow
 
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel"}}
+    labels = [says.get("class") for _, says in rows]
     columns = {
         "image": pyarrow.array(
             [{"bytes": None, "path": str(file)} for file, _ in rows],
             pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
         ),
-        "label": pyarrow.array([says["class"] for _, says in rows], pyarrow.string()),
+        "label": pyarrow.array(labels, pyarrow.string()) if any(labels) else pyarrow.array([UNLABELLED] * len(rows)),
     }
     if rows and "client" in rows[0][1]:
         features["client"] = {"_type": "Owner"}
@@ -178,8 +184,7 @@ def _reading(layout: Layout, tables: dict[str, Any], used: set[str], places: lis
     if names["split"]:
         text += "; splits " + ", ".join(f"{name} ({len(tables[name])} images)" for name in names["split"] if name in used)
     if names["client"]:
-        cure = f'partition = "natural_id" with clients = {len(names["client"])} gives each its own'
-        text += f"; clients {some(names['client'])} ({cure})"
+        text += f"; clients {some(names['client'])}"
     return f"{text} (if that is wrong, set data.layout)"
 
 

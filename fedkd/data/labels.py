@@ -43,14 +43,26 @@ def read_labels(columns: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str
 def _read(columns: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str, ...], str]:
     if named := [column for column in columns if column.names is not None]:
         return _by_name(columns, named)
-    kinds = {_is_text(column) for column in columns}
-    if len(kinds) > 1:
-        text, number = (next(c.where for c in columns if _is_text(c) is kind) for kind in (True, False))
+    telling = [column for column in columns if not _is_silent(column)]
+    if len({_is_text(column) for column in telling}) > 1:
+        text, number = (next(c.where for c in telling if _is_text(c) is kind) for kind in (True, False))
         raise InputError(f"labels are text in {text} and numbers in {number}: write the same in both")
-    values = [column.values for column in columns]
-    known = np.unique(np.concatenate([part if kinds == {True} else part[part != UNLABELLED] for part in values]))
-    numbers = [np.where(np.isin(part, known), np.searchsorted(known, part), UNLABELLED) for part in values]
-    return [torch.from_numpy(part.astype(np.int64)) for part in numbers], tuple(str(value) for value in known), ""
+    values = [column.values if _is_text(column) else column.values[column.values != UNLABELLED] for column in telling]
+    known = np.unique(np.concatenate([*values, values[0][:0]] if values else [np.zeros(0, np.int64)]))
+    parts = [_numbers(column, known) for column in columns]
+    return [torch.from_numpy(part.astype(np.int64)) for part in parts], tuple(str(value) for value in known), ""
+
+
+def _numbers(column: LabelColumn, known: NDArray[Any]) -> NDArray[Any]:
+    """The class of each value (N,), its place among those known; -1 where it is none."""
+    if _is_silent(column):
+        return np.full(len(column.values), UNLABELLED)
+    return np.where(np.isin(column.values, known), np.searchsorted(known, column.values), UNLABELLED)
+
+
+def _is_silent(column: LabelColumn) -> bool:
+    """Whether nothing of it is a label, so that it does not say how they are written."""
+    return not _is_text(column) and column.values.dtype.kind == "i" and bool((column.values == UNLABELLED).all())
 
 
 def _by_name(columns: Sequence[LabelColumn], named: Sequence[LabelColumn]) -> tuple[list[Tensor], tuple[str, ...], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -49,6 +49,7 @@ def read_layout(places: Collection[Place], layout: str = "") -> Layout:
         return _as_told(places, layout)
     splits, at = _find_splits(places)
     kept = [place for place in places if at is None or (len(place) > at and splits[place[at]])]
+    kept = _labelled(kept, splits, at)
     depth = min(map(len, kept))
     names = [sorted({place[level] for place in kept}) for level in range(depth)]
     free = [level for level in range(depth) if level != at]
@@ -85,6 +86,16 @@ def _find_splits(places: Collection[Place]) -> tuple[dict[str, str], int | None]
             readings = f"could be classes, or {some(sorted(doubtful))} a split of its own"
             raise InputError(f"the folders {some(names)} {readings}: {_cure('class', 'split/class', 'client/class')}")
     return {}, None
+
+
+def _labelled(places: Sequence[Place], splits: Mapping[str, str], at: int | None) -> Sequence[Place]:
+    """The places by class: all, unless the training images lie bare and only the others by class, ``train, test/ant``."""
+    if at is None:
+        return places
+    bare = [place for place in places if len(place) == at + 1]
+    others = [place for place in places if len(place) > at + 1]
+    unlabelled = {splits[place[at]] for place in bare} == {"train"} and "train" not in {splits[place[at]] for place in others}
+    return others if others and unlabelled else places
 
 
 def _tells(places: Collection[Place], level: int, at: int | None) -> bool:

@@ -93,7 +93,7 @@ def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list
 
 
 def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    """Each owner is a client: ``data.natural_column`` says whose a sample is, or folders by client do."""
+    """Each owner is a client: ``data.client_column`` says whose a sample is, or folders or files by client do."""
     owners = owners_of(groups, "natural_id")
     sizes = torch.unique(owners, return_counts=True)[1].tolist()
     return list(torch.split(owners.argsort(stable=True), sizes))

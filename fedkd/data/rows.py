@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedkd.base.inputs import Inputs, count, rows
 
 #: Rows that are in memory at a time.
 CHUNK = 4096
+#: An array -> a view of it.
+Arrange = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @final
@@ -33,22 +37,31 @@ class MappedArray(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
     _path: Path
     _mapping: mmap.mmap
+    _arrange: Arrange | None
 
     @classmethod
-    def of(cls, path: str | Path) -> MappedArray:
-        """Over this file. Raises ValueError or OSError where it holds no array of numbers."""
+    def of(cls, path: str | Path, *, arrange: Arrange | None = None) -> MappedArray:
+        """Over this file.
+
+        Args:
+            path: of the file.
+            arrange: gives a view of the array with its axes in order, as ``fedkd.data.arrays.channels_first`` does.
+
+        Raises:
+            ValueError, OSError: the file holds no array of numbers.
+        """
         array = np.load(path, mmap_mode="c")
-        mapped = torch.from_numpy(array).as_subclass(cls)
-        mapped._path, mapped._mapping = Path(path), array._mmap
+        mapped = torch.from_numpy(arrange(array) if arrange else array).as_subclass(cls)
+        mapped._path, mapped._mapping, mapped._arrange = Path(path), array._mmap, arrange
         return mapped
 
     def __getitem__(self, index: Any) -> Tensor:
-        picked = super().__getitem__(index).clone()
+        picked = super().__getitem__(index).clone(memory_format=torch.contiguous_format)
         self._mapping.madvise(mmap.MADV_DONTNEED)
         return picked
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return MappedArray.of, (self._path,)
+        return partial(MappedArray.of, arrange=self._arrange), (self._path,)
 
 
 def hash_values(digest: hashlib.blake2b, inputs: Inputs, chosen: Tensor) -> None:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,17 +89,6 @@ class Source:
         return self.kind.measure(self.train_inputs, torch.arange(count(self.train_inputs)))
 
 
-@dataclass(frozen=True)
-class Given:
-    """A source at hand as the function that gives it."""
-
-    source: Source
-
-    def __call__(self) -> Source:
-        """The source."""
-        return self.source
-
-
 def hold_out(count: int, share: float, *, only: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Row numbers of a train and a test split, for sets that come without one. The same cut for every run.
 
@@ -133,16 +121,6 @@ def with_channels(source: Source, channels: str) -> Source:
     if train.dtype != torch.uint8 or train.shape[1] not in (1, 3):
         raise InputError(f"data.channels = {channels!r}: {source.name!r} has {train.shape[1]} channels of {train.dtype}")
     return replace(source, train_inputs=in_channels(train, wanted), test_inputs=in_channels(test, wanted))
-
-
-class Options(NamedTuple):
-    """What a user says of files in which a thing cannot be found by itself."""
-
-    image_column: str
-    label_column: str
-    natural_column: str
-    layout: str
-    channels: str
 
 
 def _check_labels(where: str, labels: Tensor, samples: int, classes: int) -> None:

@@ -2,60 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import torch
-
-from fedkd.base.errors import InputError, unknown
-from fedkd.data.source import Options, Source, hold_out, with_channels
+from fedkd.base.errors import unknown
+from fedkd.data.array_files import array_reader
+from fedkd.data.embedded import breast_cancer, digits, shoulder_exercises, wine
+from fedkd.data.options import Options
+from fedkd.data.source import Source, with_channels
+from fedkd.data.word_languages import word_languages
 
 
 def load_source(
     name: str,
     *,
     path: str = "",
-    image_column: str = "",
-    label_column: str = "",
-    natural_column: str = "",
     layout: str = "",
     channels: str = "",
+    image_column: str = "",
+    feature_columns: Sequence[str] = (),
+    label_column: str = "",
+    client_column: str = "",
+    missing: str = "",
+    tokens: str = "",
+    length: int = 0,
 ) -> Source:
     """Load a data set: once per process, and again when its files have changed.
 
     Args:
-        name: ``digits``, ``fashion_mnist``, ``cifar10``, a name in entry point group "fedkd.data", a Hugging Face id
+        name: one of ``NAMED`` such as ``digits``, a name in entry point group "fedkd.data", a Hugging Face id
             (``owner/name``) or a local path.
         path: where the files are, when not in their usual place. The network is asked only where no file is local.
-        image_column: the column of the images; found by itself where only one can be it. Likewise ``label_column``.
-        natural_column: the column that says whose a sample is, for ``partition = "natural_id"``.
         layout: what the levels of image folders mean, e.g. ``"split/client/class"``; found by itself where it is clear.
         channels: ``"grey"`` or ``"colour"`` reads all images so; else they are in colour if one of them is.
+        image_column: the column of the images; found by itself where only one can be it. Likewise ``label_column``.
+        feature_columns: the columns that make up a sample; empty: all but those of labels and clients.
+        client_column: the column that says whose a sample is, for ``partition = "natural_id"``.
+        missing: ``"mean"`` fills missing values with the training mean, ``"drop"`` leaves their rows out; empty: refuse them.
+        tokens: how a column of text is read: by ``"characters"``, or by the tokenizer.json at this path.
+        length: how many tokens a text has, padded or cut; 0: as the longest training text, at most 256.
 
     Raises:
-        InputError: an unknown name, a missing path, files that are no images, or columns that do not fit.
+        InputError: an unknown name, a missing path, files that hold no data set, or columns that do not fit.
     """
     for installed in entry_points(group="fedkd.data", name=name):  # a package's function () -> Source
         source: Source = installed.load()()
         return with_channels(source, channels)
-    options = Options(image_column, label_column, natural_column, layout, channels)
-    return _load(name, path, options, source_stamp(name, path))
+    options = Options(
+        layout=layout,
+        channels=channels,
+        image_column=image_column,
+        feature_columns=tuple(feature_columns),
+        label_column=label_column,
+        client_column=client_column,
+        missing=missing,
+        tokens=tokens,
+        length=length,
+    )
+    return _load(name, path, options, source_stamp(name, path, tokens))
 
 
-def source_stamp(name: str, path: str = "") -> str:
+def source_stamp(name: str, path: str = "", tokens: str = "") -> str:
     """A fingerprint of the files that ``load_source`` would read: equal as long as none of them changes. Empty for none."""
     from fedkd.data.stamp import stamp
 
-    if path or _is_local(name):
-        return stamp(Path(path or name).expanduser())
-    return ""
+    places = [path or name] if path or _is_local(name) else []
+    return "".join(stamp(Path(place).expanduser()) for place in (*places, *filter(None, [tokens])))
 
 
 def _is_local(name: str) -> bool:
     return name not in NAMED and (
-        name.startswith((".", "/", "~")) or name.endswith(".parquet") or Path(name).expanduser().exists()
+        name.startswith((".", "/", "~")) or name.endswith((".parquet", ".csv", ".npz")) or Path(name).expanduser().exists()
     )
 
 
@@ -65,28 +84,19 @@ def _load(name: str, path: str, options: Options, stamp: str) -> Source:
         return with_channels(NAMED[name](path, options), options.channels)
     if not _is_local(name) and not path and name.count("/") != 1:
         raise unknown("data.source", name, NAMED, cure=", a Hugging Face id owner/name, or a local path")
-    return _from_tables(name, path or (name if _is_local(name) else ""), name, options)
+    return _from_files(name, path or (name if _is_local(name) else ""), name, options)
 
 
-def _from_tables(name: str, path: str, hub_id: str, options: Options) -> Source:
+def _from_files(name: str, path: str, hub_id: str, options: Options) -> Source:
+    """From the files at a path, else from the hub."""
     from fedkd.data.columns import read_source
     from fedkd.data.tables import hub_tables, local_tables
 
-    found = local_tables(Path(path).expanduser(), options.layout) if path else hub_tables(hub_id)
-    return read_source(name, found, options)
-
-
-def _digits(path: str, options: Options) -> Source:
-    if path or any(options[:-1]):
-        raise InputError("data.source 'digits' comes with scikit-learn: leave data.path, data.layout and the column names out")
-    from sklearn.datasets import load_digits
-
-    pixels, numbers = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)  # pixels were 0..16
-    labels = torch.from_numpy(numbers).to(torch.int64)
-    train, test = hold_out(len(labels), 0.2)
-    names = tuple(str(digit) for digit in range(10))
-    return Source("digits", images[train], labels[train], images[test], labels[test], names)
+    place = Path(path).expanduser()
+    if path and (read := array_reader(place)):
+        options.refuse_but(what="the files hold arrays, without columns")
+        return with_channels(read(name), options.channels)
+    return read_source(name, local_tables(place, options.layout) if path else hub_tables(hub_id), options)
 
 
 def _fashion_mnist(path: str, options: Options) -> Source:
@@ -95,15 +105,19 @@ def _fashion_mnist(path: str, options: Options) -> Source:
     folder = Path(path).expanduser() if path else DEBIAN_FASHION_MNIST
     if has_idx_files(folder):
         return read_idx_source("fashion_mnist", folder, FASHION_MNIST_CLASSES)
-    return _from_tables("fashion_mnist", path, "zalando-datasets/fashion_mnist", options)
+    return _from_files("fashion_mnist", path, "zalando-datasets/fashion_mnist", options)
 
 
 def _cifar10(path: str, options: Options) -> Source:
-    return _from_tables("cifar10", path, "uoft-cs/cifar10", options)
+    return _from_files("cifar10", path, "uoft-cs/cifar10", options)
 
 
 NAMED: dict[str, Callable[[str, Options], Source]] = {
-    "digits": _digits,
+    "digits": digits,
+    "breast_cancer": breast_cancer,
+    "wine": wine,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "shoulder_exercises": shoulder_exercises,
+    "word_languages": word_languages,
 }

@@ -12,7 +12,13 @@ from fedkd.experiment.algorithm.net_shares import FUNCTION, is_given, read_nets
 
 #: Keys of a run-config that are the app's own and no part of the experiment.
 APP_KEYS = ("out", "resume")
-_LISTS = {"train.milestones": int, "evaluation.label_shares": float, "uplink": str, "downlink": str}
+_LISTS = {
+    "train.milestones": int,
+    "evaluation.label_shares": float,
+    "data.feature_columns": str,
+    "uplink": str,
+    "downlink": str,
+}
 
 
 def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any]:

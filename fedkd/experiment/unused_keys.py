@@ -80,11 +80,10 @@ def _of_clients(experiment: ExperimentValues) -> Iterator[Unused]:
 def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
     data, used = experiment.data, uses(experiment)
     if callable(data.source) or ":" in data.source:
-        for key in ("path", "layout", "image_column", "label_column", "natural_column"):
+        for key in ("path", "layout"):
             yield Unused(f"data.{key}", "the function of data.source reads the data itself")
-    if "natural_id" not in data.partition:
-        why = f'data.partition is "{data.partition}", and only natural_id asks whose a sample is'
-        yield Unused("data.natural_column", why)
+    if not data.tokens and data.source != "word_languages":
+        yield Unused("data.length", "it counts tokens of text, and data.tokens is not set", "set data.tokens, or leave it out")
     if not (data.public or data.public_source):
         yield Unused("data.public_labels", "there is no public set", "set data.public to its size, or leave this out")
     elif "public_labels" not in used:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fedkd.base.errors import InputError, unknown
-from fedkd.experiment.algorithm.section import Section
+from fedkd.experiment.algorithm.section import Names, Section
 
 
 class Data(Section):
     """Which samples, and who holds them. Arguments of the partition stand beside it, as extra keys."""
 
     model_config = ConfigDict(extra="allow")
+    #: Keys that had another name once: still read.
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"natural_column": "client_column"})
     source: str | Callable[[], Any] = "digits"
-    """The data set: a built-in name (digits, fashion_mnist, cifar10), a Hugging Face id, a path, or "my_module:data".
-    ``source = "fashion_mnist"``
+    """The data set: a name (digits, breast_cancer, wine, fashion_mnist, cifar10, shoulder_exercises, word_languages), a Hugging
+    Face id, a path to files, or "my_module:data". ``source = "fashion_mnist"``
     """
     path: str = ""
     """Where the files of a named data set lie, if not in their usual place. ``path = "/srv/images"``"""
@@ -30,10 +33,26 @@ class Data(Section):
     """Read all images in grey or in colour. Empty: in colour if any of them is. ``channels = "grey"``"""
     image_column: str = ""
     """The table's column of images. Empty: the only one that can be it. ``image_column = "img"``"""
+    feature_columns: Names = ()
+    """The table's columns that make up a sample: numbers, categories, lists, or one of text. Empty: all but those of labels and
+    clients. ``feature_columns = ["age", "blood_group"]``
+    """
     label_column: str = ""
     """The table's column of labels. Empty: the only one that can be it. ``label_column = "fine_label"``"""
-    natural_column: str = ""
-    """The table's column that says whose a sample is, for partition "natural_id". ``natural_column = "writer_id"``"""
+    client_column: str = ""
+    """The table's column that says whose a sample is, for partition "natural_id". ``client_column = "writer_id"``"""
+    missing: Literal["", "mean", "drop"] = ""
+    """What is done where a table has no value: fill in the training mean, or drop the row. Empty: refuse it, and say where.
+    ``missing = "mean"``
+    """
+    tokens: str = ""
+    """How a table's text is read: "characters", or the path of a tokenizer.json of the tokenizers library.
+    ``tokens = "characters"``
+    """
+    length: int = Field(0, ge=0)
+    """Tokens of a text: shorter ones are padded with 0, longer ones cut. 0: as the longest training text, at most 256.
+    ``length = 64``
+    """
     clients: int = Field(10, ge=1)
     """How many clients there are. ``clients = 20``"""
     partition: str = "dirichlet"
@@ -73,19 +92,25 @@ class Data(Section):
     """The seed of who holds what; -1 takes the run's. Set it to keep one split while the run's seed varies. ``split_seed = 0``
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_names(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {cls.renamed.get(key, key): value for key, value in given.items() if value or key not in cls.renamed}
+
     @field_validator("source", mode="before")
     @classmethod
     def _as_name_or_function(cls, given: object) -> object:
-        from fedkd.data.source import Given, Source
-
         if isinstance(given, Path):
             return str(given if given.is_absolute() else Path.cwd() / given)
-        if isinstance(given, Source):
+        if isinstance(given, str) or callable(given):
+            return given
+        from fedkd.data.objects import TAKEN, Given, is_taken
+
+        if is_taken(given):
             return Given(given)
-        if not isinstance(given, str) and not callable(given):
-            kind = type(given).__name__
-            raise InputError(f"data.source: give a name, a path, or a function that returns a fedkd.data.Source; got {kind}")
-        return given
+        raise InputError(f"data.source: give a name, a path, a function, or {TAKEN}; got {type(given).__name__}")
 
     @property
     def arguments(self) -> dict[str, Any]:

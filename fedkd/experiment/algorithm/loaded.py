@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,13 @@ def federation_of(data: Data, seed: int) -> Federation:
     Raises:
         InputError: data that cannot be loaded, or a partition that cannot be drawn.
     """
+    from fedkd.data.columns.texts import CHARACTERS
     from fedkd.data.sources import source_stamp
 
     public = source_stamp(data.public_source) if data.public_source else ""
-    stamp = source_stamp(data.source, data.path) if isinstance(data.source, str) and ":" not in data.source else ""
+    named = data.source if isinstance(data.source, str) and ":" not in data.source else ""
+    tokens = data.tokens if data.tokens != CHARACTERS else ""
+    stamp = source_stamp(named, data.path, tokens) if named else ""
     return _federation(data, seed if data.split_seed < 0 else data.split_seed, stamp, public)
 
 
@@ -47,19 +51,16 @@ def _federation(data: Data, seed: int, stamp: str, public_stamp: str) -> Federat
 
 
 def _source(data: Data) -> Source:
-    from fedkd.data import Source, load_source
-    from fedkd.data.source import with_channels
-    from fedkd.data.tables import WRITE_A_FUNCTION
+    from fedkd.data import load_source
+    from fedkd.data.objects import source_of
+    from fedkd.data.options import Options
 
     function = import_object(data.source) if isinstance(data.source, str) and ":" in data.source else data.source
+    options = {field.name: getattr(data, field.name) for field in fields(Options)}
     if isinstance(function, str):
-        options = {name: getattr(data, name) for name in ("image_column", "label_column", "natural_column", "layout")}
-        return load_source(function, path=data.path, channels=data.channels, **options)
-    given = _called(function) if callable(function) else function
-    if not isinstance(given, Source):
-        name = data.source if isinstance(data.source, str) else path_of(function) or "the function"
-        raise InputError(f"data.source: {name} gives a {type(given).__name__}, not a fedkd.data.Source: {WRITE_A_FUNCTION}")
-    return with_channels(given, data.channels)
+        return load_source(function, path=data.path, **options)
+    name = data.source if isinstance(data.source, str) else path_of(function) or "the given data"
+    return source_of(_called(function) if callable(function) else function, name, Options(**options))
 
 
 def _called(function: Callable[..., Any]) -> Any:
