@@ -49,7 +49,7 @@ def read_layout(places: Collection[Place], layout: str = "") -> Layout:
         return _as_told(places, layout)
     splits, at = _find_splits(places)
     kept = [place for place in places if at is None or (len(place) > at and splits[place[at]])]
-    kept = _labelled(kept, splits, at)
+    kept = _by_class(kept, splits, at)
     depth = min(map(len, kept))
     names = [sorted({place[level] for place in kept}) for level in range(depth)]
     free = [level for level in range(depth) if level != at]
@@ -88,7 +88,7 @@ def _find_splits(places: Collection[Place]) -> tuple[dict[str, str], int | None]
     return {}, None
 
 
-def _labelled(places: Sequence[Place], splits: Mapping[str, str], at: int | None) -> Sequence[Place]:
+def _by_class(places: list[Place], splits: Mapping[str, str], at: int | None) -> list[Place]:
     """The places by class: all, unless the training images lie bare and only the others by class, ``train, test/ant``."""
     if at is None:
         return places

@@ -112,7 +112,7 @@ def _splits_of(given: object, name: str) -> list[Split]:
         return [Split(*given)]
     if _is_map_style(given):
         return [_of_items(given, name)]
-    raise InputError(f"data source {name!r} is a {type(given).__name__}: give {TAKEN}")
+    raise InputError(f"data.source: {name} gives a {type(given).__name__}; fedkd takes {TAKEN}")
 
 
 def _is_split(given: object) -> bool:
@@ -213,7 +213,8 @@ def _is_text(given: object) -> bool:
     """Whether it is a list, array or series of texts."""
     if isinstance(given, list | np.ndarray):
         return len(given) > 0 and isinstance(given[0], str)
-    return hasattr(given, "iloc") and not _is_frame(given) and len(given) > 0 and isinstance(given.iloc[0], str)
+    values: Any = given
+    return hasattr(values, "iloc") and not _is_frame(values) and len(values) > 0 and isinstance(values.iloc[0], str)
 
 
 def _in_words(item: object) -> str:

@@ -138,7 +138,7 @@ def test_an_image_needs_no_ending(tmp_path: Path) -> None:
     (tmp_path / "ant/0.png").rename(tmp_path / "ant/0")
     assert len(read(tmp_path)[0].train_labels) == 8
     photograph(tmp_path / "few", "ant", "bee")
-    with pytest.raises(InputError, match="no test split, and 4 labelled images are too few to hold out a fifth"):
+    with pytest.raises(InputError, match="no test split, and 4 labelled samples are too few to hold out a fifth"):
         load_source(str(tmp_path / "few"))
 
 
@@ -165,8 +165,7 @@ def test_folders_by_client_say_who_owns_what(tmp_path: Path) -> None:
     assert source.groups is not None
     assert len(source.train_labels) == 20
     assert {*source.train_labels[source.groups == 0].tolist()} == {0, 1}, "the first clinic has no cows"
-    assert 'clients clinic_a, clinic_b (partition = "natural_id" with clients = 2 gives each its own)' in said
-    photograph(tmp_path, "clinic_a/train/ant", "clinic_b/test/ant")
+    assert "read as client/class: classes ant, bee, cow; clients clinic_a, clinic_b" in said
 
 
 def test_clients_within_splits_own_the_training_images(tmp_path: Path) -> None:
@@ -209,12 +208,12 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
         load_source(str(tmp_path))
     (tmp_path / "set.npz").write_bytes(b"PK")
     with pytest.raises(
-        InputError, match=r"files that are not read \(1 \.npz\): write a function that returns fedkd\.data\.Source"
+        InputError, match=r"files that are not read \(1 \.npz\): write a function that returns a fedkd\.data\.Source"
     ):
         load_source(str(tmp_path))
-    for name in ("set.npz", "table.csv", "one.png"):
+    for name in ("set.pkl", "set.h5", "one.png"):
         (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(InputError, match=r"read are parquet files, folders of images .*data\.Source"):
+        with pytest.raises(InputError, match=r"read are parquet, CSV and \.npz files, folders of images .*data\.Source"):
             load_source(str(tmp_path / name))
 
 

@@ -160,7 +160,7 @@ def test_natural_partitions_say_what_they_need(toy: Source, federate: Callable[.
     with pytest.raises(InputError, match=r"makes 5 parts: set data\.clients = 5, not 3"):
         federate(toy, 3, "natural_id").client_train(0)
     for name, arguments in (("natural_id", {}), ("grouped_natural_id", {"group_size": 2})):
-        with pytest.raises(InputError, match=r"needs data\.natural_column"):
+        with pytest.raises(InputError, match=r"needs data\.client_column"):
             make_partition(name, arguments, clients=3, seed=0)(LABELS, None)
 
 

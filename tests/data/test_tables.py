@@ -72,7 +72,7 @@ def test_shards_and_splits_as_on_the_hub(tmp_path: Path) -> None:
 def test_one_file_is_cut_80_to_20_and_owners_go_with_it(tmp_path: Path) -> None:
     file = tmp_path / "all.parquet"
     write_parquet(file, [png(i) for i in range(10)], label=list(range(10)), writer=[f"w{i // 5}" for i in range(10)])
-    source = load_source(str(file), label_column="label", natural_column="writer")
+    source = load_source(str(file), label_column="label", client_column="writer")
     assert (len(source.train_labels), len(source.test_labels)) == (8, 2)
     assert source.groups is not None
     assert source.groups.tolist() == [label // 5 for label in source.train_labels.tolist()]
@@ -128,7 +128,7 @@ def test_a_data_set_saved_by_hugging_face(tmp_path: Path) -> None:
         ({"image_column": "image"}, r"unknown data\.image_column.*did you mean 'img'"),
         ({"image_column": "label"}, r"'label' \(int64\) does not fit data\.image_column"),
         ({"label_column": "img"}, r"does not fit data\.label_column"),
-        ({"natural_column": "user"}, r"unknown data\.natural_column"),
+        ({"client_column": "user"}, r"unknown data\.client_column"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, options: dict[str, str], message: str) -> None:
@@ -164,7 +164,7 @@ def test_missing_labels_and_hidden_labels_are_refused(tmp_path: Path) -> None:
         load_source(str(tmp_path))
     write_parquet(tmp_path / "train.parquet", [png(1), png(2)], LABELLED, label=[0, 1])
     write_parquet(tmp_path / "test.parquet", [png(1)], LABELLED, label=[-1])
-    with pytest.raises(InputError, match=r"no image of the split test has a label \(-1 stands for none\)"):
+    with pytest.raises(InputError, match=r"no sample of the split test has a label \(-1 stands for none\)"):
         load_source(str(tmp_path))
 
 
@@ -223,7 +223,7 @@ def test_columns_of_two_files_are_joined_by_name(tmp_path: Path) -> None:
     assert source.test_labels.tolist() == [0, 1]
     assert torch.equal(source.test_inputs, source.train_inputs)
     pyarrow.parquet.write_table(table.rename_columns(["img", "kind", "shelf"]), tmp_path / "test.parquet")
-    with pytest.raises(InputError, match="a table of test has no column 'label', only img, kind, shelf: rename it there"):
+    with pytest.raises(InputError, match="the test split has no column 'label', only img, kind, shelf: rename it there"):
         load_source(str(tmp_path))
 
 
@@ -271,7 +271,7 @@ def test_parquet_files_without_a_split_in_their_names_are_one_set(tmp_path: Path
 @pytest.mark.parametrize("option", ["", "label"])
 def test_lists_of_labels_are_refused_in_words(tmp_path: Path, option: str) -> None:
     write_parquet(tmp_path / "train.parquet", [png(1)] * 5, label=[[0, 1]] * 5)
-    with pytest.raises(InputError, match="column 'label' holds lists, several labels an image; fedkd takes one label an image"):
+    with pytest.raises(InputError, match="column 'label' holds lists, several labels a sample .multi-label.; fedkd takes one label a sample"):
         load_source(str(tmp_path), label_column=option)
 
 
@@ -324,7 +324,23 @@ def test_kinds_of_images(tmp_path: Path) -> None:
     for other in (red, red.convert("RGBA"), red.convert("P", palette=Image.Palette.ADAPTIVE)):
         assert load(other, "PNG")[:, 0, 0].tolist() == [200, 10, 30]
     assert load(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF")[:, 0, 0].tolist() == [255, 0, 0]
-    with pytest.raises(InputError, match=r"row 0: the image has more than 8 bits a channel \(mode I;16\)"):
-        load(Image.new("I;16", (4, 4), 3000), "PNG")
+    with pytest.raises(InputError, match=r"row 0: the image holds real numbers \(mode F\); convert it to 8 or 16 bits"):
+        load(Image.new("F", (4, 4), 0.5), "TIFF")
     with pytest.raises(InputError, match=r"row 0: the file holds 2 images \(GIF\); keep one of them"):
         load(Image.new("L", (4, 4), 9), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 99)])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_a_pixel_are_kept(tmp_path: Path, kind: str) -> None:
+    def written(value: int, mode: str = "I;16") -> bytes:
+        file = io.BytesIO()
+        Image.new(mode, (4, 4), value).save(file, kind)
+        return file.getvalue()
+
+    write_parquet(tmp_path / "train.parquet", [written(3000 + i) for i in range(5)], label=[0, 1, 0, 1, 0])
+    source = load_source(str(tmp_path))
+    assert source.train_inputs.dtype == torch.uint16
+    assert 3000 <= int(source.train_inputs[0, 0, 0, 0]) < 3005
+    write_parquet(tmp_path / "train.parquet", [written(3000), png(7)], label=[0, 1])
+    with pytest.raises(InputError, match="row 1: the image has 8 bits a channel but the first 16; convert them to the same"):
+        load_source(str(tmp_path))

@@ -157,7 +157,7 @@ WRONG = [
     ({"strategy": dict}, "strategy: dict is a class: give an instance"),
     ({"train": 3}, 'train: give a table of its keys, {"epochs": ...}; got 3'),
     ({"data": "digits"}, "data: give a table of its keys, {\"source\": ...}; got 'digits'"),
-    ({"data": {"source": 3}}, "data.source: give a name, a path, or a function"),
+    ({"data": {"source": 3}}, "data.source: give a name, a path, a function, or a fedkd.data.Source"),
     ({"nets": ["cnn", "mlp"]}, "nets: give one name, shares of the clients"),
     ({"nets": None}, "nets: give one name, shares of the clients"),
     ({"server_net": print}, "server_net: give the name of a net"),

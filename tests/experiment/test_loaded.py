@@ -50,11 +50,11 @@ def test_a_path_may_be_given_as_a_path(tmp_path: Path) -> None:
     [
         (
             lambda: torch.utils.data.TensorDataset(torch.rand(4, 1, 2, 2)),
-            r"gives a TensorDataset, not a fedkd\.data\.Source: wri",
+            r"the function': item 0 is tuple of 1, not a pair \(x, y\)",
         ),
-        (lambda: None, r"gives a NoneType, not a fedkd\.data\.Source"),
+        (lambda: None, r"data\.source: the function gives a NoneType; fedkd takes a fedkd\.data\.Source, \(X, y\) arrays"),
         (lambda path: blocks(), r"is called without arguments \(missing a required argument: 'path'\)"),
-        (torch.utils.data.TensorDataset(torch.rand(4)), r"data\.source: give a name, .* got TensorDataset"),
+        (iter([(torch.rand(4), 0)]), r"data\.source: give a name, .* got list_iterator"),
         (3, r"data\.source: give a name, .* got int"),
     ],
 )

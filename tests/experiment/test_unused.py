@@ -62,7 +62,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         {"data": {"views": "simclr"}, "strategy": "moon"},
         'data.views = "simclr" does nothing here: moon shows its nets the samples',
     ),
-    ({"data": {"natural_column": "writer"}}, 'data.natural_column = "writer" does nothing here: data.partition is "dirichlet"'),
+    ({"data": {"length": 9}}, "data.length = 9 does nothing here: it counts tokens of text, and data.tokens is not set"),
     ({"data": {"source": lambda: None, "path": "x"}}, 'data.path = "x" does nothing here: the function of data.source reads'),
     ({"evaluation": {"fine_tune_epochs": 2}}, "evaluation.fine_tune_epochs = 2 does nothing here: fedavg trains classifiers"),
     (

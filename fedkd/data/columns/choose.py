@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from fedkd.base.errors import InputError, unknown
-from fedkd.data.columns.arrow import Table, declared, features_of, is_image, is_list, is_number, is_text, is_whole
+from fedkd.data.columns.arrow import declared, features_of, is_image, is_list, is_number, is_text, is_whole
 from fedkd.data.columns.features import Features
 from fedkd.data.columns.images import Images
 from fedkd.data.columns.lists import Lists
@@ -14,6 +14,7 @@ from fedkd.data.columns.texts import Texts
 from fedkd.data.kinds.tokens import TOKEN_IDS
 from fedkd.data.layout import some
 from fedkd.data.options import Options
+from fedkd.data.tables import Table
 
 LABELS = (("label", "labels"), ("target", "targets", "class", "y"))  # the usual names, those of the first row before the others
 IMAGES = (("image", "img"),)
@@ -36,7 +37,7 @@ def label_column(table: Table, options: Options, owner: str) -> str:
         return column != owner and (is_whole(table, column) or is_text(table, column))
 
     given = options.label_column
-    _refuse_lists(table, [given] if given else LABELS[0], "labels an image or row (multi-label)", "one label a sample")
+    _refuse_lists(table, [given] if given else LABELS[0], "labels a sample (multi-label)", "one label a sample")
     if given in table.column_names and is_number(table, given) and not is_whole(table, given):
         cure = "regression is not what fedkd does: it takes one class a sample, a whole number or a name"
         raise InputError(f"data.label_column {given!r} holds real numbers: {cure}")
@@ -143,9 +144,8 @@ def _only(
         *([column for column in fitting if column.lower() in names] for names in usual),
         fitting,
     ]
-    for candidates in choices:
-        if len(candidates) == 1:
-            return candidates[0]
+    if found := next((candidates[0] for candidates in choices if len(candidates) == 1), None):
+        return str(found)
     what, among = option.replace("_", " "), some(table.column_names)
     if not fitting:
         raise InputError(f"no column can be the {what}, among {among}: name it in data.{option}, or write a function")

@@ -42,7 +42,7 @@ class Features(Reader):
                 read = [_numbers(part, column) for part in parts]
             for part, block, values in zip(parts, blocks, read, strict=True):
                 if not self.missing:
-                    refuse_missing(part, column, np.isnan(values).any(1))
+                    refuse_missing(part, column, np.isnan(values).any(axis=1))
                 block.append(values)
             names += [column] * read[0].shape[1]
         inputs = [np.concatenate(block, axis=1) for block in blocks]

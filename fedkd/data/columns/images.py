@@ -8,10 +8,11 @@ from typing import final
 
 from torch import Tensor
 
-from fedkd.data.columns.arrow import Part, Table, column_of
+from fedkd.data.columns.arrow import Part, column_of
 from fedkd.data.columns.reader import Read, Reader
 from fedkd.data.decode import decode_images
 from fedkd.data.pixels import in_channels
+from fedkd.data.tables import Table
 
 
 @final

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.base.errors import InputError
-from fedkd.data.columns.arrow import Part, Table, column_of
+from fedkd.data.columns.arrow import Part, column_of
 from fedkd.data.layout import some
+from fedkd.data.tables import Table
 
 CURE = "set data.missing = 'mean' to fill them with the training mean, or 'drop' to leave those rows out"
 
@@ -24,7 +26,7 @@ def drop_missing(part: Part, columns: Sequence[str]) -> tuple[Part, str]:
     return Part(part.name, tables), f"{left} of {len(part)} rows of the {part.name} split miss a value and are left out"
 
 
-def refuse_missing(part: Part, column: str, missing: NDArray[np.bool_], cure: str = CURE) -> None:
+def refuse_missing(part: Part, column: str, missing: Any, cure: str = CURE) -> None:
     """InputError that names the column and how many of the split's rows (N,) miss a value of it, if one does."""
     if missing.any():
         first = int(missing.argmax())

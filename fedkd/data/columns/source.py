@@ -12,14 +12,14 @@ from torch import Tensor
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import rows
 from fedkd.data.arrays import label_column as as_labels
-from fedkd.data.columns.arrow import Part, Table, features_of, full_column, is_whole, values_of
+from fedkd.data.columns.arrow import Part, features_of, full_column, is_whole, values_of
 from fedkd.data.columns.choose import input_reader, label_column, owner_column
 from fedkd.data.columns.missing import drop_missing
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
 from fedkd.data.options import Options
 from fedkd.data.source import Source, hold_out, with_channels
 from fedkd.data.splits import Chosen, choose_splits, read_splits
-from fedkd.data.tables import Splits
+from fedkd.data.tables import Splits, Table
 from fedkd.data.unlabelled import with_labels_to_judge_by
 
 

@@ -59,7 +59,7 @@ def _source(data: Data) -> Source:
     options = {field.name: getattr(data, field.name) for field in fields(Options)}
     if isinstance(function, str):
         return load_source(function, path=data.path, **options)
-    name = data.source if isinstance(data.source, str) else path_of(function) or "the given data"
+    name = data.source if isinstance(data.source, str) else path_of(function) or "the function"
     return source_of(_called(function) if callable(function) else function, name, Options(**options))
 
 
