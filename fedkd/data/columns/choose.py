@@ -34,9 +34,10 @@ def label_column(table: Table, options: Options, owner: str) -> str:
     """Of the labels."""
 
     def fits(table: Table, column: str) -> bool:
-        return column != owner and (is_whole(table, column) or is_text(table, column))
+        wanted = column == given or (column not in owners and column.lower() not in ROW_NUMBERS)
+        return wanted and (is_whole(table, column) or is_text(table, column))
 
-    given = options.label_column
+    given, owners = options.label_column, {owner} if owner else set()
     _refuse_lists(table, [given] if given else LABELS[0], "labels a sample (multi-label)", "one label a sample")
     if given in table.column_names and is_number(table, given) and not is_whole(table, given):
         cure = "regression is not what fedkd does: it takes one class a sample, a whole number or a name"
@@ -49,13 +50,14 @@ def input_reader(table: Table, options: Options, label: str, owner: str) -> tupl
     named = options.feature_columns
     if strange := [column for column in named if column not in table.column_names]:
         raise unknown("data.feature_columns", strange[0], table.column_names)
-    if taken := [column for column in named if column in (label, owner)]:
+    besides = {label, owner} if owner else {label}
+    if taken := [column for column in named if column in besides]:
         raise InputError(
             f"data.feature_columns names {taken[0]!r}, which holds the {'labels' if taken[0] == label else 'clients'}"
         )
     if options.image_column and named:
         raise InputError("data.image_column and data.feature_columns are both set: leave one out")
-    held = [column for column in named or table.column_names if column not in (label, owner)]
+    held = [column for column in named or table.column_names if column not in besides]
     if options.image_column or any(is_image(table, column) for column in held):
         return _images(table, options, held), ""
     _refuse_lists(table, IMAGES[0] if not named else (), "images", "one encoded image a row") if _encoded_lists(table) else None
