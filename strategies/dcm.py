@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Client, InputError, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
 from fedkd.base.errors import under
-from fedkd.base.inputs import Inputs
+from fedkd.base.inputs import Inputs, zeros
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.branches import example_input
@@ -170,7 +170,7 @@ def auxiliary_classifiers(client: Client, net: Net) -> AuxiliaryClassifiers:
     """A client's own, with fresh weights or as kept in its memory. InputError for a net with fewer than two maps."""
 
     def build() -> AuxiliaryClassifiers:
-        net.eval()  # one image has no batch statistics, and none are to be kept
+        net.eval()  # one sample has no batch statistics, and none are to be kept
         with torch.no_grad():
             maps = net.outputs(example_input(client)).maps
         check_number(net.architecture, maps)
@@ -184,12 +184,13 @@ def check_maps(experiment: Settings) -> None:
     for name in set(experiment.architectures) & ZOO.keys():
         with under("nets"), torch.device("meta"):
             encoder = zoo_encoder(name, experiment.net_options.get(name, {}))
-            check_number(name, encoder.stages(torch.zeros(1, *encoder.example_shape))[0])
+            example = zeros(encoder.example_shape, 1, tokens=encoder.example_vocabulary > 0)
+            check_number(name, encoder.stages(example)[0])
 
 
 def check_number(name: str, maps: Sequence[Tensor]) -> None:
     """InputError where a net gives fewer than two feature maps."""
     if len(maps) < MAPS:
         raise InputError(
-            f"net {name!r} has {len(maps)} feature maps for {MAPS} classifiers: take a cnn of two or a resnet18"
+            f"net {name!r} has {len(maps)} feature maps for {MAPS} classifiers: take a cnn, cnn1d or resnet18"
         )

@@ -112,9 +112,9 @@ def gated(net: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def trunk_channels(net: Branched, node: Node) -> int:
-    """c of the map that the trunk makes of this node's images."""
-    net.trunk.eval()  # one image has no batch statistics, and none are to be kept
+    """c of the map that the trunk makes of this node's samples."""
+    net.trunk.eval()  # one sample has no batch statistics, and none are to be kept
     with torch.no_grad():
-        channels = pooled(net.trunk(branches.example_input(node))).shape[1]
+        channels = pooled(net.map_of(branches.example_input(node))).shape[1]
     net.trunk.train()
     return channels

@@ -67,11 +67,16 @@ class Branched(nn.Module):
         """
         if len(views) not in (1, len(self.tails)):
             raise ValueError(f"{len(views)} views of {len(self.tails)} branches: give one, or one for each")
-        maps = tuple(called(self.trunk, laid_out(view, self.memory_format)) for view in views)
+        maps = tuple(self.map_of(view) for view in views)
         seen = [scale_gradient(held, self.split_scale) for held in maps] * (len(self.tails) // len(maps))
         features = torch.stack([tail(held) for tail, held in zip(self.tails, seen, strict=True)])  # (m, B, D)
         logits = torch.stack([head(own) for head, own in zip(self.classifiers, features, strict=True)])  # (m, B, C)
         return Branches(maps, features, logits)
+
+    def map_of(self, inputs: Inputs) -> Tensor:
+        """The trunk's map of samples (B, ...)."""
+        held: Tensor = called(self.trunk, laid_out(inputs, self.memory_format))
+        return held
 
     def forward(self, *views: Inputs) -> Tensor:
         """Logits (m, B, C) of samples (B, ...)."""

@@ -17,6 +17,8 @@ from fedkd.nets.net import Net
 from fedkd.nets.outputs import features_of
 from fedkd.nets.zoo import ZOO
 
+NO_EXITS = "has no feature maps for exits, of several sizes: take a cnn or cnn1d of two convolutions, or a resnet18"
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -47,13 +49,11 @@ class NetWithExits(nn.Module):
     def __init__(self, net: Net, classes: int, example: Inputs) -> None:
         super().__init__()
         with torch.no_grad():
-            outputs = net.eval().outputs(example)  # one image has no batch statistics, and none are to be kept
+            outputs = net.eval().outputs(example)  # one sample has no batch statistics, and none are to be kept
         sizes = [held.shape[2:] for held in outputs.maps]
         self.places = [place for place, (own, after) in enumerate(pairwise(sizes)) if own != after]
         if not self.places or outputs.features is None:
-            raise InputError(
-                f"net {net.architecture!r} has no feature maps for exits: take a cnn of two convolutions, or a resnet18"
-            )
+            raise InputError(f"net {net.architecture!r} {NO_EXITS}")
         channels = [outputs.maps[place].shape[1] for place in (*self.places, -1)]
         self.net = net.train()
         ways = [nn.Sequential(*starmap(_separable, pairwise(channels[place:]))) for place in range(len(self.places))]
@@ -78,7 +78,7 @@ class NetWithExits(nn.Module):
 def check_exits(name: str) -> None:
     """InputError where a net of the zoo, by its name, has no maps; a user's is found out when it is built."""
     if getattr(ZOO.get(name), "stages", None) is Encoder.stages:
-        raise InputError(f"net {name!r} has no feature maps for exits: take a cnn of two convolutions, or a resnet18")
+        raise InputError(f"net {name!r} {NO_EXITS}")
 
 
 def _separable(inputs: int, outputs: int) -> nn.Module:

@@ -16,6 +16,7 @@ from fedkd.testing.strategy_faults import (
     public_samples_may_lie_in_any_order,
 )
 from fedkd.testing.strategy_in_flower import runs_in_flowers_own_loop
+from fedkd.testing.strategy_kinds import works_with_samples_of_every_kind
 from fedkd.testing.strategy_results import (
     every_part_of_the_loss_has_a_gradient,
     goes_on_from_its_memory_alone,
@@ -109,5 +110,6 @@ CHECKS = (
     copies_of_an_upload_average_to_it,
     a_bad_upload_leaves_the_others_as_if_its_client_had_dropped_out,
     public_samples_may_lie_in_any_order,
+    works_with_samples_of_every_kind,
     runs_in_flowers_own_loop,
 )

@@ -17,18 +17,19 @@ from fedkd.testing.watch import Watch
 
 def answers_every_round(trial: Trial) -> None:
     """No client fails, none is refused: its tensors are those that ``upload_schema`` names."""
-    _all_answered(trial.history, trial.experiment())
+    all_answered(trial.history, trial.experiment())
 
 
 def works_with_a_net_of_the_users_own(trial: Trial) -> None:
     """What is frozen, a mask, not saved or viewed in a user's net stays so."""
     history, experiment = trial.watch_of_users_net.history, trial.of_users_net()
-    _all_answered(history, experiment)
+    all_answered(history, experiment)
     if failures := history.metrics[-1].get("evaluation_failures"):
         fail(str(failures), expected="every client to be evaluated", setting=said(experiment), look="predictors")
 
 
-def _all_answered(history: History, experiment: Experiment) -> None:
+def all_answered(history: History, experiment: Experiment) -> None:
+    """Every client's upload counted in every round."""
     for row in history.metrics[1:]:
         if row["clients_failed"] or row["clients_ok"] != experiment.data.clients:
             reasons = "; ".join(dict.fromkeys(map(str, row.get("failures", {}).values())))
@@ -59,10 +60,15 @@ def schemas(experiment: Experiment) -> Iterator[Mapping[str, TensorSpec]]:
 
 def reports_its_loss(trial: Trial) -> None:
     """What ``fit`` returns goes into the upload's metrics, so that a user sees each part."""
-    for row in trial.history.metrics[1:]:
+    has_loss(trial.history, trial.experiment())
+
+
+def has_loss(history: History, experiment: Experiment) -> None:
+    """Every round has a finite one."""
+    for row in history.metrics[1:]:
         if not math.isfinite(row.get("loss", math.nan)):
             look = "metrics= of the upload: give it what fit returns"
-            found, setting = str(row.get("loss", "none")), said(trial.experiment())
+            found, setting = str(row.get("loss", "none")), said(experiment)
             fail(found, expected=f"a loss in round {row['round']}", setting=setting, look=look)
 
 

@@ -15,6 +15,7 @@ from fedkd.engine.strategy import Strategy
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids import InProcessGrid
 from fedkd.results.history import TIMES, History
+from fedkd.testing.kinds_of_samples import LITTLE
 from fedkd.testing.users_net import Decided
 from fedkd.testing.watch import Watch, watching
 
@@ -82,6 +83,14 @@ class Trial:
         train = {"lr": 0.05, "batch_size": 32, "momentum": 0.9, "weight_decay": 0.01}
         own = {"nets": Decided, "net_options": {}, "train": train, "evaluate_every": 2, "data": {"test_limit": 100}}
         return self.experiment(**{**own, **changes})
+
+    def of_kind(self, name: str) -> Experiment:
+        """One round on little data of another kind than images, with a net for them; see ``LITTLE``."""
+        little = LITTLE[name]
+        partition = "shared" if self.cls.needs.shared_data else "iid"
+        data = {"source": little.source, "clients": 2, "partition": partition, "train_limit": 0}
+        nets = {"nets": little.net, "net_options": {little.net: little.options}, "server_net": "", "shared_net": ""}
+        return self.experiment(**nets, partition=partition, rounds=1, evaluate_clients=1, data=data)
 
 
 def numbers(history: History) -> str:

@@ -17,15 +17,18 @@ from fedkd.experiment.registry import build, strategies
 from fedkd.grids import RayGrid
 from fedkd.results.row_keys import find_entry
 from fedkd.testing.check import checks_of
+from fedkd.testing.kinds_of_samples import LITTLE
 from fedkd.testing.strategies import CHECKS, comes_back_from_its_name_and_numbers
 from fedkd.testing.strategies import is_a_final_frozen_dataclass_that_says_what_it_does as is_a_final_frozen_dataclass
+from fedkd.testing.strategy_kinds import works_with, works_with_samples_of_every_kind
 from fedkd.testing.strategy_results import every_part_of_the_loss_has_a_gradient
 from fedkd.testing.trial import Trial, numbers
 
 NAMES = sorted(strategies())
 #: The checks of `make check`; the others look at more runs.
 QUICK = (is_a_final_frozen_dataclass, comes_back_from_its_name_and_numbers)
-HERE = [check for check in CHECKS if check is not every_part_of_the_loss_has_a_gradient]
+ELSEWHERE = (every_part_of_the_loss_has_a_gradient, works_with_samples_of_every_kind)
+HERE = [check for check in CHECKS if check not in ELSEWHERE]
 
 
 @cache
@@ -49,6 +52,26 @@ def finished(name: str) -> History:
 def test_keeps_what_fedkd_testing_checks(name: str, check: Callable[[Trial], None]) -> None:
     for bound in checks_of(name, (check,), trial(name)):
         bound()
+
+
+#: What a strategy needs that the net of a kind has not.
+REFUSED = {
+    ("byot", "vectors"): "no feature maps",
+    ("byot", "texts by name"): "no feature maps",
+    ("dcm", "vectors"): "0 feature maps",
+}
+
+
+def every_kind() -> Iterator[Any]:
+    for name in NAMES:
+        probed = not strategies()[name].needs.labels  # it takes longer than training does
+        yield from (pytest.param(name, kind, marks=pytest.mark.slow if probed else ()) for kind in LITTLE)
+
+
+@pytest.mark.parametrize(("name", "kind"), [*every_kind()])
+def test_works_with_samples_that_are_no_images(name: str, kind: str) -> None:
+    said = works_with(trial(name), kind)
+    assert REFUSED[name, kind] in said and "\n" not in said if (name, kind) in REFUSED else said == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
