@@ -28,7 +28,7 @@ CASES: list[tuple[str, type[Strategy], str]] = [
     ("keeps_nothing_on_itself", wrong.OnTheClient, "put last on the client"),
     ("keeps_no_graph", wrong.WithGraph, "the live value 'logits' of client 0"),
     ("reads_only_its_own_samples", wrong.Curious, "client 0 reads samples that are not its own"),
-    ("reads_only_its_own_samples", wrong.OnTheTestSet, "client 0 reads images of the global test set"),
+    ("reads_only_its_own_samples", wrong.OnTheTestSet, "client 0 reads samples of the global test set"),
     ("works_with_a_net_of_the_users_own", wrong.Thawing, "frozen"),
     ("sends_buffers_with_the_weights", wrong.ParametersOnly, "without encoder.centred.mask"),
     ("predicts_in_eval_mode", wrong.InTrainMode, "predictor 'global' at server gives other outputs when asked twice"),
@@ -40,6 +40,7 @@ CASES: list[tuple[str, type[Strategy], str]] = [
     ("copies_of_an_upload_average_to_it", wrong.Undivided, "weighted_mean"),
     ("a_bad_upload_leaves_the_others_as_if_its_client_had_dropped_out", wrong.NeedsAll, "KeyError: 1"),
     ("public_samples_may_lie_in_any_order", wrong.ByPosition, "the other way round"),
+    ("works_with_samples_of_every_kind", wrong.Mirroring, "expected 2 uploads that count, got 0 in round 1"),
     ("runs_in_flowers_own_loop", wrong.OwnHooks, "expected"),
 ]
 RIGHT = strategy_checks(wrong.Right)

@@ -320,6 +320,17 @@ class ByPosition(Averaging):
 
 @final
 @dataclass(frozen=True)
+class Mirroring(Averaging):
+    """Mirrors what it trains on, and does not say that it needs images."""
+
+    def trained(self, client: Client, broadcast: Knowledge) -> tuple[Net, dict[str, float]]:
+        net, losses = super().trained(client, broadcast)
+        fit(net, client.train, lambda net, batch: {"scale": net(batch.inputs.flip(3)).square().mean()}, epochs=1)
+        return net, losses
+
+
+@final
+@dataclass(frozen=True)
 class OwnHooks(Averaging):
     """Overrides a hook of Flower's, which its engine does not call."""
 
