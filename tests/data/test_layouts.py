@@ -168,6 +168,18 @@ def test_folders_by_client_say_who_owns_what(tmp_path: Path) -> None:
     assert "read as client/class: classes ant, bee, cow; clients clinic_a, clinic_b" in said
 
 
+def test_training_images_without_classes_are_judged_by_half_of_the_labelled(tmp_path: Path) -> None:
+    photograph(tmp_path, "train", count=6)
+    photograph(tmp_path, "test/ant", "test/bee", count=4)
+    source, said = read(tmp_path)
+    assert source.classes == ("ant", "bee")
+    assert (len(source.train_labels), int((source.train_labels < 0).sum()), len(source.test_labels)) == (10, 6, 4)
+    assert "no training sample has a label: 4 of 8 labelled test samples join them" in said
+    photograph(tmp_path, "train/ant")
+    with pytest.raises(InputError, match="train holds images without a folder of their class, unlike the others"):
+        load_source(str(tmp_path))
+
+
 def test_clients_within_splits_own_the_training_images(tmp_path: Path) -> None:
     photograph(tmp_path, *both("train/user_1", "train/user_2", "test/user_1"))
     source, _ = read(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.base.randomness import generator
 from fedkd.data import Federation, Source
 from fedkd.data.dirichlet import dirichlet
@@ -154,6 +155,14 @@ def test_natural_owners_keep_their_images(toy: Source, federate: Callable[..., F
         assert federation.client_train(client).indices.sort().values.tolist() == list(range(client * 8, client * 8 + 8))
     pairs = federate(toy, 3, "grouped_natural_id", arguments={"group_size": 2}, client_test=0.0)
     assert sorted(len(pairs.client_train(client)) for client in range(3)) == [8, 16, 16]
+
+
+def test_data_that_are_dealt_out_already_say_so(toy: Source, federate: Callable[..., Federation]) -> None:
+    with pytest.warns(Notice, match=r"its samples are those of 5 clients, and data\.partition = 'iid' deals them out anew"):
+        federate(toy, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        federate(toy, 5, "natural_id")
 
 
 def test_natural_partitions_say_what_they_need(toy: Source, federate: Callable[..., Federation]) -> None:

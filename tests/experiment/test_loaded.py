@@ -134,3 +134,9 @@ def test_a_seed_of_the_split_fixes_who_holds_what_and_nothing_else() -> None:
     assert (experiment.seed, experiment.data.split_seed) == (1, 7)
     with pytest.raises(InputError, match=r"data\.split_seed"):
         small("digits", split_seed=-2)
+
+
+def test_an_earlier_name_of_a_key_is_still_read() -> None:
+    experiment = Experiment(strategy="fedavg", data={"source": "digits", "natural_column": "writer"})
+    assert experiment.data.client_column == "writer"
+    assert "natural_column" not in experiment.to_toml()

@@ -97,7 +97,7 @@ class Data(Section):
     def _read_earlier_names(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        return {cls.renamed.get(key, key): value for key, value in given.items() if value or key not in cls.renamed}
+        return {cls.renamed.get(key, key): value for key, value in given.items() if key not in cls.renamed or value}
 
     @field_validator("source", mode="before")
     @classmethod
