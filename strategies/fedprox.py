@@ -54,7 +54,7 @@ class FedProx(Strategy):
         """Local epochs from the global weights, with the proximal term."""
         net = client.net()
         load(net, broadcast.tensors)
-        reference = {name: broadcast.tensors[name].to(client.device) for name, _ in net.named_parameters()}
+        reference = {name: tensor.to(client.device) for name, tensor in broadcast.tensors.items()}
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {

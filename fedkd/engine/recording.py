@@ -18,6 +18,7 @@ from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
+from fedkd.nets import completed
 from fedkd.results.changes import refuse_changed
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import RecordedData
@@ -152,4 +153,6 @@ def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
     for owner, memory in memories.items():
         for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
             nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")
+    for net in run.server.frozen_nets():
+        nets = {name: completed(state, net.whole_state(), net.left_out) for name, state in nets.items()}
     return nets

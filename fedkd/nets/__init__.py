@@ -4,6 +4,7 @@ from fedkd.nets.branched import Branched, Branches, Gate, check_branches, pooled
 from fedkd.nets.build import build_net, check_net
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.exits import AtExits, NetWithExits, check_exits
+from fedkd.nets.frozen import completed
 from fedkd.nets.heads import HEADS
 from fedkd.nets.load import copied, load, unsaved_buffers
 from fedkd.nets.moving_average import MovingAverage, move_towards
@@ -34,6 +35,7 @@ __all__ = [
     "check_exits",
     "check_function",
     "check_net",
+    "completed",
     "copied",
     "features_of",
     "load",

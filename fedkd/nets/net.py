@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, count, each
 from fedkd.nets.encoder import Encoder
+from fedkd.nets.frozen import unchanging
 from fedkd.nets.outputs import Outputs, called, logits_of
 from fedkd.nets.tap import Tap, tapped
 
@@ -20,9 +21,9 @@ class Net(nn.Module):
     """An encoder with heads; ``build_net`` makes them.
 
     What its maker froze (``requires_grad = False``) stays frozen: ``requires_grad_(True)`` passes over it, optimisers get the
-    rest, and a BatchNorm in it is in train mode or not as the module's own ``train()`` says. Frozen tensors travel like all
-    others, as the state dict is sent whole: their bytes count, their mean is themselves, bit for bit, and a lossy codec rounds
-    them like the rest.
+    rest, and a BatchNorm in it is in train mode or not as the module's own ``train()`` says. What never changes does not
+    travel: the state dict leaves frozen parameters out, and the buffers of frozen parts that stay in eval mode; every node has
+    them of its own. ``whole_state`` has all.
 
     Args:
         architecture: the name it was built by.
@@ -43,6 +44,8 @@ class Net(nn.Module):
 
     architecture: str
     """The name it was built by; it tells which nets may exchange weights."""
+    left_out: frozenset[str]
+    """What its state dict leaves out, as it never changes."""
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Net(nn.Module):
         if memory_format != torch.contiguous_format:
             self.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._frozen = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
+        self.left_out = unchanging(self) if self._frozen else frozenset()
 
     @cached_property
     def tap(self) -> Tap | None:
@@ -120,6 +124,18 @@ class Net(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(requires_grad and name not in self._frozen)
         return self
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """All that changes when it is trained, by name: what is sent, kept and restored."""
+        state: dict[str, Any] = super().state_dict(*arguments, **named)
+        prefix = named.get("prefix", arguments[1] if len(arguments) > 1 else "")
+        for name in self.left_out:
+            state.pop(f"{prefix}{name}", None)
+        return state
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """All that it holds, by name, what never changes too."""
+        return dict(super().state_dict())
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """Samples as the encoder takes them: images channels last in the zoo, contiguous for a user's module, as that may

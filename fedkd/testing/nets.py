@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, Shape, rows
 from fedkd.base.randomness import seeded
-from fedkd.nets import Encoder, are_probabilities, changed, copied, load, unsaved_state
+from fedkd.nets import Encoder, are_probabilities, changed, copied, unsaved_state
 from fedkd.nets.outputs import called
 from fedkd.nets.user_net import name_of
 from fedkd.testing.check import Check, checks_of
@@ -121,7 +121,7 @@ def its_state_dict_is_all_of_it(kind: Kind) -> None:
         if lost := changed(before, unsaved_state(net)):
             look = f"{lost[0]}: keep it in a persistent buffer (register_buffer)"
             kind.fail(f"{lost[0]}, which moves", expected="all that a pass changes in the state dict", look=look)
-        load(fresh, net.state_dict())
+        fresh.load_state_dict(net.whole_state())
         if not torch.allclose(net.eval()(inputs), fresh.eval()(inputs), rtol=1e-4, atol=1e-5):
             look = "attributes that are drawn or counted: keep them in buffers"
             kind.fail("others", expected="a net with the same state dict to give the same logits", look=look)

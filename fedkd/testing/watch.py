@@ -99,8 +99,8 @@ class Watch:
     def _look_for_lost_buffers(self, client: Client, upload: Knowledge) -> None:
         """A net that is sent whole is sent with its buffers; what the client itself keeps is not lost."""
         for name, (_, net, keep) in client._nets.items():
-            parameters, state = dict(net.named_parameters()), net.state_dict()
-            if keep or not parameters.keys() <= upload.tensors.keys():
+            state = net.state_dict()
+            if keep or not {name for name, _ in net.named_parameters() if name in state} <= upload.tensors.keys():
                 continue
             if lost := sorted(state.keys() - upload.tensors.keys()):
                 self.see("buffers", f"{client.name} sends the parameters of net {name!r} without {', '.join(lost[:3])}", client)

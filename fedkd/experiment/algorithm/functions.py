@@ -27,8 +27,8 @@ class Functions:
     strategy: type | None = None
     code: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Recipe] = field(default_factory=dict)
-    #: What a run finds out about its nets' functions: whether the nets of one have tensors in common.
-    sharing: dict[Any, bool] = field(default_factory=dict, repr=False)
+    #: What a run finds out about its nets' functions: whether the nets of one have tensors in common, and what stays frozen.
+    found: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def given_only(self) -> AbstractContextManager[None]:
         """Inside the block names lead to these and to no import; the losses are known by their names."""

@@ -60,23 +60,41 @@ class NetPlan:
         return net.to(self.device)
 
 
-def fresh(plan: NetPlan, found: dict[NetPlan, bool], *, differs: bool = True) -> Net:
-    """A net that shares nothing with another, with weights drawn from the global generators.
+@final
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found out in this run about the nets that a user's function makes."""
+
+    share: bool = False  # whether they have tensors in common
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)  # what is frozen, where it would be drawn by the seed
+
+
+#: Of a net of the zoo.
+NOTHING = Found()
+
+
+def fresh(plan: NetPlan, found: Found, *, differs: bool = True) -> Net:
+    """A net that shares nothing with another, with weights drawn from the global generators; what is frozen is equal in all.
 
     Args:
         plan: what to make.
-        found: what was found out in this run about functions of users: whether their nets have tensors in common.
+        found: what is known of such nets.
         differs: whether its weights are to be others than those of other draws: of a copy, the last layer is drawn anew.
     """
-    if plan.is_of_zoo:
-        return plan.build()
-    if plan not in found:
-        found[plan] = _shares_tensors(plan)
     net = plan.build()
+    if plan.is_of_zoo:
+        return net
     if isinstance(plan.factory, Copies) and differs:
         net.redraw_last()
-    if not found[plan]:
-        return net
+    net = _apart(net) if found.share else net
+    held = net.whole_state()
+    for name, tensor in found.frozen.items():
+        held[name].copy_(tensor)
+    return net
+
+
+def _apart(net: Net) -> Net:
+    """A copy; InputError where none can be made."""
     try:
         return copied(net)
     except (TypeError, RuntimeError) as error:
@@ -86,14 +104,14 @@ def fresh(plan: NetPlan, found: dict[NetPlan, bool], *, differs: bool = True) ->
         ) from None
 
 
-def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: dict[NetPlan, bool], *, common: bool) -> Net:
+def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: Found, *, common: bool) -> Net:
     """A net with the weights that were kept, or, where none were, the initial ones of this seed.
 
     Args:
         plan: what to make.
         seed: of the initial weights, and of whatever else a user's net draws when it is made.
         kept: its state dict as it was left; empty for a new one.
-        found: as for ``fresh``.
+        found: what is known of such nets.
         common: whether all nodes have these initial weights.
     """
     if plan.is_of_zoo:
@@ -132,29 +150,41 @@ def _initial(plan: NetPlan, seed: int, common: bool) -> Mapping[str, Tensor]:
     return weights
 
 
-def _shares_tensors(plan: NetPlan) -> bool:
-    """Whether two nets of a user's function have tensors in common; InputError where they start from other weights."""
-    with seeded(0):
-        one = plan.build()
-    with seeded(0):
-        other = plan.build()
+def find_out(plan: NetPlan, seed: int) -> Found:
+    """Whether two nets of a user's function have tensors in common, and what of them is frozen and drawn.
+
+    Args:
+        plan: what to make.
+        seed: of the initial weights that all nodes share: the frozen ones are those of all nets.
+
+    Raises:
+        InputError: they start from other weights each time.
+    """
+    one, other = (_drawn(plan, 0) for _ in range(2))
+    shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
     if isinstance(plan.factory, Copies):
         _say_how_copies_start(one)
-    shared = {id(tensor) for tensor in _tensors(one)} & {id(tensor) for tensor in _tensors(other)}
     if shared.issuperset(map(id, one.encoder.parameters())) and shared:
         text = (
             f"net {one.architecture!r} is made of the same module at each call: every client and seed starts from its weights"
         )
         warnings.warn(text, Notice, stacklevel=2)
-    if shared:
-        return True
-    first, second = one.state_dict(), other.state_dict()
-    if odd := [name for name in {**first, **second} if not _same(first.get(name), second.get(name))]:
+    first, second = one.whole_state(), other.whole_state()
+    if not shared and (odd := [name for name in {**first, **second} if not _same(first.get(name), second.get(name))]):
         raise InputError(
             f"net {one.architecture!r}: {odd[0]} starts from other numbers each time, under the same seed: draw them from "
             "torch, numpy.random or random, whose seeds are set, and initialise every tensor"
         )
-    return False
+    if not one.left_out:
+        return Found(bool(shared))
+    frozen = {name: tensor for name, tensor in _drawn(plan, seed).whole_state().items() if name in one.left_out}
+    drawn = any(not _same(tensor, first.get(name)) for name, tensor in frozen.items())
+    return Found(bool(shared), {name: tensor.clone() for name, tensor in frozen.items()} if drawn else {})
+
+
+def _drawn(plan: NetPlan, seed: int) -> Net:
+    with seeded(seed):
+        return plan.build()
 
 
 def _say_how_copies_start(net: Net) -> None:

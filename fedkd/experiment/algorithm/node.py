@@ -14,7 +14,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.randomness import derive, generator, seeded
 from fedkd.data import Federation, Samples
 from fedkd.experiment.algorithm.functions import Functions
-from fedkd.experiment.algorithm.net_supply import NetPlan, fresh, give_back, take
+from fedkd.experiment.algorithm.net_supply import NOTHING, Found, NetPlan, find_out, fresh, give_back, take
 from fedkd.experiment.algorithm.optimizer_state import optimizer_state, restore_optimizer
 from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.algorithm.train import Split, Work, make_optimizer
@@ -95,7 +95,7 @@ class Node(ABC):
         plan, owner = self._plan(architecture, heads), () if init == "shared" else (self.name, name)
         # The seed is not of the heads: methods with other heads on the same encoder start from the same encoder.
         seed = derive(self.experiment.seed, "init", plan.architecture, *owner)
-        net = take(plan, seed, self.memory.under(f"net/{name}/"), self._functions.sharing, common=not owner)
+        net = take(plan, seed, self.memory.under(f"net/{name}/"), self._found(plan), common=not owner)
         self._restore_beside(f"net/{name}", net)
         self._nets[name] = (plan, net, keep)
         return net
@@ -121,7 +121,8 @@ class Node(ABC):
 
     def fresh_net(self, *, architecture: str | None = None, heads: tuple[str, ...] = ("classifier",)) -> Net:
         """A net with weights drawn from torch's global generator, as ``build`` of a ``module`` may need for its parts."""
-        return fresh(self._plan(architecture, heads), self._functions.sharing)
+        plan = self._plan(architecture, heads)
+        return fresh(plan, self._found(plan))
 
     def optimizer(self, name: str, net: nn.Module, **overrides: Any) -> torch.optim.Optimizer:
         """An optimiser that keeps its state in memory under ``name``; ``overrides`` replace the [train] settings."""
@@ -213,6 +214,16 @@ class Node(ABC):
     def _restore_beside(self, where: str, module: nn.Module) -> None:
         for name, buffer in self.memory.under(f"beside/{where}/").items():
             module.get_buffer(name).copy_(buffer)
+
+    def _found(self, plan: NetPlan) -> Found:
+        """What is known of a user's net; nothing is asked of one of the zoo."""
+        if plan.is_of_zoo:
+            return NOTHING
+        if plan not in self._functions.found:
+            seed = derive(self.experiment.seed, "init", plan.architecture)
+            self._functions.found[plan] = find_out(plan, seed)
+        found: Found = self._functions.found[plan]
+        return found
 
     def _plan(self, architecture: str | None, heads: tuple[str, ...]) -> NetPlan:
         name = architecture or self.architecture

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from fedkd.base.randomness import seeded
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.train import Split
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.nets import load
+from fedkd.nets import Net, load
 
 
 class Server(Node):
@@ -27,6 +28,12 @@ class Server(Node):
         What speaks of the clients, not of the server, says so with another ``prefix``.
         """
         self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
+
+    def frozen_nets(self) -> list[Net]:
+        """A fresh net of each architecture of the experiment of which a part is frozen."""
+        with seeded(0):
+            nets = [self.fresh_net(architecture=name) for name in self.user_nets]
+        return [net for net in nets if net.left_out]
 
     def taken_over(self, before: Knowledge, after: Knowledge) -> Knowledge:
         """Put the broadcast ``after`` in the place of ``before``: a net kept here with those weights gets the new ones."""

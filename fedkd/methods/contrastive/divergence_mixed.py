@@ -56,7 +56,7 @@ class DivergenceAwareAverage(DivergenceAware):
         """The divergence that lambda goes by."""
         if self.divergence == "training":
             return float(client.memory[DIVERGENCE])
-        own = kernels(net.encoder)
+        own = {name: weight for name, weight in kernels(net.encoder).items() if f"encoder.{name}" in weights}
         return weight_divergence(own, {name: weights[f"encoder.{name}"].to(own[name].device) for name in own})
 
     def local_share(self, client: Client, divergence: float) -> float:

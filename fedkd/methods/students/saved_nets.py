@@ -165,7 +165,7 @@ def _rebuilt(
             vocabulary=vocabulary,
         )
         with torch.device("meta") if name in ZOO and name not in functions else seeded(0):
-            fits = _shapes(build().state_dict()) == _shapes(weights)
+            fits = _shapes(build().whole_state()) == _shapes(weights)
         if fits:
             with seeded(0):  # what no file holds, such as a user's buffers that are not persistent, is built too
                 net = build()
