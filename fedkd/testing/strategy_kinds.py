@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, RunFailed
 from fedkd.engine.simulation import simulate
 from fedkd.grids import InProcessGrid
 from fedkd.testing.check import fail
@@ -28,6 +28,9 @@ def works_with(trial: Trial, kind: str) -> str:
         history = simulate(experiment, InProcessGrid())
     except InputError as refusal:
         return str(refusal)
+    except RunFailed as failed:
+        expected = "them to be used, or refused before round 1"
+        fail(str(failed), expected=expected, setting=kind, look="batch.inputs, and needs: Needs(images=True)")
     all_answered(history, experiment)
     has_loss(history, experiment)
     if failures := history.metrics[-1].get("evaluation_failures"):
