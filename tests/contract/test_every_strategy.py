@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 from grids.forgetful import ForgetfulGrid
-from grids.hired import AnyExperiment, HiredGrid
 
 from fedkd import Experiment, History, Strategy, simulate
 from fedkd.experiment.registry import build, strategies
-from fedkd.grids import RayGrid
+from fedkd.grids import JobGrid
 from fedkd.results.row_keys import find_entry
 from fedkd.testing.check import checks_of
 from fedkd.testing.strategies import CHECKS, comes_back_from_its_name_and_numbers
@@ -111,13 +110,7 @@ def test_same_seed_same_metrics_on_a_grid_that_forgets(name: str) -> None:
     assert numbers(simulate(small(name), ForgetfulGrid())) == numbers(finished(name))
 
 
-@pytest.fixture(scope="module")
-def workers(ray_session: None) -> Iterator[RayGrid]:
-    with RayGrid(actors=2).open(AnyExperiment(), 4) as grid:
-        yield grid
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", of_every_kind())
-def test_same_seed_same_metrics_on_ray(name: str, workers: RayGrid) -> None:
-    assert numbers(simulate(small(name), HiredGrid(workers))) == numbers(finished(name))
+def test_same_seed_same_metrics_on_ray(name: str, hired: Callable[[], JobGrid]) -> None:
+    assert numbers(simulate(small(name), hired())) == numbers(finished(name))
