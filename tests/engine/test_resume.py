@@ -99,6 +99,7 @@ def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(name: str, tm
     assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_directory_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     simulate(experiment(rounds=1), out=tmp_path / "run")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
