@@ -57,6 +57,7 @@ def test_says_in_which_paper_it_is_and_what_travels(name: str) -> None:
     assert "What travels:" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_reports_plausible_numbers(name: str) -> None:
     for row in finished(name).metrics[1:]:
@@ -65,6 +66,7 @@ def test_reports_plausible_numbers(name: str) -> None:
     assert "accuracy" in finished(name).metrics[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_its_rows_is_in_the_list_of_keys(name: str) -> None:
     history = finished(name)
