@@ -41,7 +41,8 @@ def ray_session() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever runs in other processes is slow: starting Ray, or an interpreter for each call, costs seconds."""
     for item in items:
-        if "ray_session" in getattr(item, "fixturenames", ()) or "RayGrid" in item.name or "ForgetfulGrid" in item.name:
+        of_ray = {"ray_session", "hired"}.intersection(getattr(item, "fixturenames", ()))
+        if of_ray or "RayGrid" in item.name or "ForgetfulGrid" in item.name:
             item.add_marker(pytest.mark.slow)
 
 
@@ -91,12 +92,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("make_grid", every_grid(), ids=lambda grid: grid.__name__, indirect=True)
 
 
+@pytest.fixture(scope="session")
+def hired(ray_session: None) -> Iterator[Callable[[], JobGrid]]:
+    """A factory of grids that run on the same two Ray workers."""
+    from grids.hired import AnyApp, HiredGrid
+
+    from fedkd.grids import RayGrid
+
+    with RayGrid(actors=2).open(AnyApp(), 4) as workers:
+        yield lambda: HiredGrid(workers)
+
+
 @pytest.fixture
 def make_grid(request: pytest.FixtureRequest) -> Callable[[], JobGrid]:
-    """A factory of each kind of grid."""
-    if request.param.__name__ == "RayGrid":
-        request.getfixturevalue("ray_session")
-    return request.param
+    """A factory of each kind of grid. Tests of grids themselves get Ray workers of their own, all others the hired ones."""
+    if request.param.__name__ != "RayGrid":
+        return request.param
+    return request.getfixturevalue("ray_session" if "grids" in request.path.parts else "hired") or request.param
 
 
 @pytest.fixture

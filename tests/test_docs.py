@@ -111,6 +111,7 @@ def pages(reference: ModuleType) -> dict[str, str]:
     return dict(reference.pages())
 
 
+@pytest.mark.slow
 def test_every_name_has_its_words_on_a_generated_page(pages: dict[str, str]) -> None:
     for page, names in {
         "losses": DISTILLERS,
@@ -139,6 +140,7 @@ def test_every_strategy_is_in_one_family_and_the_readme_has_the_same_families(re
         assert f"| [{family}](docs/{guide}.md) | {' '.join(f'`{name}`' for name in names)} |" in readme
 
 
+@pytest.mark.slow
 def test_generated_pages_follow_the_package(
     reference: ModuleType, pages: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
     assert all([*ROOMS].index(below) < [*ROOMS].index(room) for below in ROOMS[room])
 
 
+@pytest.mark.slow
 def test_no_two_files_import_each_other_by_whatever_way() -> None:
     graph = networkx.DiGraph((module_of(file), target) for file in FILES for target in targets_of(file))
     assert [sorted(circle) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1] == []
@@ -163,6 +164,7 @@ def test_a_strategy_is_read_at_one_go(file: str) -> None:
     assert max(map(len, lines), default=0) <= 120
 
 
+@pytest.mark.slow
 def test_what_one_strategy_alone_uses_is_in_its_own_file() -> None:
     """Each file of methods/ is used by two strategies or more, straight or through another file there."""
     shared = [file for file in FILES if file.startswith("fedkd/methods/")]
@@ -190,6 +192,7 @@ def used_of_methods(file: str) -> frozenset[str]:
     return frozenset(used)
 
 
+@pytest.mark.slow
 def test_nothing_imports_what_stands_around_the_package_nor_pickles() -> None:
     banned = ("simulations", "benchmarks", "tests", "strategies", "pickle", "cloudpickle", "dill", "joblib")
     assert {file: bad for file, tree in FILES.items() if (bad := {name for name in every(tree) if within(name, *banned)})} == {}
@@ -201,16 +204,19 @@ def every(tree: ast.AST) -> set[str]:
     return plain | {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
 
+@pytest.mark.slow
 def test_flowers_private_modules_are_known_to_one_file() -> None:
     users = {file for file, tree in FILES.items() if any(within(m, "flwr") and m not in FLOWER for m in every(tree))}
     assert users == {"fedkd/grids/flower.py"}
 
 
+@pytest.mark.slow
 def test_ray_is_known_to_grids_only() -> None:
     users = {file for file, tree in FILES.items() if any(within(module, "ray") for module in every(tree))}
     assert users and all(file.startswith("fedkd/grids/") for file in users)
 
 
+@pytest.mark.slow
 def test_no_error_is_caught_without_naming_it() -> None:
     bare = [
         f"{file}:{node.lineno}"
@@ -221,6 +227,7 @@ def test_no_error_is_caught_without_naming_it() -> None:
     assert bare == []
 
 
+@pytest.mark.slow
 def test_only_one_file_seeds() -> None:
     seeding = {"manual_seed", "manual_seed_all", "set_rng_state", "seed", "seed_all"}
     users = {
@@ -232,6 +239,7 @@ def test_only_one_file_seeds() -> None:
     assert users == {"fedkd/base/randomness.py"}
 
 
+@pytest.mark.slow
 def test_no_module_is_long_and_none_is_a_drawer_of_odds_and_ends() -> None:
     long = {
         file: lines
@@ -250,6 +258,7 @@ HEAVY = (
 BUILD = "Experiment(strategy='fedavg', rounds=3, data={'clients': 5, 'partition': 'dirichlet', 'alpha': 0.5}, uplink='int8')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

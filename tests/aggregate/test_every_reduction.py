@@ -32,6 +32,7 @@ def tables(draw: st.DrawFn) -> Tensor:
     return torch.tensor(draw(st.lists(numbers, min_size=size, max_size=size))).view(shape)
 
 
+@pytest.mark.slow
 @every
 @settings(deadline=None)
 @given(tables())
@@ -49,6 +50,7 @@ def test_equal_tables_give_that_table_bit_for_bit(reduce: Reduction, values: Ten
     assert torch.equal(reduce(values[:1].expand(clients, -1, -1)), values[0])
 
 
+@pytest.mark.slow
 @every
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.randoms(use_true_random=False))

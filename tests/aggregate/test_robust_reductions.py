@@ -68,6 +68,7 @@ def test_geometric_medians_known_from_geometry(values: Tensor, expected: tuple[f
     torch.testing.assert_close(found, torch.tensor([expected], dtype=torch.float64), atol=1e-7, rtol=0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(3, 12), st.integers(1, 5), st.integers(0, 2**31))
 def test_no_point_near_the_geometric_median_has_a_smaller_sum_of_distances(clients: int, classes: int, seed: int) -> None:

@@ -74,6 +74,7 @@ def numbers(path: str | Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_run_prints_rounds_and_ends_with_result_place_and_next_command(fedkd: Fedkd) -> None:
     done = fedkd("fedkd run small.toml")
     assert (done.code, done.err) == (0, "")
@@ -86,6 +87,7 @@ def test_run_prints_rounds_and_ends_with_result_place_and_next_command(fedkd: Fe
     assert plotted.code == 0 and Path("convergence.png").exists() and Path("convergence.svg").exists()
 
 
+@pytest.mark.slow
 def test_json_is_one_object_a_round_and_nothing_else(fedkd: Fedkd) -> None:
     done = fedkd("fedkd run small.toml --json --out result")
     rows = [json.loads(line) for line in done.out.splitlines()]
@@ -94,10 +96,12 @@ def test_json_is_one_object_a_round_and_nothing_else(fedkd: Fedkd) -> None:
     assert "next:" in done.err
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_result_only(fedkd: Fedkd) -> None:
     assert len(fedkd("fedkd run small.toml --quiet").out.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_options_reach_the_run(fedkd: Fedkd) -> None:
     options = "--seed 7 --engine in-process --set data.clients=3 --set train.lr=0.5 --set rounds=1 --out there"
     assert fedkd(f"fedkd run small.toml {options}").code == 0
@@ -230,6 +234,7 @@ def test_strategies_are_listed(fedkd: Fedkd) -> None:
     assert all(name in text for name in listed)
 
 
+@pytest.mark.slow
 def test_losses_and_targets_are_listed_with_what_they_need(fedkd: Fedkd) -> None:
     losses = {row["name"]: row for row in json.loads(fedkd("fedkd losses --json").out)}
     assert losses["dkd"] == {
@@ -328,6 +333,7 @@ def test_ctrl_c_ends_with_130_and_whole_lines(tmp_path: Path) -> None:
     assert log.endswith("\n") and all(json.loads(line)["round"] == n for n, line in enumerate(log.splitlines()))
 
 
+@pytest.mark.slow
 def test_a_failed_run_ends_with_1_and_leaves_no_report(fedkd: Fedkd) -> None:
     done = fedkd("fedkd run small.toml --quiet --out lost --set faults.dropout=1.0")
     assert (done.code, done.out) == (1, "")
@@ -361,6 +367,7 @@ def test_baselines_of_a_run_that_fails_are_still_made(fedkd: Fedkd) -> None:
     assert Path("mine-local/report.html").exists() and "centralised" in done.out
 
 
+@pytest.mark.slow
 def test_what_is_done_with_the_data_is_noted_and_an_error_stands_alone(fedkd: Callable[[str], Done], tmp_path: Path) -> None:
     done = fedkd("fedkd run small.toml --set data.partition=shard --set data.shard_size=15 --set rounds=1 --quiet --out run")
     assert done.code == 0

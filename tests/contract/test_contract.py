@@ -116,6 +116,7 @@ def test_simulating_leaves_torch_as_it_was() -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_live_nets_are_bounded_in_number_and_those_put_out_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for two live clients, the third's first exchange writes the first client's nets to its memory."""
     from fedkd.engine import app

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 from grids.forgetful import ForgetfulGrid
-from grids.hired import AnyExperiment, HiredGrid
 
 from fedkd import Experiment, History, Strategy, simulate
 from fedkd.experiment.registry import build, strategies
-from fedkd.grids import RayGrid
+from fedkd.grids import JobGrid
 from fedkd.results.row_keys import find_entry
 from fedkd.testing.check import checks_of
 from fedkd.testing.kinds_of_samples import LITTLE
@@ -81,6 +80,7 @@ def test_says_in_which_paper_it_is_and_what_travels(name: str) -> None:
     assert "What travels:" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_reports_plausible_numbers(name: str) -> None:
     for row in finished(name).metrics[1:]:
@@ -89,6 +89,7 @@ def test_reports_plausible_numbers(name: str) -> None:
     assert "accuracy" in finished(name).metrics[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_its_rows_is_in_the_list_of_keys(name: str) -> None:
     history = finished(name)
@@ -134,13 +135,7 @@ def test_same_seed_same_metrics_on_a_grid_that_forgets(name: str) -> None:
     assert numbers(simulate(small(name), ForgetfulGrid())) == numbers(finished(name))
 
 
-@pytest.fixture(scope="module")
-def workers(ray_session: None) -> Iterator[RayGrid]:
-    with RayGrid(actors=2).open(AnyExperiment(), 4) as grid:
-        yield grid
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", of_every_kind())
-def test_same_seed_same_metrics_on_ray(name: str, workers: RayGrid) -> None:
-    assert numbers(simulate(small(name), HiredGrid(workers))) == numbers(finished(name))
+def test_same_seed_same_metrics_on_ray(name: str, hired: Callable[[], JobGrid]) -> None:
+    assert numbers(simulate(small(name), hired())) == numbers(finished(name))

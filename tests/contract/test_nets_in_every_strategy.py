@@ -19,6 +19,7 @@ def test_what_no_state_dict_holds_is_the_same_on_a_grid_that_forgets(name: str) 
     assert numbers(simulate(trial(name).of_users_net(), ForgetfulGrid())) == numbers(trial(name).watch_of_users_net.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["local", "dml"])
 def test_what_no_state_dict_holds_is_each_clients_own_on_every_grid(name: str, make_grid: Callable[[], JobGrid]) -> None:
     """A net that the client keeps goes on with its running mean; no client sees another's."""

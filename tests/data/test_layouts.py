@@ -120,6 +120,7 @@ def test_layouts_that_cannot_be(tmp_path: Path, layout: str, message: str) -> No
         load_source(str(tmp_path), layout=layout)
 
 
+@pytest.mark.slow
 def test_what_lies_about_is_no_class(tmp_path: Path) -> None:
     photograph(tmp_path, "ant", "bee", "__MACOSX/ant", ".git/objects", "ant/.ipynb_checkpoints", count=5)
     for litter in ("__MACOSX/ant/._0.png", ".DS_Store", "ant/Thumbs.db", "bee/desktop.ini"):

@@ -36,7 +36,7 @@ def test_fedavg_learns() -> None:
 
 def test_fedx_trains_a_resnet_in_bfloat16() -> None:
     settings = {"nets": "resnet18", "net_options": {"resnet18": {"width": 4}}, "train": {"precision": "bf16", "lr": 0.05}}
-    start, first, second = rows("fedx", **settings, data={**DATA, "train_limit": 1000})
+    start, first, second = rows("fedx", **settings, data={**DATA, "train_limit": 1000, "test_limit": 500})
     parts = ("local_contrastive", "global_contrastive", "local_relational", "global_relational")
     for row in (first, second):
         assert all(math.isfinite(row[part]) for part in parts)

@@ -65,6 +65,7 @@ def test_broken_idx_files_are_named(tmp_path: Path) -> None:
         load_source("fashion_mnist", path=str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_idx_files(DEBIAN_FASHION_MNIST), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_of_debian() -> None:
     source = load_source("fashion_mnist")

@@ -26,6 +26,7 @@ def experiment(strategy: Strategy | str, *, clients: int = 10, rounds: int = 3, 
     return Experiment(strategy=strategy, rounds=rounds, nets="mlp", **{"data": data, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "reason"),
     [
@@ -44,6 +45,7 @@ def test_a_fault_strikes_the_clients_that_the_seed_draws(fault: str, status: str
     assert all(reason in row["reason"] for row in history.clients if row.get("status") == status)
 
 
+@pytest.mark.slow
 def test_every_fault_leaves_the_same_broadcasts_to_the_others() -> None:
     """Client k hears the sum of the others that took part, whichever way the rest was lost."""
     heard = []
@@ -87,6 +89,7 @@ class Counted(Numbers):
         return number(len(uploads))
 
 
+@pytest.mark.slow
 def test_a_late_upload_is_used_a_round_later_if_its_client_sent_nothing_newer() -> None:
     dropped = run(Counted(), rounds=4, faults={"straggle": 0.5})
     used = run(Counted(), rounds=4, faults={"straggle": 0.5}, late_rounds=1)
@@ -122,6 +125,7 @@ def test_the_timeout_is_for_what_one_client_takes_itself_on_every_grid(
     assert late == [(round, client, "no reply within 2800 s") for round in (1, 2) for client in (3, 4)]
 
 
+@pytest.mark.slow
 def test_elsewhere_the_first_replies_are_those_that_came_first_and_a_late_one_is_taken_with_the_next_round() -> None:
     """On a grid that is not ours nothing is drawn: node 30 always answers a push later."""
     settings = experiment(Counted(), clients=3, rounds=3, enough=0.6, late_rounds=1)
@@ -164,6 +168,7 @@ def test_attackers_mislabel_their_training_samples_and_nobody_elses() -> None:
     assert seen == {False: [1.0] * 7, True: [0.0] * 3}
 
 
+@pytest.mark.slow
 def test_a_sign_flip_turns_the_mean_and_passes_the_guard() -> None:
     honest, attacked = (run("fedavg", attack=attack) for attack in ({}, {"name": "sign_flip", "share": 0.4, "scale": 3.0}))
     assert attacked.metrics[-1]["clients_ok"] == 10
@@ -199,6 +204,7 @@ class Certain(Strategy):
         return {"row": TensorSpec((1, 2), torch.float32, "probabilities")}
 
 
+@pytest.mark.slow
 def test_noise_falls_on_uploaded_probabilities_and_its_epsilon_grows_with_every_release() -> None:
     history = run(Certain(), privacy={"noise_multiplier": 2.0, "delta": 1e-3})
     epsilons = [row["epsilon"] for row in history.metrics[1:]]

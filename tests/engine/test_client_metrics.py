@@ -47,6 +47,7 @@ def test_other_names_stand_in_the_row_as_means_over_clients(name: str) -> None:
     assert run(name)[name] == 0.25
 
 
+@pytest.mark.slow
 def test_every_name_of_a_row_is_owned_but_for_the_clients_own() -> None:
     experiment = Experiment(strategy="dml", rounds=1, nets="mlp", data={"clients": 2, "partition": "shared", "train_limit": 40})
     row = simulate(experiment).metrics[1] | run("loss")

@@ -99,6 +99,7 @@ def notices(run: Callable[[], History]) -> list[str]:
     return [str(warning.message) for warning in caught if warning.category is Notice]
 
 
+@pytest.mark.slow
 def test_lost_rounds_are_said_the_first_of_a_row_in_full() -> None:
     said = notices(lambda: simulate(experiment(Failing(first=2, last=6), rounds=8)))
     assert [text for text in said if "upload counted" in text] == [
@@ -108,6 +109,7 @@ def test_lost_rounds_are_said_the_first_of_a_row_in_full() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_round_in_which_a_late_upload_is_used_is_not_lost() -> None:
     """One client, late in rounds 2 and 3: round 3 uses what it sent in round 2."""
     data = {"clients": 1, "partition": "iid", "train_limit": 60}
@@ -130,6 +132,7 @@ def test_nothing_that_could_be_evaluated_is_a_failed_run_and_nothing_to_evaluate
     assert simulate(experiment(Failing(first=99), rounds=1)).metrics[1]["clients_ok"] == 3
 
 
+@pytest.mark.slow
 def test_what_was_written_stays_and_does_not_look_finished(tmp_path: Path) -> None:
     place = tmp_path / "run"
     failure = fails(lambda: simulate(experiment(Failing()), out=place), str(place / "clients.jsonl"))
@@ -144,6 +147,7 @@ class PowerCut(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "last", "failed"), [(1, 99, True), (3, 99, False), (1, 2, False)])
 def test_a_resumed_run_counts_the_rounds_before(first: int, last: int, failed: bool, tmp_path: Path) -> None:
     def cut(row: Mapping[str, object]) -> None:
@@ -161,12 +165,14 @@ def test_a_resumed_run_counts_the_rounds_before(first: int, last: int, failed: b
         assert [row["clients_ok"] for row in history.metrics[1:]] == [0 if first <= r <= last else 3 for r in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_elsewhere_a_round_in_which_nobody_is_asked_waits_for_nobody() -> None:
     """The clock would say no with a timeout of an hour."""
     dropped = experiment("fedavg", faults={"dropout": 1.0}, rounds=2, enough=0.5)
     fails(lambda: simulate(dropped, RenumberedGrid({10: {}, 20: {}, 30: {}})), "dropped out")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_start_in_a_server_app_of_ones_own_fails_as_well() -> None:
     dropped = small("fedavg").replace(faults={"dropout": 1.0})
     fails(lambda: in_own_server_app(dropped, dropped.strategy.start), "round 1, client 0: dropped out")

@@ -119,6 +119,7 @@ def test_python_compares_too(changes: dict[str, Any], told: str, unfinished: Pat
     assert told in line.replace("uplink = ''", "no uplink") and line.endswith("start a new run in another directory")
 
 
+@pytest.mark.slow
 def test_more_rounds_are_asked_for_and_written_down(fedkd: Fedkd, unfinished: Path) -> None:  # noqa: F811
     simulate(experiment(strategy="fedprox", rounds=6), out=unfinished.parent / "whole")
     done = fedkd(f"fedkd run --resume {unfinished} --set rounds=6 --set evaluate_clients=2 --quiet")
@@ -138,6 +139,7 @@ def test_more_rounds_are_asked_for_and_written_down(fedkd: Fedkd, unfinished: Pa
     assert [line["after_round"] for line in read_lines(unfinished / "changes.jsonl")] == [2, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "planned", [{"train": {"schedule": "cosine"}}, {"strategy": "dml", "data": {"partition": "shared"}}], ids=["cosine", "ramp"]
 )
@@ -150,6 +152,7 @@ def test_a_plan_over_all_rounds_cannot_be_lengthened(planned: dict[str, Any], tm
     assert len(simulate(experiment(**planned), out=place, resume=True).metrics) == 5
 
 
+@pytest.mark.slow
 def test_where_it_runs_and_where_the_files_lie_may_change(unfinished: Path) -> None:
     moved = experiment(strategy="fedprox", timeout=60.0, engine={"actors": 5})
     assert len(simulate(moved, out=unfinished, resume=True).metrics) == 5
@@ -166,6 +169,7 @@ def pictures(classes: tuple[str, ...] = ("a", "b"), *, shift: int = 0, flipped: 
     return Source("pictures", images, 1 - labels if flipped else labels, images[:6], labels[:6], classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "told"),
     [
@@ -200,6 +204,7 @@ def scaled(shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softshrink(0.001))
 
 
+@pytest.mark.slow
 def test_the_code_is_kept_beside_the_run_and_other_code_is_refused(tmp_path: Path) -> None:
     place = cut(experiment(nets=thin, net_options={}), tmp_path / "run")
     (file,) = (place / "code").iterdir()
@@ -209,6 +214,7 @@ def test_the_code_is_kept_beside_the_run_and_other_code_is_refused(tmp_path: Pat
     assert len(simulate(experiment(nets=thin, net_options={}), out=place, resume=True).metrics) == 5
 
 
+@pytest.mark.slow
 def test_code_that_nobody_can_read_is_said_to_be_unknown(tmp_path: Path) -> None:
     names: dict[str, Any] = {"nn": nn}
     exec("def typed(shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))", names)
@@ -218,6 +224,7 @@ def test_code_that_nobody_can_read_is_said_to_be_unknown(tmp_path: Path) -> None
         simulate(whole, out=place, resume=True)
 
 
+@pytest.mark.slow
 def test_seeds_of_two_versions_are_no_group(tmp_path: Path) -> None:
     for name, net in (("old", thin), ("new", scaled)):
         for seed in (0, 1):
@@ -228,6 +235,7 @@ def test_seeds_of_two_versions_are_no_group(tmp_path: Path) -> None:
     assert all(group.label.startswith("fedavg (code version ") for group in groups)
 
 
+@pytest.mark.slow
 def test_seeds_on_two_data_sets_are_no_group(tmp_path: Path) -> None:
     file = tmp_path / "data.pt"
 
@@ -325,6 +333,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_on_one_directory_the_second_gets_one_line(fedkd: Fedkd, unfinished: Path) -> None:  # noqa: F811
     new = unfinished.parent / "new"
     new.mkdir()
@@ -399,6 +408,7 @@ def test_a_disk_that_is_full_at_the_start_leaves_nothing(name: str, tmp_path: Pa
     assert not any((tmp_path / "run").glob("*.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file a descriptor is of")
 @pytest.mark.parametrize("name", ["metrics.jsonl", "records.json", "report.html"])
 def test_a_disk_that_fills_up_is_one_line_and_the_run_can_go_on(name: str, tmp_path: Path) -> None:

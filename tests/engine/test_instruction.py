@@ -27,6 +27,7 @@ def records(**values: Any) -> RecordDict:
     return RecordDict({RECORD: ConfigRecord(values)})
 
 
+@pytest.mark.slow
 @given(INSTRUCTIONS)
 def test_it_comes_back_from_its_record(instruction: Instruction) -> None:
     assert Instruction.from_records(RecordDict({RECORD: instruction.to_record()})) == instruction

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
 from fedkd.data import Source
 from fedkd.engine.joining import assign_clients, claims_of
-from fedkd.grids import InProcessGrid
+from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.results.history import TIMES
 
 pytestmark = pytest.mark.slow  # nodes are polled for
@@ -124,8 +124,7 @@ def test_a_node_that_cannot_load_its_data_says_why(tmp_path: Path) -> None:
         simulate(experiment, grid)
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_workers_of_ray_whose_source_gives_other_images_are_found_out() -> None:
+def test_workers_of_ray_whose_source_gives_other_images_are_found_out(hired: Callable[[], JobGrid]) -> None:
     experiment = EXPERIMENT.replace(data={"source": lambda: other_in_each_process(), "clients": 3, "partition": "iid"})
     with pytest.raises(InputError, match=r"^client \d holds other data than the server"):
-        simulate(experiment, "ray")
+        simulate(experiment, hired())

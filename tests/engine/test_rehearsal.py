@@ -128,6 +128,7 @@ def test_a_draw_that_cannot_be_made_is_refused_before_anything_is_written(out: s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["cnn", "resnet18"])
 def test_a_rehearsal_changes_no_bit_of_the_run(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch statistics, dropout and initial weights are those of a run without one."""

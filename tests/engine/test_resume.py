@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from contract import Counting, TwoNets
 
 from fedkd import Experiment, InputError, simulate
 from fedkd.experiment.registry import strategies
+from fedkd.grids import JobGrid
 from fedkd.results.files import read_lines
 from fedkd.results.history import TIMES
 
@@ -49,11 +51,11 @@ def cut_after(round: int) -> Any:
     return on_round
 
 
-def run_in_pieces(whole: Experiment, place: Path, *, cuts: tuple[int, ...], engine: str | None = None) -> None:
+def run_in_pieces(whole: Experiment, place: Path, *, cuts: tuple[int, ...], grid: JobGrid | None = None) -> None:
     for i, round in enumerate(cuts):
         with pytest.raises(PowerCut):
-            simulate(whole, engine, out=place, resume=i > 0, on_round=cut_after(round))
-    history = simulate(whole, engine, out=place, resume=True)
+            simulate(whole, grid, out=place, resume=i > 0, on_round=cut_after(round))
+    history = simulate(whole, grid, out=place, resume=True)
     assert [row["round"] for row in history.metrics] == list(range(whole.rounds + 1))
 
 
@@ -77,10 +79,10 @@ def test_codecs_go_on_with_their_bases(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, ray_session: None) -> None:
+def test_a_run_cut_on_ray_equals_the_unbroken_one_in_process(tmp_path: Path, hired: Callable[[], JobGrid]) -> None:
     whole = experiment(**RUNS["absent clients"])
     simulate(whole, out=tmp_path / "whole")
-    run_in_pieces(whole, tmp_path / "pieces", cuts=(2,), engine="ray")
+    run_in_pieces(whole, tmp_path / "pieces", cuts=(2,), grid=hired())
     assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
@@ -97,6 +99,7 @@ def test_final_nets_of_a_resumed_run_are_those_of_the_unbroken_one(name: str, tm
     assert rows(tmp_path / "pieces") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_directory_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     simulate(experiment(rounds=1), out=tmp_path / "run")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()

@@ -55,6 +55,7 @@ def column(history: History, key: str) -> list[Any]:
     return [row.get(key) for row in history.metrics[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "fedkd", "fedprox", "feddistill", "mean_teacher"])
 def test_one_upload_of_huge_weights_costs_two_rounds_and_not_the_federation(strategy: str) -> None:
     settings = experiment(strategy, train={"lr": 0.05, "batch_size": 16})
@@ -67,6 +68,7 @@ def test_one_upload_of_huge_weights_costs_two_rounds_and_not_the_federation(stra
     assert history.metrics[5]["accuracy"] > history.metrics[2]["accuracy"]
 
 
+@pytest.mark.slow
 def test_with_a_bound_on_the_step_it_costs_nothing() -> None:
     history = simulate(experiment(guard={"step_ratio": 50.0}), Poisoned(2, 3, 4))
     assert column(history, "clients_ok") == [4, 3, 3, 3, 4]
@@ -74,6 +76,7 @@ def test_with_a_bound_on_the_step_it_costs_nothing() -> None:
     assert not any(column(history, "rolled_back"))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_back_again_and_again_says_so_each_time() -> None:
     history = simulate(experiment(rounds=6), Poisoned(*range(1, 7)))
     assert column(history, "clients_ok") == [4, 0, 4, 0, 4, 0]
@@ -128,6 +131,7 @@ def test_a_server_that_cannot_work_with_the_uploads_is_as_before_them() -> None:
     assert column(history, "clients_ok") == [4, 4, 4, 4]
 
 
+@pytest.mark.slow
 def test_a_broadcast_that_is_no_number_is_taken_back_once_clients_have_met_it() -> None:
     history = simulate(experiment(Erring("nan"), rounds=4))
     assert column(history, "heard") == [0, 1, None, 1]

@@ -61,6 +61,7 @@ def test_every_byte_is_booked_to_its_client_and_the_row_is_their_sum(strategy: A
         assert {key: size for key, size in booked.items() if size is not None} == weighed
 
 
+@pytest.mark.slow
 def test_messages_to_clients_that_fail_are_booked_and_who_drops_out_was_sent_none() -> None:
     data = {"clients": 6, "partition": "iid", "train_limit": 120}
     experiment = Experiment(strategy="fedavg", nets="mlp", rounds=3, data=data, faults={"crash": 0.4, "dropout": 0.3})

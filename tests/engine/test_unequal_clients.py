@@ -19,6 +19,7 @@ def experiment(strategy: Any, *, clients: int = 6, partition: str = "exponential
     return Experiment(strategy=strategy, rounds=1, nets="mlp", data=data, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "fedproto", "fd"])
 def test_large_clients_of_a_simulation_are_no_liars(strategy: str) -> None:
     settings = experiment(strategy)
@@ -75,6 +76,7 @@ def test_the_limits_are_keys_like_any_other() -> None:
         Experiment(guard={"step_ratio": 0.5})
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_step_refuses_who_runs_away_and_nobody_else() -> None:
     far = experiment("fedavg", guard={"step_ratio": 100.0}, attack={"name": "sign_flip", "share": 0.2, "scale": 1e4})
     assert simulate(far).metrics[1]["clients_failed"] == 1

@@ -84,6 +84,7 @@ def test_lossy_links_part_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert mirrored - found == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["int8", "float16"])
 def test_what_peers_compute_of_all_outputs_has_one_value(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer's own part counts as the others received it; the graph of its net hangs on it nevertheless."""

@@ -47,6 +47,7 @@ def bytes_up(rows: list[dict[str, Any]]) -> int:
     return int(rows[1]["bytes_up"])
 
 
+@pytest.mark.slow
 def test_functions_of_one_name_make_two_nets() -> None:
     """As a cell of a notebook that is run again."""
     small, large = (bytes_up(run(named_alike(width), strategy="fedavg")) for width in (4, 8))
@@ -54,6 +55,7 @@ def test_functions_of_one_name_make_two_nets() -> None:
     assert bytes_up(run(named_alike(4), strategy="fedavg")) == small
 
 
+@pytest.mark.slow
 def test_what_a_function_reads_may_change_between_two_runs() -> None:
     width = 4
 
@@ -65,6 +67,7 @@ def test_what_a_function_reads_may_change_between_two_runs() -> None:
     assert bytes_up(run(net, strategy="fedavg")) > small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "local", "dml"])
 def test_layers_that_a_function_shares_between_its_nets_are_nobody_elses(strategy: str) -> None:
     """Each net trains copies; the layers themselves stay as they were."""
@@ -83,6 +86,7 @@ def test_layers_that_a_function_shares_between_its_nets_are_nobody_elses(strateg
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_same_module_each_time_is_copied_and_said() -> None:
     torch.manual_seed(0)
     net = layers(4, 10)
@@ -123,6 +127,7 @@ class OfNumPy(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "local"])
 def test_numpy_draws_the_same_on_every_grid(strategy: str, make_grid: Callable[[], JobGrid]) -> None:
     np.random.seed(1)
@@ -222,6 +227,7 @@ def test_what_works_and_was_not_meant_so_is_said() -> None:
         run(lambda shape, classes: nn.Sequential(layers(4, classes), nn.Softmax(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_nothing_is_said_of_usual_nets() -> None:
     run(named_alike(4))
@@ -230,6 +236,7 @@ def test_nothing_is_said_of_usual_nets() -> None:
         run(lambda shape, classes, of=normalise: nn.Sequential(nn.Flatten(), nn.Dropout(0.1), of(nn.Linear(64, classes))))
 
 
+@pytest.mark.slow
 def test_tied_weights_are_saved_and_read_again(tmp_path: Path) -> None:
     def tied(shape: tuple[int, int, int], classes: int) -> nn.Module:
         net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, classes))
@@ -242,6 +249,7 @@ def test_tied_weights_are_saved_and_read_again(tmp_path: Path) -> None:
     assert torch.equal(saved["encoder.1.weight"], saved["encoder.2.weight"])
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_or_another_of_its_name_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "from torch.nn import *\n\ndef net(shape, classes): return Sequential(Flatten(), Linear(64, {w}), Linear({w}, classes))"

@@ -152,6 +152,7 @@ def sent(settings: Experiment, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Kn
     return uploads[MINE :: settings.data.clients], grid.replies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy", [*({"name": name} for name in ACCEPTED), {"name": "fedmd_nfdp", "knowledge": "probabilities"}], ids=str
 )
@@ -176,6 +177,7 @@ def test_two_worlds_differ_in_the_noised_tables_only(strategy: dict[str, Any], m
     assert all(not reply.content[METRICS] for reply in (*replies, *others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_what_an_attacker_or_a_fault_makes_of_it_is_made_after_the_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = {"attack": {"name": "similar_class", "share": 1.0}}
@@ -184,16 +186,19 @@ def test_what_an_attacker_or_a_fault_makes_of_it_is_made_after_the_noise(name: s
     assert torch.equal(clean.tensors[table].sort(-1).values, attacked.tensors[table].sort(-1).values)
 
 
+@pytest.mark.slow
 def test_fd_says_of_every_label_that_it_is_of_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     uploads, _ = sent(experiment("fd", another_world), monkeypatch)
     assert [upload.tensors["counts"].tolist() for upload in uploads] == [[1] * 10] * 2
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_on_every_grid_of_ours(make_grid: Callable[[], JobGrid]) -> None:
     settings = Experiment(strategy="fd", rounds=2, nets="mlp", data={"clients": 3, "train_limit": 90}, privacy=NOISY)
     assert numbers(simulate(settings, make_grid())) == numbers(simulate(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:as .privacy. is on")
 def test_noise_is_the_seed_s_in_a_simulation_and_nobody_s_elsewhere() -> None:
     settings = experiment("dsfl", one_world, rounds=1)
@@ -295,6 +300,7 @@ def test_clients_that_do_not_noise_are_not_listened_to() -> None:
 # ---- evaluation
 
 
+@pytest.mark.slow
 def test_in_a_simulation_clients_are_measured_and_elsewhere_they_answer_nothing() -> None:
     settings = experiment("fd", one_world)
     assert 0 <= simulate(settings).metrics[-1]["client_accuracy"] <= 1
@@ -319,6 +325,7 @@ class Elsewhere(InProcessGrid):
         yield from super().run_jobs(messages, timeout)
 
 
+@pytest.mark.slow
 def test_a_client_elsewhere_does_not_answer_even_if_it_is_asked() -> None:
     with pytest.raises(RunFailed, match="this client answers no evaluation: the answer would be an exact count") as failed:
         simulate(experiment("fd", one_world, rounds=1), Elsewhere("evaluate"))
@@ -339,6 +346,7 @@ def test_who_joins_from_elsewhere_says_nothing_of_its_own_data() -> None:
 # ---- the ledger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_epsilon_counts_every_table_that_was_asked_for(name: str) -> None:
     """Two rounds, one table each; a client that crashes may have been heard, one that was never asked was not."""
@@ -350,6 +358,7 @@ def test_epsilon_counts_every_table_that_was_asked_for(name: str) -> None:
     assert crashed[-1]["epsilon"] == rows[-1]["epsilon"]
 
 
+@pytest.mark.slow
 def test_epsilon_is_that_of_the_client_that_sent_most() -> None:
     settings = experiment("cronus", one_world, rounds=5, participation=0.5)
     history = simulate(settings)

@@ -23,6 +23,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once(scheme: str) -> Non
         cluster.check_answers(address)
 
 
+@pytest.mark.slow
 def test_a_port_of_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -25,6 +25,7 @@ def comparable(rows: list[dict[str, Any]], *, but: tuple[str, ...] = ()) -> list
     return [{k: v for k, v in row.items() if k not in (*TIMES, *but) and "bytes" not in k} for row in rows]
 
 
+@pytest.mark.slow
 def test_codecs_that_lose_nothing_change_nothing_but_the_bytes() -> None:
     plain, coded = simulate(experiment()), simulate(experiment(uplink=DELTA, downlink=DELTA))
     assert comparable(plain.metrics) == comparable(coded.metrics)
@@ -33,12 +34,14 @@ def test_codecs_that_lose_nothing_change_nothing_but_the_bytes() -> None:
         assert coded.metrics[4][f"coded_bytes_{direction}"] < plain.metrics[4][f"coded_bytes_{direction}"]
 
 
+@pytest.mark.slow
 def test_float16_halves_both_directions() -> None:
     row = simulate(experiment(uplink=("float16",), downlink=("float16",))).metrics[1]
     assert 2 * row["coded_bytes_up"] == row["bytes_up"]
     assert 2 * row["coded_bytes_down"] == row["bytes_down"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", [{"crash": 0.4}, {"dropout": 0.4}, {"straggle": 0.4}, {"nan": 0.4}])
 def test_no_fault_breaks_a_chain(faults: dict[str, float]) -> None:
     """The clients that a fault spares send and hear the same as without codecs."""
@@ -55,6 +58,7 @@ def test_a_grid_that_forgets_all_but_memory_hears_the_same(strategy: Any) -> Non
     assert not any(row["clients_failed"] for row in histories[0].metrics)
 
 
+@pytest.mark.slow
 def test_a_client_that_lost_its_memory_costs_a_round_and_is_then_sent_everything() -> None:
     class Amnesia(InProcessGrid):
         def send_and_receive(self, messages, *, timeout=None):  # type: ignore[no-untyped-def]

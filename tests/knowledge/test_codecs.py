@@ -30,6 +30,7 @@ class Lossy(InProcessGrid):
         return [r for r in replies if not (lost and r.metadata.src_node_id == 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uplink", [["delta"], ["delta", "deflate"]])
 def test_a_delta_chain_survives_a_lost_and_a_rejected_upload(uplink: list[str]) -> None:
     """Client 1 loses its reply of round 2 (late), so in round 3 it must code against round 1, as the server does."""
@@ -41,6 +42,7 @@ def test_a_delta_chain_survives_a_lost_and_a_rejected_upload(uplink: list[str]) 
     assert coded.metrics[-1]["loss"] == plain.metrics[-1]["loss"]  # not a bit is lost
 
 
+@pytest.mark.slow
 def test_every_lossy_codec_trains() -> None:
     """What a codec loses costs some accuracy and no client: the server can read every upload."""
     for uplink in (["bfloat16", "deflate"], ["int8", "delta", "deflate"], ["svd50"]):

@@ -16,6 +16,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3)), max_size=5), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_values_shapes_and_dtypes_come_back_exactly(kinds: list[tuple[torch.dtype, list[int]]], seed: int) -> None:

@@ -40,6 +40,7 @@ def loss(request: pytest.FixtureRequest) -> Callable[[Pair, Pair], Tensor]:
 # What all of them owe
 
 
+@pytest.mark.slow
 def test_gradcheck(loss: Callable[[Pair, Pair], Tensor]) -> None:
     teacher: Pair = (TEACHER[0][:1], TEACHER[1][:1])
     assert gradcheck(lambda *student: loss(student, teacher), [part[:1].clone().requires_grad_() for part in STUDENT])

@@ -60,12 +60,14 @@ def right(server: Server, net: nn.Module) -> float:
     return float((net(images).argmax(1) == source.train_labels).float().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ours", [ANIMALS, ANIMALS[::-1], ("cat", "ant", "dog", "bee")])
 def test_teachers_answer_in_the_students_order(ours: tuple[str, ...], tmp_path: Path) -> None:
     run, server = teacher(tmp_path / "run"), server_on(animals(ours))
     assert [right(server, net) for net in load_nets(server, run).values()] == [1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> None:
     """The same animals, in a run whose other images are much brighter."""
     run, here = teacher(tmp_path / "run"), animals()
@@ -81,6 +83,7 @@ def test_teachers_see_images_normalised_as_in_their_own_run(tmp_path: Path) -> N
         torch.testing.assert_close(ours.outputs(images[:3].float()).logits, ours(images[:3].float()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "message"),
     [
@@ -102,12 +105,14 @@ def test_other_classes_are_refused_in_one_line_before_anything_runs(
     assert not (tmp_path / "student").exists()
 
 
+@pytest.mark.slow
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     run = teacher(tmp_path / "run")
     with pytest.raises(InputError, match=r"saw image samples \(1, 6, 6\), this run's are image \(1, 8, 8\)"):
         load_nets(server_on(animals(size=8)), run)
 
 
+@pytest.mark.slow
 def test_a_run_that_recorded_nothing_teaches_with_a_notice_and_has_no_class_sets(tmp_path: Path) -> None:
     run, server = teacher(tmp_path / "run"), server_on(animals())
     (tmp_path / "run" / "data.json").unlink()
@@ -117,6 +122,7 @@ def test_a_run_that_recorded_nothing_teaches_with_a_notice_and_has_no_class_sets
         known_classes(server, run)
 
 
+@pytest.mark.slow
 def test_for_unify_teachers_need_not_know_all_classes(tmp_path: Path) -> None:
     some, others = ("dog", "ant", "bee"), ("owl", "cat", "bee", "dog")
     runs = [teacher(tmp_path / name, classes=names, known=names) for name, names in (("a", some), ("b", others))]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedkd import Client, Experiment, History, InputError, Knowledge, Node, RunFailed, Server, Strategy, simulate
 from fedkd.experiment.algorithm.train import Work
 from fedkd.experiment.registry import load, strategies
-from fedkd.grids import InProcessGrid, JobGrid, RayGrid
+from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.peers.lockstep import gather
 from fedkd.methods.peers.turns import plan
@@ -191,8 +191,8 @@ def test_a_grid_that_forgets_leaves_the_same_nets(strategy: Any) -> None:
 
 
 @pytest.mark.parametrize("strategy", [DML(), DML(update="sequential"), KDCL(target="general")], ids=str)
-def test_ray_leaves_the_same_nets(strategy: Any, ray_session: None) -> None:
-    (_, here), (_, there) = memories(everywhere(strategy)), memories(everywhere(strategy), RayGrid(actors=2))
+def test_ray_leaves_the_same_nets(strategy: Any, hired: Callable[[], JobGrid]) -> None:
+    (_, here), (_, there) = memories(everywhere(strategy)), memories(everywhere(strategy), hired())
     assert here.keys() == there.keys() == {0, 1, 2}
     for peer, memory in here.items():
         assert_same(memory, there[peer])

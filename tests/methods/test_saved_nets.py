@@ -60,6 +60,7 @@ def assert_holds(net: Net, file: Path) -> None:
     assert all(torch.equal(tensor, kept[name]) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_clients_nets_of_every_kind_come_back_bit_for_bit_in_order_of_their_ids(local_run: Path) -> None:
     nets = read_nets_of(local_run, **IMAGES)
     assert list(nets) == [f"client-{client}-main" for client in range(4)]
@@ -70,6 +71,7 @@ def test_clients_nets_of_every_kind_come_back_bit_for_bit_in_order_of_their_ids(
         assert_holds(net, local_run / "nets" / f"{name}.safetensors")
 
 
+@pytest.mark.slow
 def test_they_are_frozen_in_eval_mode_and_answer_as_in_the_run(local_run: Path) -> None:
     nets = read_nets_of(local_run, **IMAGES)
     assert not any(module.training for net in nets.values() for module in net.modules())
@@ -120,6 +122,7 @@ def server_of(experiment: Experiment) -> Server:
     return Run(experiment, None).server  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_server_knows_which_classes_each_of_them_has_seen(tmp_path: Path) -> None:
     data = {"clients": 10, "partition": "pathological", "num_classes_per_partition": 2, "train_limit": 200}
     data["class_assignment_mode"] = "first-deterministic"  # all classes are with somebody

@@ -123,6 +123,7 @@ def test_whose_turn_comes_second_hears_what_the_first_has_learned(update: Update
             assert torch.allclose(trained.double(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sequential_and_simultaneous_peers_learn_different_things() -> None:
     losses = [simulate(one_batch(update)).metrics[1]["distillation"] for update in ("simultaneous", "sequential")]
     assert losses[0] != losses[1]

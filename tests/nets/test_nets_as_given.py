@@ -158,6 +158,7 @@ def test_whatever_can_be_called_so_is_a_function(function: Callable[..., nn.Modu
 # Wrapped, lazy, tied, normalised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

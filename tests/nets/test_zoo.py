@@ -148,6 +148,7 @@ def test_a_causal_transformer_sees_nothing_of_later_tokens() -> None:
     assert not torch.equal(one.logits, other.logits)
 
 
+@pytest.mark.slow
 def test_resnet18_of_fedx_has_its_published_size() -> None:
     net = build_net("resnet18", shape=(3, 32, 32), classes=10, heads=("projection", "prediction"))
     state = net.state_dict()
@@ -186,6 +187,7 @@ def test_resnet18_with_group_norm_has_no_buffers_and_knows_no_batch(width: int) 
     torch.testing.assert_close(net(images)[:1], net(images[:1]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_resnet18_trains_in_bfloat16(norm: str) -> None:
     net = build_net("resnet18", shape=(3, 16, 16), classes=3, options={"width": 16, "norm": norm})

@@ -78,6 +78,7 @@ def test_numbers_that_are_not_finite_survive(tmp_path: Path) -> None:
     assert math.isnan(loaded.parts["server"]["m"]["nan"]) and loaded.parts["server"]["m"]["low"] == -math.inf
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     values=st.dictionaries(

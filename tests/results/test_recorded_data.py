@@ -18,6 +18,7 @@ def digits(**data: object) -> Experiment:
     return Experiment(rounds=1, nets="mlp", data={"clients": 3, "train_limit": 60, "partition": "iid", **data})
 
 
+@pytest.mark.slow
 def test_a_run_records_content_names_normalisation_and_who_holds_what(tmp_path: Path) -> None:
     experiment = digits(public=10, validation=6)
     simulate(experiment, out=tmp_path / "run")

@@ -66,6 +66,7 @@ def test_a_step_moves_statistics_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts == {1}
 
 
+@pytest.mark.slow
 def test_the_deepest_exit_counts() -> None:
     row = simulate(small(BYOT(), "cnn")).metrics[1]
     assert row["distillation_weight"] == 0.3

@@ -251,6 +251,7 @@ def test_copies_are_as_old_as_asked_for_and_the_server_keeps_no_more(staleness: 
         assert len(kept) == min(round, staleness) * 2 * len(first[0].tensors)
 
 
+@pytest.mark.slow
 def test_the_log_says_how_old_copies_are_in_steps() -> None:
     """Four steps a round; copies of the last round are 0, 1, 2 and 3 steps old, on average 1.5; a round older: 5.5."""
     settings = {"rounds": 4, "train": {"batch_size": 8, "epochs": 2}}

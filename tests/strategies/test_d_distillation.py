@@ -70,6 +70,7 @@ def test_mixing_keeps_the_sum_of_a_row() -> None:
     torch.testing.assert_close(mix(own, heard, torch.tensor([0.5, 0.2])).sum(1), torch.ones(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "changes"),
     [
@@ -182,6 +183,7 @@ def test_a_first_estimate_is_ones_own_and_the_next_ones_move_as_ones_decisions_d
     torch.testing.assert_close(second, sure(0) + client.memory.tensor("decisions") - s)
 
 
+@pytest.mark.slow
 def test_the_consensus_moves_the_nets() -> None:
     data = {"clients": 3, "train_limit": 80}
     some, none = (simulate(tiny(DDistillation(rho=rho), rounds=3, data=data)).metrics[3] for rho in (5.0, 0.0))
@@ -189,6 +191,7 @@ def test_the_consensus_moves_the_nets() -> None:
     assert some["cross_entropy"] != none["cross_entropy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "clients", "edges"), [("ring", 5, 2), ("full", 5, 4), ("random_regular", 6, 4), ("torus", 9, 4)]
 )

@@ -37,6 +37,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     return {"cross_entropy": labels.sum(), "distillation": torch.stack(pairs).sum() / (len(net) - 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [2, 3])
 def test_exchanged_is_joint_training(clients: int) -> None:
     experiment = peers(DCM(), clients, nets="cnn", train={"lr": 0.02, "batch_size": 24, "epochs": 2})
@@ -108,6 +109,7 @@ def test_nets_without_two_maps_are_refused_at_once(nets: Any, options: dict[str,
         peers(DCM(), nets=nets, net_options=options)
 
 
+@pytest.mark.slow
 def test_three_heads_travel_and_nets_may_differ() -> None:
     experiment = peers(DCM(), 2, nets={"cnn": 0.5, "resnet18": 0.5}, net_options={"cnn": {"channels": [4, 8]}, **RESNET})
     row, samples = simulate(experiment).metrics[1], len(plan(client_of(experiment)).data)
@@ -116,6 +118,7 @@ def test_three_heads_travel_and_nets_may_differ() -> None:
     assert row["distillation"] > 0
 
 
+@pytest.mark.slow
 def test_alone_or_without_weight_it_is_three_cross_entropies() -> None:
     settings = {"nets": "cnn", "rounds": 2}
     alone = simulate(peers(DCM(), 1, **settings)).clients[-1]

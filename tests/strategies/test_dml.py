@@ -84,6 +84,7 @@ def test_what_is_heard_is_a_constant(target: Any) -> None:
     assert torch.allclose(mine.grad[:, 0], ((p - q) + (p - labels)) / 2)  # over two samples
 
 
+@pytest.mark.slow
 def test_the_weight_grows_over_its_share_of_the_rounds() -> None:
     """A ramp over half of four rounds: exp(-5) in the first, exp(-5 / 4) in the second, 1 in the third."""
     for round, expected in ((1, 0.0067379), (2, 0.2865048), (3, 1.0), (4, 1.0)):
@@ -94,6 +95,7 @@ def test_the_weight_grows_over_its_share_of_the_rounds() -> None:
         assert found["distillation"].item() == pytest.approx(expected * full["distillation"].item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_peers_of_weight_0_are_strangers() -> None:
     """Each learns as if it were alone: three of them, what they report is the mean."""
     together = simulate(peers(DML(weight=0.0), nets="mlp"))
@@ -103,6 +105,7 @@ def test_peers_of_weight_0_are_strangers() -> None:
     assert mine[0]["cross_entropy"] == mine[1]["cross_entropy"]
 
 
+@pytest.mark.slow
 def test_peers_come_to_agree() -> None:
     """By hand: of the same batch, what is said before and after a step of distillation alone is nearer."""
     experiment = peers(DML(weight=5.0), clients=2, samples=16, nets="mlp", train={"epochs": 8, "momentum": 0.0})

@@ -109,6 +109,7 @@ def test_the_teacher_speaks_in_unit_rows_and_goes_on_learning() -> None:
     assert server.reported["server_local_contrastive"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_goes_down_and_nothing_up() -> None:
     """4 * 256 P bytes for each client and round, once there is a teacher; 2 clients, 20 samples."""
     rows = simulate(tiny({"name": "encoder_distillation", "public_samples": 20}, rounds=3, evaluate_every=3, **NETS)).metrics

@@ -50,6 +50,7 @@ def test_the_newest_net_of_each_client_counts_and_those_who_sit_out_stay() -> No
         torch.testing.assert_close(after, strategy.predictors(fresh, Knowledge())["ensemble"].function(images))
 
 
+@pytest.mark.slow
 def test_clients_train_as_they_would_alone_and_upload_their_own_net() -> None:
     """The mlp has 610 weights; the cnn 8 * 10 + 16 * 73 + 64 * 65 + 10 * 65 = 6058. Of two clients each has one."""
     settings = {"nets": MIXED, "rounds": 2}

@@ -89,6 +89,7 @@ def test_only_samples_whose_label_has_a_teacher_are_distilled() -> None:
     assert upload.metrics["distillation"] == pytest.approx(3 * float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_round_has_no_teacher_and_later_ones_move_the_nets() -> None:
     with_teachers, without = (simulate(tiny({"name": "fd", "gamma": gamma}, rounds=3)).metrics for gamma in (1.0, 0.0))
     assert with_teachers[1]["distillation"] == 0 < with_teachers[2]["distillation"]

@@ -43,6 +43,7 @@ def test_spaces_are_never_mixed() -> None:
         weighted_mean({0: Knowledge.of("logits", tensors), 1: Knowledge.of("probabilities", tensors)})
 
 
+@pytest.mark.slow
 def test_fedx_on_a_resnet18_sends_46_028_704_bytes_a_direction() -> None:
     """The paper's net: 11,497,536 parameters; 128 tensors with BatchNorm's buffers; as in the official code."""
     experiment = Experiment(strategy="fedx", nets="resnet18", data={"source": three_channels, "partition": "iid"})

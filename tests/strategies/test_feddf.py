@@ -91,6 +91,7 @@ def test_a_net_that_gives_no_finite_logits_is_left_out(monkeypatch: pytest.Monke
     assert FedDF().server_update(server, {1: bad}) == {}  # nobody is left: nobody hears anything new
 
 
+@pytest.mark.slow
 def test_the_worst_are_dropped_if_asked_for_unless_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance is 10 %; the second net names class 9 for every sample, which is right for 1 of 40."""
     server, strategy = server_of(experiment()), FedDF(drop_worst=True)
@@ -134,6 +135,7 @@ def test_an_outlier_is_averaged_and_does_not_teach(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(tensor, torch.stack([upload.tensors[name] for upload in uploads.values()]).mean(0))
 
 
+@pytest.mark.slow
 def test_without_steps_it_is_fedavg_of_equal_clients_and_with_them_it_is_not() -> None:
     settings = {"rounds": 2, "data": {**DATA, "partition": "iid"}, "train": {"lr": 0.2, "batch_size": 8, "epochs": 20}}
     none, some, averaged = (simulate(experiment(s, **settings)).metrics for s in (FedDF(steps=0), FedDF(), "fedavg"))
@@ -141,6 +143,7 @@ def test_without_steps_it_is_fedavg_of_equal_clients_and_with_them_it_is_not() -
     assert some[2]["loss"] != none[2]["loss"]
 
 
+@pytest.mark.slow
 def test_weights_travel_both_ways_by_architecture() -> None:
     """One client has the mlp of 610 weights, one the cnn of 6058."""
     history = simulate(experiment(nets=MIXED, rounds=2))
@@ -158,6 +161,7 @@ def student(**changes: Any) -> tuple[Any, Any, Tensor, dict[str, Any]]:
     return server.net("student"), public, 10 * torch.nn.functional.one_hot(truth, 10).float(), how
 
 
+@pytest.mark.slow
 def test_a_student_learns_what_it_is_taught_and_ends_at_its_best() -> None:
     net, public, targets, how = student()
     before = accuracy(net, how["validation"])
@@ -165,6 +169,7 @@ def test_a_student_learns_what_it_is_taught_and_ends_at_its_best() -> None:
     assert found == accuracy(net, how["validation"]) > before + 0.2
 
 
+@pytest.mark.slow
 def test_a_student_that_never_does_better_stays_as_it_was() -> None:
     net, public, targets, how = student()
     distil_to_best(net, public, targets, **how | {"until": Patience(300, 5, 300)})

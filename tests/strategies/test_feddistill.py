@@ -59,6 +59,7 @@ def test_samples_of_a_label_without_teacher_are_not_distilled() -> None:
     assert upload.metrics["distillation"] == pytest.approx(2 * expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_first_round_is_fedavgs_and_later_ones_are_not() -> None:
     settings = {"rounds": 3, "train": {"batch_size": 8}}
     distilled, plain = (simulate(tiny(name, **settings)).metrics for name in ("feddistill", "fedavg"))

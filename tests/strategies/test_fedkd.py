@@ -85,6 +85,7 @@ def test_nets_without_features_are_compared_by_their_predictions_alone(monkeypat
     assert not any("hidden" in key for key in row)
 
 
+@pytest.mark.slow
 def test_distillation_moves_mentor_and_mentee() -> None:
     full, bare = (simulate(tiny(s, rounds=2)).metrics[2] for s in (FedKD(), FedKD(kl=0.0, hidden=0.0)))
     assert min(full[f"{net}_{part}"] for net in ("mentor", "mentee") for part in ("distillation", "hidden")) > 0
@@ -92,6 +93,7 @@ def test_distillation_moves_mentor_and_mentee() -> None:
     assert full["mentee_cross_entropy"] != bare["mentee_cross_entropy"]
 
 
+@pytest.mark.slow
 def test_the_map_between_the_features_is_trained_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Tensor] = []
     keep = fedkd_module.keep_feature_map
@@ -110,6 +112,7 @@ def test_the_map_between_the_features_is_trained_and_kept(monkeypatch: pytest.Mo
     assert not torch.equal(kept[3], kept[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -148,6 +151,7 @@ def test_whoever_trains_starts_from_the_very_bits_of_the_servers_mentee(
     assert all("catch" not in str(row.get("failures")) and "version" not in str(row.get("failures")) for row in history.metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_one_clients_rounds_are_one_training_of_both_nets(optimizer: str) -> None:
     """With all of the energy an update is the change itself: four rounds are four epochs of one optimiser over both nets."""
@@ -192,6 +196,7 @@ def test_an_update_heard_twice_counts_once_and_one_of_another_version_is_refused
         catch_up(memory, Knowledge.of("weights", {"w": ones}, header={"version": 8, "after": 7}))
 
 
+@pytest.mark.slow
 def test_the_mentee_moves_by_the_plain_mean_of_the_changes() -> None:
     """With all of the energy nothing is cut away: then it is FedAvg of the mentees of equal clients."""
     settings = {"rounds": 3, "train": {"lr": 0.2, "batch_size": 8, "momentum": 0.0}}
@@ -202,6 +207,7 @@ def test_the_mentee_moves_by_the_plain_mean_of_the_changes() -> None:
     )
 
 
+@pytest.mark.slow
 def test_less_travels_than_all_weights_and_more_of_the_energy_costs_more() -> None:
     """The shared mlp of 64-64-10 has 4810 weights of 4 bytes; 4 clients."""
     data = {"clients": 4, "partition": "iid", "train_limit": 120}
@@ -247,6 +253,7 @@ def spoilt(parts: dict[str, Tensor], fault: str) -> dict[str, Tensor]:
     return {**parts, f"{name}/s": parts[f"{name}/s"] * 1e5, f"{name}/u": parts[f"{name}/u"] * 1e5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["twice", "without V", "nothing", "huge"])
 def test_parts_that_make_up_no_update_cost_their_client_the_round(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     update = FedKD.client_update

@@ -74,6 +74,7 @@ def test_the_revisit_goes_on_where_the_warm_up_on_own_samples_ended() -> None:
     assert counts == [3 * steps, 4 * steps, 4 * steps, 5 * steps]
 
 
+@pytest.mark.slow
 def test_logits_of_the_rounds_samples_are_all_that_travels() -> None:
     """4 P C bytes each way, a client and round: 20 samples, 10 classes, 2 clients."""
     row = simulate(tiny(FedMD(public_per_round=20))).metrics[1]

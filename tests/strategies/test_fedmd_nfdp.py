@@ -27,6 +27,7 @@ def test_the_same_samples_are_drawn_in_every_round() -> None:
     assert set(drawn[0]) < set(client.train.samples.indices.tolist())
 
 
+@pytest.mark.slow
 def test_samples_that_were_not_drawn_change_nothing() -> None:
     """The claim itself: other labels on them, the same upload."""
     uploads = []
@@ -43,6 +44,7 @@ def test_samples_that_were_not_drawn_change_nothing() -> None:
     assert torch.equal(*uploads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [False, True])
 def test_the_metrics_are_those_of_the_paper(replacement: bool) -> None:
     """Equal clients of 16 samples, 8 of them drawn: log(17/9) and 1/2 without replacement."""
@@ -81,6 +83,7 @@ def two_owners() -> Source:
     return replace(digits, groups=owners)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("knowledge", "up"), [("logits", 800), ("probabilities", 800), ("labels", 20)])
 def test_bytes_are_those_of_what_clients_say(knowledge: str, up: int) -> None:
     """20 samples, 10 classes, 2 clients: 4 P C bytes each, or one byte a label."""

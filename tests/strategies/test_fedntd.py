@@ -47,6 +47,7 @@ def test_the_teacher_stays_as_it_was_received() -> None:
     assert not all(torch.equal(tensor, broadcast.tensors[name]) for name, tensor in upload.tensors.items())
 
 
+@pytest.mark.slow
 def test_without_the_term_it_is_fedavg() -> None:
     strategies = ("fedavg", {"name": "fedntd", "beta": 0.0}, "fedntd")
     plain, without, taught = (simulate(tiny(each, rounds=2, train={"batch_size": 8})).metrics[2] for each in strategies)

@@ -48,6 +48,7 @@ def test_a_client_says_the_mean_features_of_its_classes_each_sample_once_whateve
         torch.testing.assert_close(row, features[labels == label].mean(0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_distance_to_the_prototypes_is_taught_and_moves_the_nets() -> None:
     taught, plain = (
         simulate(tiny({"name": "fedproto", "prototype_weight": weight}, rounds=3)).metrics for weight in (1.0, 0.0)
@@ -90,6 +91,7 @@ def test_among_its_own_classes_a_client_never_names_another() -> None:
     assert among_own.isfinite().sum(1).tolist() == [len(own)] * len(samples)
 
 
+@pytest.mark.slow
 def test_both_ways_to_answer_are_in_the_row() -> None:
     row = simulate(tiny("fedproto", rounds=2)).metrics[2]
     assert row["client_own_classes_accuracy"] >= 0 and row["client_main_accuracy"] >= 0
@@ -102,6 +104,7 @@ def test_before_there_are_prototypes_the_nets_classifier_answers() -> None:
     assert FedProto().predictors(server_of(experiment), Knowledge()) == {}
 
 
+@pytest.mark.slow
 def test_a_message_is_as_long_as_the_classes_it_knows() -> None:
     """A client of C_k classes: 4 D bytes for each prototype, 4 for its class, 4 for its count; so too what comes back."""
     experiment = tiny("fedproto", rounds=2)
@@ -127,6 +130,7 @@ def test_an_upload_that_contradicts_itself_is_refused(change: dict[str, torch.Te
         FedProto().check_upload(server, dataclasses.replace(honest, tensors={**honest.tensors, **change}))
 
 
+@pytest.mark.slow
 def test_nets_may_differ_but_not_in_the_width_of_their_features() -> None:
     mixed = {"nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": {"mlp": {"hidden": [16, 8]}, "cnn": {"hidden": 8}}}
     assert simulate(tiny("fedproto", **mixed)).metrics[1]["clients_ok"] == 2

@@ -60,6 +60,7 @@ def reverse_kl(a: Tensor, b: Tensor, anchors: Tensor, temperature: float, target
     return total / len(a)
 
 
+@pytest.mark.slow
 def test_the_four_terms_are_those_of_the_official_code(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = FedX(temperature=0.5, local_target_temperature=0.4, global_target_temperature=0.3)
     seen = first_batch(strategy, monkeypatch)
@@ -73,6 +74,7 @@ def test_the_four_terms_are_those_of_the_official_code(monkeypatch: pytest.Monke
     assert seen["parts"] == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_divergence_and_target_temperatures_are_options_that_do_something(monkeypatch: pytest.MonkeyPatch) -> None:
     default = first_batch(FedX(), monkeypatch)["parts"]
     jsd = first_batch(FedX(divergence="jsd"), monkeypatch)["parts"]
@@ -94,6 +96,7 @@ def test_the_teacher_is_the_broadcast_and_stays_as_it_was() -> None:
     assert upload.weight == len(client.train)
 
 
+@pytest.mark.slow
 def test_fedprox_without_its_term_is_fedavg_and_with_it_stays_nearer() -> None:
     data = {"clients": 2, "partition": "iid", "train_limit": 80}
     runs = {}

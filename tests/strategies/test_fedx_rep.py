@@ -90,12 +90,14 @@ def test_a_row_that_is_not_of_length_one_costs_the_client_its_round(change: floa
         FedXRep().check_upload(server_of(tiny(FedXRep())), anchors(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["float16", "int8"])
 def test_coarse_codecs_get_through(codec: str) -> None:
     row = simulate(tiny("fedx_rep", uplink=(codec,), downlink=(codec,), rounds=2)).metrics[2]
     assert (row["clients_ok"], row["clients_failed"]) == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_poisoner_leaves_the_others_anchors_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     update, answers = FedXRep.client_update, []
 
@@ -115,6 +117,7 @@ def test_a_poisoner_leaves_the_others_anchors_as_they_were(monkeypatch: pytest.M
     assert "not 1" in row["failures"]["1"]
 
 
+@pytest.mark.slow
 def test_only_rows_of_public_samples_travel_and_nets_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """4 * 256 P bytes each way for each client and round, none down before there is anything to say."""
     shapes: set[tuple[str, tuple[int, ...], torch.dtype]] = set()
@@ -204,6 +207,7 @@ def test_anchors_of_another_set_or_width_are_refused_in_one_line(shape: tuple[in
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_projections_of_unequal_width_are_refused_before_round_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head whose width follows the encoder's: 12 for the cnn, 8 for the mlp."""
     for name in ("projection", "prediction"):

@@ -57,6 +57,7 @@ def test_a_teacher_is_a_constant(student: str, teacher: str, monkeypatch: pytest
     assert any(bool(p.grad.any()) for p in nets[student].parameters())
 
 
+@pytest.mark.slow
 def test_without_distillation_it_is_local_training_beside_fedavg_of_the_memes() -> None:
     """alpha = beta = 1; without momentum a kept optimiser is a new one; of equal clients the plain mean is FedAvg's."""
     settings = {"rounds": 3, "train": {"momentum": 0.0, "lr": 0.1, "batch_size": 8}}
@@ -68,6 +69,7 @@ def test_without_distillation_it_is_local_training_beside_fedavg_of_the_memes() 
     assert [row["meme_cross_entropy"] for row in mutual[1:]] == [row["cross_entropy"] for row in averaged[1:]]
 
 
+@pytest.mark.slow
 def test_distillation_moves_both_nets() -> None:
     rows = [simulate(tiny(strategy, rounds=2)).metrics[2] for strategy in (FML(), FML(alpha=1.0, beta=1.0))]
     assert rows[0]["local_distillation"] > 0 and rows[0]["meme_distillation"] > 0
@@ -91,6 +93,7 @@ def test_the_local_nets_optimiser_stays_and_the_memes_is_new_each_round(optimize
     assert again.memory.under("optimizer/staying/").keys() == kept.keys()
 
 
+@pytest.mark.slow
 def test_only_the_meme_travels() -> None:
     """Two clients with an mlp each, and a cnn of 6058 weights in common."""
     row = simulate(tiny("fml", shared_net="cnn")).metrics[1]

@@ -68,6 +68,7 @@ def test_a_linear_target_lies_between_peers_that_err_differently() -> None:
     assert found.item() == pytest.approx(to_target(said[0], (between / T).softmax(-1)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_general_target_is_a_mixture_of_probabilities_in_the_servers_shares() -> None:
     soft = (SAID / T).softmax(-1)  # (K, B, C)
     found = distillation(KDCL(target="general"), SAID, {"shares": torch.tensor([0.25, 0.75])})
@@ -207,6 +208,7 @@ def test_peers_are_weighed_before_the_rounds_first_pass(left: bool) -> None:
     assert not torch.allclose(predict(net.eval(), client.validation.samples, client.work()), expected, atol=0.01)
 
 
+@pytest.mark.slow
 def test_bytes_of_the_general_target() -> None:
     """Up 4 * 10 bytes a sample, 40 in batches and 20 held out; down three times the batches, and three shares an exchange, but
     in the round's last.

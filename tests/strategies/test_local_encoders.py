@@ -14,6 +14,7 @@ from fedkd.methods.encoders.own_encoders import own_net
 NETS = {"cnn": 0.5, "mlp": 0.5}
 
 
+@pytest.mark.slow
 def test_nothing_travels_and_nets_may_differ() -> None:
     history = simulate(tiny("local_encoders", rounds=2, nets=NETS, data={"public": 0, "labelled": 0.5}))
     assert [row["bytes_up"] + row["bytes_down"] for row in history.metrics] == [0, 0, 0]
@@ -38,6 +39,7 @@ def test_a_step_descends_the_bases_loss_and_the_net_is_kept() -> None:
     assert all(torch.equal(kept[name], tensor) for name, tensor in own_net(client, strategy.build_base()).state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["simclr", "moco", "byol"])
 def test_any_base_will_do(base: str) -> None:
     options = {"moco": {"queue": 64}}.get(base, {})

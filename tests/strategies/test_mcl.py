@@ -53,6 +53,7 @@ def joint_nets(experiment: Experiment) -> nn.ModuleDict:
     return nets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nets", ["mlp", {"mlp": 0.5, "cnn": 0.5}])
 def test_exchanged_is_joint_training_though_what_is_heard_is_constant(nets: Any) -> None:
     train = {"lr": 0.01, "batch_size": 24, "epochs": 2, "optimizer": "sgd", "momentum": 0.9}
@@ -115,6 +116,7 @@ def test_twice_as_many_peers_pull_twice_and_the_mean_of_logits_is_a_constant() -
     assert all(bool(tensor.grad.any()) for tensor in own.values())  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("logit_weight", "numbers"), [(0.0, 128), (1.0, 128 + 10)])
 def test_what_travels_is_an_embedding_a_sample_and_logits_if_asked_for(logit_weight: float, numbers: int) -> None:
     experiment = peers(MCL(logit_weight=logit_weight))
@@ -123,12 +125,14 @@ def test_what_travels_is_an_embedding_a_sample_and_logits_if_asked_for(logit_wei
     assert row["bytes_down"] == 3 * row["bytes_up"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clients", "hearing"), [(2, [True, True]), (3, [False, False, True])])
 def test_logits_are_for_both_of_two_peers_and_for_the_last_of_more(clients: int, hearing: list[bool]) -> None:
     lines = simulate(peers(MCL(logit_weight=1.0), clients)).clients
     assert ["logit" in line for line in lines if line["round"] == 1] == hearing
 
 
+@pytest.mark.slow
 def test_alone_or_without_weights_it_is_training_on_labels() -> None:
     without = MCL(weight=0, vcl_weight=0)
     settings = {"data": {"client_test": 0.2}, "rounds": 2}
@@ -137,6 +141,7 @@ def test_alone_or_without_weights_it_is_training_on_labels() -> None:
     assert alone["cross_entropy"] == among["cross_entropy"] == among["loss"]
 
 
+@pytest.mark.slow
 def test_batches_without_two_of_a_label_still_train() -> None:
     """Batches of two digits: hardly a positive in them, and nothing to imitate but the rows themselves."""
     row = simulate(peers(MCL(), train={"lr": 0.01, "batch_size": 2})).metrics[1]

@@ -158,6 +158,7 @@ def test_a_count_that_nobody_could_go_on_from_is_refused(count: int) -> None:
         strategy.check_upload(server, Knowledge({**told.tensors, "teacher.steps": torch.tensor(count)}, told.spaces))
 
 
+@pytest.mark.slow
 def test_one_client_goes_on_where_the_last_round_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """32 samples in batches of 16, three rounds: steps 1 to 6, of one average."""
     numbers: list[int] = []
@@ -177,6 +178,7 @@ def test_the_momentum_of_the_student_stays_at_the_client() -> None:
     assert not any(name.startswith("net/") for name in client.memory)
 
 
+@pytest.mark.slow
 def test_the_weight_grows_over_its_share_of_the_rounds() -> None:
     metrics = simulate(tiny(MeanTeacher(weight=10.0, ramp=0.5), rounds=4, data=FEW)).metrics[1:]
     expected = [10 * math.exp(-5), 10 * math.exp(-5 / 4), 10.0, 10.0]

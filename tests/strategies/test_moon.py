@@ -44,6 +44,7 @@ def test_the_previous_net_is_the_one_this_client_sent_last() -> None:
     assert all(torch.equal(tensor, first.tensors[name]) for name, tensor in kept.items())
 
 
+@pytest.mark.slow
 def test_the_first_round_has_a_constant_term_and_later_ones_move_the_nets() -> None:
     """Both teachers are the initial net: 5 log 2 and no gradient, as with mu = 0."""
     drawn, plain = (simulate(tiny({"name": "moon", "mu": mu}, rounds=3)).metrics for mu in (5.0, 0.0))
@@ -53,6 +54,7 @@ def test_the_first_round_has_a_constant_term_and_later_ones_move_the_nets() -> N
     assert drawn[3]["cross_entropy"] != pytest.approx(plain[3]["cross_entropy"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_encoder_and_both_heads() -> None:
     row = simulate(tiny("moon")).metrics[1]
     encoder, classifier, projection = 64 * 8 + 8, 256 * 10 + 10, 8 * 256 + 256 + 256 * 256 + 256

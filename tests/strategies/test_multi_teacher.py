@@ -59,6 +59,7 @@ def shown_in(server: Server, epochs: int) -> list[Shown]:
     return [Shown(batch.inputs, batch.labels, batch.ids) for batch in batches]
 
 
+@pytest.mark.slow
 def test_what_was_recorded_once_is_what_teachers_say_at_every_step_whatever_the_order() -> None:
     server, needs = server_of(experiment()), frozenset({"logits", "features"})
     nets = [net("cnn"), net("mlp"), net("resnet18")]
@@ -132,6 +133,7 @@ def taught_by(nets: list[Net], task: TeachingTask, server: Server, **how: Any) -
     return teach(server, server.net("student", keep=True), data, live_teachers(nets, task.needs), task, {}, **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task", [TeachingTask(), TeachingTask(augmented=True), *(TeachingTask(loss=n) for n in ("hint", "crd", "jacobian"))]
 )
@@ -149,6 +151,7 @@ def test_teachers_stay_as_they_are(task: TeachingTask) -> None:
     assert any(not torch.equal(tensor, student[name]) for name, tensor in server.net("student").state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(RULES))
 def test_three_equal_teachers_teach_what_one_does(target: str) -> None:
     def student(teachers: int) -> dict[str, torch.Tensor]:
@@ -163,6 +166,7 @@ def test_three_equal_teachers_teach_what_one_does(target: str) -> None:
         torch.testing.assert_close(three[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["at", "pkt"])
 def test_of_losses_that_hear_each_teacher_the_mean_counts(loss: str) -> None:
     def student(teachers: int) -> dict[str, torch.Tensor]:
@@ -202,6 +206,7 @@ def connectors(server: Server, name: int = 0) -> dict[str, torch.Tensor]:
     return server.memory.under(f"distillers/cnn/{name}/")
 
 
+@pytest.mark.slow
 def test_a_connector_goes_on_where_the_last_round_left_it() -> None:
     """At a learning rate of nothing nothing may change; a new one would be drawn at random."""
     server = server_of(experiment(nets="cnn", train={"lr": 1e-30, "weight_decay": 0.0}))
@@ -216,6 +221,7 @@ def test_a_connector_goes_on_where_the_last_round_left_it() -> None:
                 torch.testing.assert_close(connectors(server, name)[key], tensor, rtol=0, atol=1e-20)
 
 
+@pytest.mark.slow
 def test_teachers_that_come_and_go_find_their_own_connector_again() -> None:
     """Client 5's net is wider than client 2's: one's connector does not even fit the other's."""
     server = server_of(experiment())
@@ -229,6 +235,7 @@ def test_teachers_that_come_and_go_find_their_own_connector_again() -> None:
     assert any(not torch.equal(tensor, kept[name]) for name, tensor in connectors(server, 2).items())
 
 
+@pytest.mark.slow
 def test_weights_belong_to_teachers_and_not_to_places() -> None:
     def logged(nets: list[Net], weights: tuple[float, ...], names: tuple[int, ...] = ()) -> dict[str, float]:
         task = TeachingTask(target="weighted", teacher_weights=weights)
@@ -244,6 +251,7 @@ def test_weights_belong_to_teachers_and_not_to_places() -> None:
 # Messages
 
 
+@pytest.mark.slow
 def test_clients_nets_go_up_and_the_student_comes_down() -> None:
     history = simulate(experiment())
     sizes = {name: sum(t.numel() * t.element_size() for t in net(name).state_dict().values()) for name in ("cnn", "mlp")}
@@ -254,6 +262,7 @@ def test_clients_nets_go_up_and_the_student_comes_down() -> None:
     assert row.keys() >= {"accuracy", "student_accuracy", "client_accuracy", "client_main_accuracy"}
 
 
+@pytest.mark.slow
 def test_nothing_goes_up_where_a_finished_run_teaches(finished_run: str) -> None:
     history = simulate(
         experiment(
@@ -265,6 +274,7 @@ def test_nothing_goes_up_where_a_finished_run_teaches(finished_run: str) -> None
     assert "client_main_accuracy" not in history.metrics[1]  # no client trains a net
 
 
+@pytest.mark.slow
 def test_the_servers_losses_stand_in_the_row() -> None:
     start, row = simulate(experiment()).metrics
     assert row["server_loss"] == pytest.approx(row["server_distillation"] + row["server_cross_entropy"])
@@ -291,6 +301,7 @@ def test_for_unify_clients_say_which_classes_they_hold() -> None:
 # Files and errors
 
 
+@pytest.mark.slow
 def test_lists_and_options_survive_a_file_and_a_run_config() -> None:
     lists = {"teachers": ["runs/A", "runs/b"], "teacher_weights": [1.0, 0.5]}
     full = {"name": "multi_teacher", "target": "weighted", "loss": "dkd", "loss_options": {"beta": 2.0}, **lists}
@@ -359,6 +370,7 @@ def resumed(name: str, finished_run: str) -> Experiment:
     return experiment({"name": "multi_teacher", **RESUMED[name], **runs}, nets="cnn", rounds=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_the_next_round_rests_on_the_servers_memory_alone(name: str, finished_run: str) -> None:
     """One server goes on; the other is new, and given what the first had written."""

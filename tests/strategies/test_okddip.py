@@ -86,6 +86,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_exchanged_with_a_replicated_attention_is_joint_training(optimizer: str) -> None:
     experiment = peers(OKDDip(ramp=0), train={"lr": 0.01, "batch_size": 24, "epochs": 2, "optimizer": optimizer})
@@ -102,6 +103,7 @@ def test_exchanged_with_a_replicated_attention_is_joint_training(optimizer: str)
     assert not torch.allclose(maps.query.weight, before, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exchanged_with_own_attentions_is_joint_training_of_nets_of_two_kinds() -> None:
     experiment = peers(OKDDip(ramp=0), nets={"mlp": 0.5, "cnn": 0.5}, seed=0, train={"lr": 0.01, "batch_size": 24, "epochs": 2})
     assert {experiment.architecture_of(id) for id in (0, 1)} == {"mlp", "cnn"}
@@ -123,6 +125,7 @@ def test_exchanged_with_own_attentions_is_joint_training_of_nets_of_two_kinds() 
             assert_equal_weights(client.module("attention", nn.Identity, keep=True), joint[f"attention {client.id}"])
 
 
+@pytest.mark.slow
 def test_who_trains_all_in_one_client_uses_the_same_loss() -> None:
     """A user's way: a ModuleDict of nets and attention, ``fit``, and no exchange."""
     client = client_of(peers("local", clients=1, data={"train_limit": 0, "partition": "iid"}))
@@ -167,11 +170,13 @@ def test_the_leader_learns_from_the_mean_of_the_peers_which_it_does_not_pull() -
     assert bool(said.grad.any()) and others.grad is None  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_weight_grows_over_the_ramp_and_is_reported() -> None:
     rows = simulate(peers(OKDDip(ramp=0.5), rounds=4, evaluate_every=4)).metrics
     assert [row["distillation_weight"] for row in rows[1:]] == pytest.approx([0.0067, 0.2865, 1.0, 1.0], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "numbers"),
     [
@@ -206,6 +211,7 @@ def failing(ids: set[int], monkeypatch: pytest.MonkeyPatch, clients: int) -> lis
         return [row for row in simulate(peers(OKDDip(ramp=0), clients)).clients if row["round"]]
 
 
+@pytest.mark.slow
 def test_peers_learn_the_same_without_their_leader(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, led = failing({3}, monkeypatch, 4), failing(set(), monkeypatch, 4)
     assert alone[3]["status"] == "failed"
@@ -219,6 +225,7 @@ def test_a_leader_whose_peers_are_all_gone_learns_from_labels(monkeypatch: pytes
     assert leader["loss"] == leader["cross_entropy"] > 0
 
 
+@pytest.mark.slow
 def test_the_peers_that_are_left_learn_from_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = failing({1}, monkeypatch, 4)
     assert [line["status"] for line in lines] == ["ok", "failed", "ok", "ok"]
@@ -231,6 +238,7 @@ def test_one_client_is_a_leader_and_learns_from_labels_alone() -> None:
     assert row["bytes_up"] == row["bytes_down"] == 0
 
 
+@pytest.mark.slow
 def test_a_shared_attention_needs_peers_of_one_net_whatever_the_leaders() -> None:
     nets = {"mlp": 0.75, "cnn": 0.25}
     seeds = {peers(OKDDip(), 4, nets=nets, seed=seed).architecture_of(3): seed for seed in range(12)}

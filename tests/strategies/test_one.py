@@ -102,6 +102,7 @@ def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_distillation_ramps_up_over_a_share_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds 1, 6 and 11 of 20, ramp 0.5: exp(-5), exp(-5/4), and all of it."""
     full = values(loss_of_a_batch(ONE(ramp=0), monkeypatch)[0])
@@ -129,6 +130,7 @@ def test_one_branch_is_its_own_ensemble(monkeypatch: pytest.MonkeyPatch) -> None
     assert parts["distillation"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_step_runs_every_part_once_and_moves_statistics_once() -> None:
     before, after, inputs, runs = after_one_step(ONE())
     assert runs == ["branches.trunk", *(f"branches.tails.{i}" for i in range(3)), "gate"]
@@ -153,6 +155,7 @@ def test_a_single_clients_optimiser_goes_on_through_the_rounds() -> None:
     assert all(not torch.equal(value, momentum[name]) for name, value in again.memory.under("optimizer/main/").items())
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_and_sent() -> None:
     """A trunk of 64 * 8 + 8, three branches of (8 * 6 + 6) + (6 * 10 + 10), a gate of 8 * 3 + 3, its norm's 4 * 3 and count."""
     row = simulate(small(ONE())).metrics[1]

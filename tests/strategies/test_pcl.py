@@ -14,6 +14,7 @@ from fedkd import Classifier, Client, Experiment, Peers, simulate
 from fedkd.base.errors import InputError
 
 
+@pytest.mark.slow
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(PCL(ramp=0, temperature=2.0), monkeypatch)
     live = net["branches"]
@@ -32,6 +33,7 @@ def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_peers_that_teach_are_the_averages_under_their_own_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """After some training the averages are not the branches."""
     strategy, client = PCL(ramp=0, branches=2), client_of(small(PCL()))
@@ -68,6 +70,7 @@ def test_without_own_views_all_see_the_plain_images(monkeypatch: pytest.MonkeyPa
     assert parts["cross_entropy"].item() == pytest.approx(sum(cross_entropy(own, batch.labels) for own in logits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("own_views", "passes"), [(True, 3), (False, 1)])
 def test_a_step_runs_the_trunk_once_a_view_and_every_branch_once(own_views: bool, passes: int) -> None:
     before, after, inputs, runs = after_one_step(PCL(own_views=own_views))
@@ -111,6 +114,7 @@ def test_two_steps_give_the_plain_mean_of_what_was() -> None:
     torch.testing.assert_close(upload.tensors[name.replace("branches", "average.net", 1)], (weights[0] + weights[1]) / 2)
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_and_sent() -> None:
     """A trunk of 64 * 8 + 8 and three branches of (8 * 6 + 6) + (6 * 10 + 10), twice; a head of 3 * 6 * 10 + 10; a count."""
     row = simulate(small(PCL())).metrics[1]

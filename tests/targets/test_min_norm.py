@@ -43,6 +43,7 @@ def test_no_share_moved_makes_the_mixture_shorter(teachers: int, width: int, cap
         assert_optimal(min_norm_weights(gradients, cap=cap), gradients, cap)
 
 
+@pytest.mark.slow
 @given(
     st.integers(2, 5).flatmap(
         lambda k: st.lists(
@@ -58,6 +59,7 @@ def test_also_of_gradients_that_are_zero_equal_or_far_apart(gradients: list[list
     assert_optimal(min_norm_weights(tensor, cap=cap), tensor, cap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [0.4, 0.6, 1.0])
 def test_no_point_of_a_grid_is_shorter(cap: float) -> None:
     gradients = rows(7, 3, 4)

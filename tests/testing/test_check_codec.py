@@ -151,6 +151,7 @@ CASES: list[tuple[str, Codec, float | None, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_right_codec_passes() -> None:
     check_codec(Right(), error=1e-3)
     check_codec("delta", error=0.0)

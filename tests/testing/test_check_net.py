@@ -129,6 +129,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [plain, "cnn"], ids=["plain", "cnn"])
 def test_right_nets_pass(net: Any) -> None:
     check_net(net, shape=SHAPE, classes=7)

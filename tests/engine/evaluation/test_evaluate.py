@@ -164,6 +164,7 @@ def test_without_a_global_net_accuracy_is_the_clients_mean_on_the_global_test_se
     assert row["accuracy"] == (1 + 0.75 + 1 + 0.75) / 4
 
 
+@pytest.mark.slow
 def test_features_are_judged_by_a_linear_probe_and_by_neighbours_also_at_clients() -> None:
     row = run(Unsupervised()).metrics[1]
     assert row["accuracy"] == row["probe_accuracy"] == row["encoder_accuracy"]
@@ -382,6 +383,7 @@ def digits(rounds: int) -> Experiment:
     return Experiment(strategy=Together(), rounds=rounds, nets={"mlp": 0.7, "cnn": 0.3}, data=data, train=train)
 
 
+@pytest.mark.slow
 def test_digits_peers_come_to_agree_as_they_learn() -> None:
     history = simulate(digits(6))
     before, after = history.metrics[0], history.metrics[-1]
@@ -391,6 +393,7 @@ def test_digits_peers_come_to_agree_as_they_learn() -> None:
     assert after["agreement"] > before["agreement"] + 0.3
 
 
+@pytest.mark.slow
 def test_peers_are_compared_alike_on_every_grid(make_grid: Callable[[], JobGrid]) -> None:
     expected, found = simulate(digits(1)), simulate(digits(1), make_grid())
     assert without_times(found) == without_times(expected)

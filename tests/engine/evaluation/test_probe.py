@@ -65,6 +65,7 @@ def test_the_probe_starts_as_nn_linear_does() -> None:
     assert 0 < probe.bias.abs().max() <= bound
 
 
+@pytest.mark.slow
 def test_the_probe_is_as_good_as_the_plain_loop() -> None:
     features, labels = clusters(1000, seed=1, noise=1.5)
     test_features, test_labels = clusters(2000, seed=2, noise=1.5)

@@ -73,6 +73,7 @@ def simclr() -> History:
     return simulate(digits(evaluation={"fine_tune_epochs": 2}))
 
 
+@pytest.mark.slow
 def test_a_self_supervised_row_says_how_good_its_representations_are(simclr: History) -> None:
     assert all(row.keys() >= NEW for row in simclr.metrics)
     assert [row.keys() & TUNED for row in simclr.metrics] == [set(), set(), TUNED]  # after the last round only
@@ -86,6 +87,7 @@ def test_a_supervised_row_says_none_of_it() -> None:
     assert not row.keys() & (NEW | TUNED | {"client_cka", "probe_accuracy"})
 
 
+@pytest.mark.slow
 def test_what_is_switched_off_is_not_said_and_changes_nothing_else(simclr: History) -> None:
     plain = simulate(digits(evaluation={"label_shares": [], "compared": 0})).metrics
     left_out = (NEW | TUNED | {"client_cka"}) - {"client_probe_accuracy"}
@@ -104,6 +106,7 @@ def test_encoders_are_compared_in_rounds_that_are_evaluated() -> None:
     assert "client_cka" not in alone and "alignment" in alone
 
 
+@pytest.mark.slow
 def test_scores_in_the_row_are_those_of_the_functions() -> None:
     """Of the net before training: recomputed here from its weights."""
     experiment = digits(rounds=1, evaluation={"compared": 20})
@@ -141,6 +144,7 @@ def test_fine_tuning_trains_a_copy(simclr: History) -> None:
     assert simulate(digits()).metrics[-1]["probe_accuracy"] == simclr.metrics[-1]["probe_accuracy"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_learns_what_a_random_encoder_does_not_tell() -> None:
     data = {"train_limit": 1000, "test_limit": 0, "clients": 2}
     evaluation = {"label_shares": 0.5, "fine_tune_epochs": 25}
@@ -149,6 +153,7 @@ def test_fine_tuning_learns_what_a_random_encoder_does_not_tell() -> None:
     assert row["fine_tuned_50_percent_accuracy"] > row["probe_50_percent_accuracy"] + 0.1
 
 
+@pytest.mark.slow
 def test_fine_tuning_that_fails_is_named_and_the_run_ends() -> None:
     evaluation = {"label_shares": [0.5], "fine_tune_epochs": 3}
     row = simulate(digits(Untrained(), rounds=1, evaluation=evaluation, train={"lr": 1e30})).metrics[1]
@@ -208,6 +213,7 @@ def test_an_embedder_without_the_servers_probe_is_probed_where_it_is() -> None:
     assert row["knn_accuracy"] in ((1 + 0.75) / 2, (1 + 0.25) / 2)
 
 
+@pytest.mark.slow
 def test_a_second_embedder_at_a_client_has_its_accuracy_and_no_scores_beside_it() -> None:
     row = bright(OwnEncoders(blind=False, twice=True)).metrics[1]
     assert (row["client_other_accuracy"], row["client_probe_accuracy"]) == (1.0, 1.0)
@@ -235,6 +241,7 @@ class SameEncoder(Scored):
         return {"encoder": Embedder(node.net(heads=()).eval().features)} if here else {}
 
 
+@pytest.mark.slow
 def test_a_clients_own_probe_is_fitted_on_its_own_labels() -> None:
     experiment = digits(SameEncoder(), rounds=1)
     federation, server = experiment.federation(), server_of(experiment, round=1)
@@ -254,6 +261,7 @@ def unequal() -> Source:
     return replace(source, groups=(torch.arange(len(source.train_labels)) < 5).long())
 
 
+@pytest.mark.slow
 def test_clients_without_labels_have_no_probe_of_their_own_and_are_left_out() -> None:
     """Of a tenth of its four training images client 1 labels none; it is scored by the probe on the labels of client 0."""
     data = {"source": unequal, "clients": 2, "partition": "natural_id", "labelled": 0.1}

@@ -47,6 +47,7 @@ def test_all_but_the_values_comes_back_from_a_message_that_is_no_larger(name: st
     assert one(name).encode(sent, None).raw_bytes <= sent.raw_bytes or name == "deflate"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSLESS)
 @FEW
 @given(sent=knowledge(), base=st.none() | knowledge())
@@ -54,6 +55,7 @@ def test_a_lossless_codec_gives_back_every_bit(name: str, sent: Knowledge, base:
     keeps_bits(Coding(one(name)), sent, base, "drawn")
 
 
+@pytest.mark.slow
 @FEW
 @given(
     names=st.lists(st.sampled_from(NAMES), max_size=5, unique_by=one),

@@ -139,6 +139,7 @@ def test_claimed_shapes_are_held_against_the_bound_before_they_are_made(name: st
         decode(chain([name]), replace(message, header={key: f"{label}\t{dtype}\t{shape}\t{space}"}), {0: base})
 
 
+@pytest.mark.slow
 def test_a_stream_that_grows_beyond_what_it_announces_is_cut_off() -> None:
     bomb = zlib.compress(bytes(50_000_000))
     stream = torch.frombuffer(bytearray(bomb), dtype=torch.uint8)

@@ -74,6 +74,7 @@ def test_other_bits_are_refused(bits: int) -> None:
         quantise(torch.tensor([1.0]), bits)
 
 
+@pytest.mark.slow
 @given(bits=st.integers(0, 16), count=st.integers(0, 50), seed=st.integers(0, 99))
 @settings(max_examples=100, deadline=None)
 def test_packed_numbers_come_back_from_as_few_bytes_as_there_can_be(bits: int, count: int, seed: int) -> None:

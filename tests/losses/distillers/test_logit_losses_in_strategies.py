@@ -25,6 +25,7 @@ def accuracy(name: str, **fields: object) -> float:
     return float(simulate(Experiment(strategy=strategy, rounds=1, nets="mlp", data=data, train=train)).metrics[-1]["accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTIL)
 def test_the_loss_of_the_paper_is_the_default_and_another_trains_otherwise(name: str) -> None:
     assert accuracy(name) == accuracy(name, loss=DISTIL[name][0])

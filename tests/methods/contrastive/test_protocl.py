@@ -228,6 +228,7 @@ def test_a_client_with_fewer_samples_than_prototypes_is_named_before_the_first_r
         simulate(experiment_of(strategy))
 
 
+@pytest.mark.slow
 def test_as_many_samples_as_prototypes_will_do() -> None:
     history = simulate(experiment_of({"name": "fedprotocl", "prototypes": "20", "queue": 16, "warm_up": 0}, rounds=1))
     assert history.metrics[1]["clients_failed"] == 0
@@ -236,6 +237,7 @@ def test_as_many_samples_as_prototypes_will_do() -> None:
 FEDX = {"name": "fedx", "base": "protocl", "base_options": {"prototypes": (4, 8), "warm_up": 0, "queue": 16}}
 
 
+@pytest.mark.slow
 def test_fedx_takes_it_as_a_base() -> None:
     experiment = experiment_of(FEDX)
     row = simulate(experiment).metrics[2]

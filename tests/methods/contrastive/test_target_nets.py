@@ -286,6 +286,7 @@ def test_a_base_has_its_own_fields_and_no_temperature() -> None:
         make_base("fedema", {"divergence": "local"}, temperature=0.5)
 
 
+@pytest.mark.slow
 def test_bytes_are_those_of_encoder_projection_and_predictor() -> None:
     """The target net does not travel."""
     row = simulate(tiny("fedbyol", rounds=1)).metrics[1]
