@@ -257,8 +257,11 @@ def nets_page() -> str:
         "## What a net is",
         auto("class", "fedkd.nets.Encoder", ":members:"),
         "## Views",
-        "Augmentations that `data.views` names.",
-        table(("name", "what it does"), [(f"`{name}`", first_line(function)) for name, function in PRESETS.items()]),
+        "Augmentations that `data.views` names; a function of your own works too: see [samples of any kind](../kinds.md).",
+        table(
+            ("name", "of", "what it does"),
+            [(f"`{name}`", kind, first_line(function)) for name, (kind, function) in PRESETS.items()],
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Codecs, attacks and faults that find nothing to act on, found before round 1 from what clients will send."""
+"""Keys that find nothing to act on: codecs, attacks and faults by what clients will send, data.normalise by the samples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tell_idle_messages(experiment: Experiment) -> None:
         InputError: for the first one that the user set, in one line; and for nets and data that cannot be used at all.
     """
     given = given_keys(experiment, None)
-    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio"} & given
+    asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio", "data.normalise"} & given
     unseen = "evaluate_clients" in given and not experiment.evaluate_clients
     if asked or unseen:
         functions, federation = experiment.functions(), experiment.federation()
@@ -81,6 +81,9 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
             yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
     if not sent:
         yield Unused("faults.nan", what_is_sent)
+    source = server.federation.source
+    if not len(source.kind.measure(source.train_inputs, torch.arange(min(2, len(source.train_labels)))).mean):
+        yield Unused("data.normalise", f"samples are {source.kind.name}, which are not normalised")
     if "weights" not in sent:
         yield Unused("guard.step_ratio", f"{what_is_sent}, and a step is one of weights")
 

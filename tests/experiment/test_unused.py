@@ -22,6 +22,7 @@ from fedkd.experiment.algorithm.conditions import When
 from fedkd.experiment.registry import strategies
 from fedkd.knowledge.attacks import ATTACKS
 from fedkd.results.history import TIMES
+from fedkd.testing.kinds_of_samples import texts
 
 FILES = sorted((Path(__file__).parents[2] / "simulations").glob("*.toml"))
 PUBLIC = {"public": 40}
@@ -63,6 +64,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         'data.views = "simclr" does nothing here: moon shows its nets the samples',
     ),
     ({"data": {"length": 9}}, "data.length = 9 does nothing here: it counts tokens of text, and data.tokens is not set"),
+    (
+        {"nets": "cnn1d", "data": {"source": texts, "normalise": "client"}},
+        'data.normalise = "client" does nothing here: samples are tokens, which are not normalised',
+    ),
     ({"data": {"source": lambda: None, "path": "x"}}, 'data.path = "x" does nothing here: the function of data.source reads'),
     ({"evaluation": {"fine_tune_epochs": 2}}, "evaluation.fine_tune_epochs = 2 does nothing here: fedavg trains classifiers"),
     (
