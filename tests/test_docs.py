@@ -41,6 +41,7 @@ def main(grid, context):
     messages = [Message(RecordDict(), node, "train") for node in grid.get_node_ids()]
     assert [reply.content["answer"]["lr"] for reply in grid.send_and_receive(messages)] == [0.1] * 10
 """
+PATIENTS = "".join(f"{20 + row % 61},{'abo'[row % 3]},{row % 10},{'yes' if row % 61 > 30 else 'no'}\n" for row in range(400))
 #: What makes a printed experiment short: a page is about its keys.
 SHORT = (
     "rounds=1",
@@ -58,6 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory as a user has it beside the repository's experiments; codecs that a page adds are gone afterwards."""
     (tmp_path / "simulations").symlink_to(ROOT / "simulations")
     (tmp_path / "my_flower_app.py").write_text(FLOWER_APP)
+    (tmp_path / "patients.csv").write_text("age,blood,clinic,ill\n" + PATIENTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     codecs = dict(CODECS)

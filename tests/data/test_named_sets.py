@@ -35,7 +35,7 @@ def test_shoulder_exercises_are_windows_of_ten_people() -> None:
 def lists(folder: Path) -> str:
     """Words of two languages: 'same' is of both, 'Name' and "it's" are no words, 'ab' is too short."""
     (folder / "north").write_text("\n".join(["same", "Name", "it's", "ab", *(f"nord{letter}" for letter in "abcdefghij")]))
-    (folder / "south").write_text("\n".join(["same", *(f"s\u00fcd{letter}" for letter in "abcdefghij")]))
+    (folder / "south").write_text("\n".join(["same", *(f"s\u00fcd{letter}" for letter in "abcdefghij")]), encoding="latin-1")
     return str(folder)
 
 
