@@ -82,9 +82,10 @@ class MultiTeacher(Strategy):
         TeachingTask.of(self).check(experiment)
 
     def check_samples(self, node: Node) -> None:
-        """Of real numbers, where the loss compares gradients by them."""
+        """Samples of real numbers, nets with features or maps, where the loss reads such."""
         super().check_samples(node)
-        TeachingTask.of(self).check_samples(node.federation.source)
+        student, *clients = node.architecture, *node.experiment.architectures
+        TeachingTask.of(self).check_samples(node, [student, *([] if self.teachers else clients)])
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

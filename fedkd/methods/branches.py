@@ -85,6 +85,7 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         () float32 or better.
 
+    >>> import torch
     >>> round(summed_cross_entropy(torch.zeros(3, 2, 10), torch.tensor([3, 7])).item(), 4)  # 3 log 10
     6.9078
     """
@@ -102,6 +103,7 @@ def summed_distillation(logits: Tensor, targets: Tensor, *, temperature: float) 
     Returns:
         () float32 or better, at least 0.
 
+    >>> import torch
     >>> branches, target = torch.zeros(3, 1, 2), torch.tensor([[0.0, 3.0]]).log1p()  # (1/2, 1/2) three times, (1/5, 4/5)
     >>> round(summed_distillation(branches, target, temperature=1.0).item(), 4)  # 3 (1/5 log(2/5) + 4/5 log(8/5))
     0.5782
@@ -121,6 +123,7 @@ def summed_soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: f
     Returns:
         () float32 or better.
 
+    >>> import torch
     >>> round(summed_soft_cross_entropy(torch.zeros(3, 1, 2), torch.zeros(1, 2), temperature=2.0).item(), 4)  # 3 log 2
     2.0794
     """

@@ -220,6 +220,11 @@ UNFIT: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("vector", {"nets": "cnn"}, "cnn"),
     (
+        "vector",
+        {"strategy": MultiTeacher(loss="at"), "data": {"public": 8, "public_labels": True}},
+        "strategy.loss: 'at' reads feature maps, and net 'mlp' has none: take nets with convolutions or blocks",
+    ),
+    (
         "tokens",
         {"strategy": MultiTeacher(loss="jacobian"), "nets": embedding, "data": {"public": 8, "public_labels": True}},
         "loss: 'jacobian' differentiates by the samples, and data.source 'little' holds tokens",

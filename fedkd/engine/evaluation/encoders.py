@@ -28,7 +28,8 @@ Function = Callable[[Any], Tensor]
 EPOCHS, BATCH_SIZE, FEWEST_STEPS = 100, 64, 1000
 #: So many samples are augmented at a time.
 VIEWED = 128
-#: Fine-tuning sees crops and flips, as SimCLR's does (arXiv 2002.05709, appendix B.5), whatever views training saw.
+#: Fine-tuning sees crops and flips, as SimCLR's does (arXiv 2002.05709, appendix B.5), whatever views training saw; but samples
+#: that are no images it sees as they are, as SCARF's does (arXiv 2106.15147).
 FINE_TUNING_VIEWS = "fedx"
 
 
@@ -156,12 +157,17 @@ def fine_tuned_accuracy(net: Net, share: float, node: Node) -> float:
     with seeded(derive(experiment.seed, "fine-tuning", key)):  # dropout too
         tuned = _with_classifier(net, node)
         data = Split(few, work, lambda purpose: node.rng(f"fine-tuning {key} {purpose}"))
-        fit(tuned, data, _classify, epochs=experiment.evaluation.fine_tune_epochs)
+        images = few.kind.name == "image"
+        fit(tuned, data, _classify_views if images else _classify, epochs=experiment.evaluation.fine_tune_epochs)
     asked = features_of(tuned.eval(), node.federation.test, node)
     return score(asked.values.argmax(1), asked.labels, node.classes).accuracy
 
 
 def _classify(net: Net, batch: Batch) -> Mapping[str, Tensor]:
+    return {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}
+
+
+def _classify_views(net: Net, batch: Batch) -> Mapping[str, Tensor]:
     return {"cross_entropy": cross_entropy_loss(net(batch.view(1)), batch.labels)}
 
 

@@ -32,9 +32,14 @@ def partners(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple
         raise InputError(f"this loss reads feature maps, and the {who} has none: take nets with convolutions, or another loss")
 
     def distance(size: int, number: int) -> tuple[float, int]:
-        return abs(math.log2(teacher[number].shape[-1] / size)), -number
+        return abs(math.log2(_size(teacher[number]) / size)), -number
 
-    return [(i, min(range(len(teacher)), key=lambda k: distance(held.shape[-1], k))) for i, held in enumerate(student)]
+    return [(i, min(range(len(teacher)), key=lambda k: distance(_size(held), k))) for i, held in enumerate(student)]
+
+
+def _size(held: Tensor) -> int:
+    """The width of an image's map (B, c, h, w); the length of a signal's or a text's (B, c, L, 1)."""
+    return held.shape[3] if held.shape[3] > 1 else held.shape[2]
 
 
 @final

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, final
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import InputError, under
 from fedkd.base.inputs import each, rows
-from fedkd.data import Source
+from fedkd.base.randomness import seeded
 from fedkd.experiment.algorithm.fields import Listed, NonNegative
+from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
 from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
+from fedkd.methods.branches import example_input
 from fedkd.methods.students.teachers import Teachers, compute_outputs
 from fedkd.nets import Net, Outputs, load
 from fedkd.targets import Evidence, Rule, rule_named
@@ -101,12 +103,19 @@ class TeachingTask:
         if "weights" in self.needs and not self.teacher_weights:
             raise InputError("strategy.teacher_weights: target 'weighted' needs them: give one number a teacher")
 
-    def check_samples(self, source: Source) -> None:
-        """Raise InputError where gradients by the samples are needed and there are none: of token ids, say."""
+    def check_samples(self, node: Node, nets: Iterable[str]) -> None:
+        """Raise InputError where the loss needs what samples or ``nets`` lack: gradients by token ids, features, maps."""
+        source = node.federation.source
         one = source.kind.scale(rows(source.train_inputs, slice(0, 1)))
         if "inputs" in self.needs and (isinstance(one, Mapping) or not one.is_floating_point()):
             held = f"data.source {source.name!r} holds {source.kind.name}"
             raise InputError(f"strategy.loss: {self.loss!r} differentiates by the samples, and {held}: take another loss")
+        for name in dict.fromkeys(nets) if self.needs & {"features", "maps"} else ():
+            with under("strategy.loss"), seeded(0), torch.no_grad():
+                maps = node.fresh_net(architecture=name).eval().outputs(example_input(node)).maps
+            if "maps" in self.needs and not maps:
+                cure = "take nets with convolutions or blocks, or another loss"
+                raise InputError(f"strategy.loss: {self.loss!r} reads feature maps, and net {name!r} has none: {cure}")
 
     def samples(self, data: Split) -> Split:
         """Those of ``data`` that can be taught: where labels are needed, only samples that have one."""

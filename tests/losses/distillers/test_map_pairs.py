@@ -55,6 +55,11 @@ def test_partners_are_the_nearest_in_size_and_the_deepest_of_those(
     assert partners(with_maps(*student).maps, with_maps(*teacher).maps) == expected
 
 
+def test_maps_of_signals_have_a_length_and_no_width() -> None:
+    student, teacher = ([torch.zeros(1, 2, length, 1) for length in lengths] for lengths in ((8, 4), (16, 8, 4, 4)))
+    assert partners(student, teacher) == [(0, 1), (1, 3)]
+
+
 @pytest.mark.parametrize(("student", "teacher", "who"), [((), (4,), "student"), ((4,), (), "teacher"), ((), (), "student")])
 def test_a_net_without_maps_is_named(student: tuple[int, ...], teacher: tuple[int, ...], who: str) -> None:
     with pytest.raises(InputError, match=f"the {who} has none: take nets with convolutions, or another loss"):
