@@ -8,7 +8,8 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from fedkd.base.errors import under
-from fedkd.base.inputs import Inputs, each, zeros
+from fedkd.base.inputs import Inputs, each, rows
+from fedkd.data.kinds import NO_MOMENTS
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
@@ -38,9 +39,10 @@ def branched(node: Node, branches: int, *, split_scale: float = 1.0) -> Branched
 
 
 def example_input(node: Node) -> Inputs:
-    """A sample (1, ...) of the shape of this node's: zeros."""
+    """A sample (1, ...) of the data, which tells the shapes of maps and features."""
     source = node.federation.source
-    return each(lambda tensor: tensor.to(node.device), zeros(source.shape, 1, tokens=source.vocabulary > 0))
+    one = source.kind.normalise(rows(source.train_inputs, slice(0, 1)), NO_MOMENTS)
+    return each(lambda tensor: tensor.to(node.device), one)
 
 
 def initial(node: Node, build: Callable[[], M]) -> Knowledge:
