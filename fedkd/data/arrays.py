@@ -16,8 +16,9 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import Inputs, count, rows
 from fedkd.data.kinds.image import LARGEST
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
-from fedkd.data.rows import MappedArray
+from fedkd.data.rows import MappedArray, is_mapped
 from fedkd.data.source import Source, hold_out
+from fedkd.data.unlabelled import with_labels_to_judge_by
 
 #: Bytes of a set on disk of which a test split is held out by copying.
 COPIED = 2**30
@@ -57,9 +58,11 @@ def source_of_arrays(name: str, train: Split, test: Split | None, classes: tuple
         if test is not None:
             test_inputs = inputs_of(f"{where}, test split", test.inputs)
             _check_lengths("test", test_inputs, labels[1])
-            if remark := never_trained(labels[0], labels[1], names):
-                warnings.warn(f"{where}: {remark}", Notice, stacklevel=2)
-            return Source(name, inputs, labels[0], test_inputs, labels[1], names, groups)
+            source = Source(name, inputs, labels[0], test_inputs, labels[1], names, groups)
+            source, remark = with_labels_to_judge_by(source)
+            for said in filter(None, (remark, never_trained(source.train_labels, source.test_labels, names))):
+                warnings.warn(f"{where}: {said}", Notice, stacklevel=2)
+            return source
         _refuse_copying(inputs)
         kept, held = hold_out(count(inputs), 0.2, only=labels[0] >= 0)
         if not len(held):
@@ -180,6 +183,8 @@ def _check_lengths(split: str, inputs: Inputs, labels: Tensor) -> None:
 
 
 def _refuse_copying(inputs: Inputs) -> None:
-    for tensor in inputs.values() if isinstance(inputs, Mapping) else [inputs]:
-        if isinstance(tensor, MappedArray) and tensor.nbytes > COPIED:
-            raise InputError("there is no test split, and it is too large to be copied into two: write test_inputs.npy too")
+    if (
+        is_mapped(inputs)
+        and sum(each.nbytes for each in (inputs.values() if isinstance(inputs, Mapping) else [inputs])) > COPIED
+    ):
+        raise InputError("there is no test split, and it is too large to be copied into two: write test_inputs.npy too")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import torch
 
 from fedkd.base.errors import InputError
@@ -29,6 +31,12 @@ def public_from(other: Source, source: Source, *, count: int, labels: bool, seed
     if (other.kind.name, other.shape) != (source.kind.name, source.shape):
         theirs, ours = (f"{held.kind.name} {describe(held.shape)}" for held in (other, source))
         raise InputError(f"{names}: its samples are {theirs}, those of {source.name!r} {ours}")
+    if other.features != source.features:
+        first = next(pair for pair in zip_longest(other.features, source.features, fillvalue="none") if pair[0] != pair[1])
+        means = f"its samples are encoded otherwise than those of {source.name!r} ({first[0]!r} where they have {first[1]!r})"
+        raise InputError(
+            f"{names}: {means}: leave data.public_source out, and public samples are held out of the training samples"
+        )
     if labels and other.classes != source.classes:
         raise InputError(f"{names}: its classes are not those of {source.name!r}; leave data.public_labels out")
     rows = torch.randperm(len(other.train_labels), generator=generator(seed, "public"))[:count]

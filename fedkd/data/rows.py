@@ -64,6 +64,11 @@ class MappedArray(Tensor):
         return partial(MappedArray.of, arrange=self._arrange), (self._path,)
 
 
+def is_mapped(inputs: Inputs) -> bool:
+    """Whether rows lie on disk."""
+    return any(isinstance(tensor, MappedArray) for tensor in (inputs.values() if isinstance(inputs, Mapping) else [inputs]))
+
+
 def hash_values(digest: hashlib.blake2b, inputs: Inputs, chosen: Tensor) -> None:
     """Add the values of some samples to a digest, in this order."""
     for some in chosen.split(CHUNK):

@@ -40,6 +40,9 @@ class Source:
     groups: Tensor | None = None  # (N,) int64: whose each training sample is (a writer, a user ...)
     kind: Kind = None  # type: ignore[assignment]  # given as a name, or not at all, it is put in place below
     vocabulary: int = 0  # of tokens: how many ids there are; 0: the largest one that occurs, plus 1
+    features: tuple[
+        str, ...
+    ] = ()  # what the numbers of a sample stand for: a table's columns and categories, letters of tokens
 
     def __post_init__(self) -> None:
         where = f"data source {self.name!r}"
@@ -78,6 +81,7 @@ class Source:
     def content_hash(self) -> str:
         """A hex digest of samples, labels, owners and class names: equal content, equal hash, whatever the name or place."""
         digest = hashlib.blake2b(repr(tuple(map(str, self.classes))).encode(), digest_size=16)
+        digest.update(repr(self.features).encode() if self.features else b"")
         groups = () if self.groups is None else (self.groups,)
         for inputs in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels, *groups):
             hash_rows(digest, inputs)

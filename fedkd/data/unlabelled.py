@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from fedkd.base.inputs import concatenate, count, rows
+from fedkd.data.rows import is_mapped
 from fedkd.data.source import Source, hold_out
 
 
@@ -17,7 +18,12 @@ def with_labels_to_judge_by(source: Source) -> tuple[Source, str]:
     become training samples.
     """
     known = source.test_labels >= 0
-    if bool((source.train_labels >= 0).any()) or int(known.sum()) < 2 or source.groups is not None:
+    if (
+        bool((source.train_labels >= 0).any())
+        or int(known.sum()) < 2
+        or source.groups is not None
+        or is_mapped(source.train_inputs)
+    ):
         return source, ""
     stay, go = hold_out(count(source.test_inputs), 0.5, only=known)
     joined = replace(

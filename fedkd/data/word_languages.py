@@ -59,7 +59,9 @@ def word_languages(path: str, options: Options) -> Source:
     test_inputs, test_labels = _encoded(test, letters, length)
     classes = tuple(sorted(lists))
     vocabulary = UNKNOWN + 1 + len(letters)
-    return Source("word_languages", inputs, labels, test_inputs, test_labels, classes, vocabulary=vocabulary)
+    return Source(
+        "word_languages", inputs, labels, test_inputs, test_labels, classes, vocabulary=vocabulary, features=tuple(letters)
+    )
 
 
 def _encoded(words: list[tuple[str, int]], letters: str, length: int) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ _UNPACKED = Unpacked()
 def client_app(
     *,
     nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
-    data: Callable[[], Any] | None = None,
+    data: Any = None,
     strategy: type[Algorithm] | None = None,
     code: Mapping[str, Any] | None = None,
 ) -> ClientApp:
@@ -51,7 +51,7 @@ def client_app(
 
     Args:
         nets: a function (shape, classes) -> net for all clients, or such functions by the names that ``nets`` uses.
-        data: a function that gives a ``fedkd.data.Source``.
+        data: what ``data.source`` takes from Python: arrays, a frame, a torch data set, or a function that gives one.
         strategy: a Strategy class of your own.
         code: what else the run-config names as ``"my_module:name"``, by that name: a loss, say.
     """
@@ -95,7 +95,7 @@ def client_app_of(functions: Functions) -> ClientApp:
 def server_app(
     *,
     nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
-    data: Callable[[], Any] | None = None,
+    data: Any = None,
     strategy: type[Algorithm] | None = None,
     code: Mapping[str, Any] | None = None,
     on_round: Callable[[dict[str, Any]], None] | None = None,

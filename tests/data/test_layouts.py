@@ -176,6 +176,7 @@ def test_training_images_without_classes_are_judged_by_half_of_the_labelled(tmp_
     assert source.classes == ("ant", "bee")
     assert (len(source.train_labels), int((source.train_labels < 0).sum()), len(source.test_labels)) == (10, 6, 4)
     assert "no training sample has a label: 4 of 8 labelled test samples join them" in said
+    assert "no training sample is of" not in said
     photograph(tmp_path, "train/ant")
     with pytest.raises(InputError, match="train holds images without a folder of their class, unlike the others"):
         load_source(str(tmp_path))

@@ -140,3 +140,36 @@ def test_an_earlier_name_of_a_key_is_still_read() -> None:
     experiment = Experiment(strategy="fedavg", data={"source": "digits", "natural_column": "writer"})
     assert experiment.data.client_column == "writer"
     assert "natural_column" not in experiment.to_toml()
+
+
+def test_a_public_table_must_be_encoded_as_the_clients_are(tmp_path: Path) -> None:
+    def write(name: str, third: str) -> str:
+        lines = [f"{row},{('a', 'b', third)[row % 3]},{row % 2}" for row in range(60)]
+        (tmp_path / name).write_text("\n".join(["x,blood,ill", *lines]) + "\n")
+        return str(tmp_path / name)
+
+    data = {"source": write("ours.csv", "o"), "label_column": "ill", "clients": 2, "partition": "iid", "public": 9}
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("\n".join(["x,blood,ill", *(f"{row + 0.5},{'abo'[row % 3]},{row % 2}" for row in range(60))]) + "\n")
+    experiment = Experiment(strategy="fedmd", nets="mlp", data=data | {"public_source": str(theirs)})
+    public = experiment.federation().public
+    assert public is not None
+    assert len(public) == 9
+    other = experiment.replace(data=data | {"public_source": write("other.csv", "c")})
+    with pytest.raises(InputError, match=r"encoded otherwise than those of .* \('blood = c' where they have 'blood = o'\)"):
+        other.federation()
+
+
+def test_lists_of_columns_survive_a_config(tmp_path: Path) -> None:
+    experiment = Experiment(strategy="fedavg", data={"source": "a.csv", "feature_columns": ["age", "blood"]})
+    assert Experiment.from_flat(experiment.to_flat()).data.feature_columns == ("age", "blood")
+    (tmp_path / "run.toml").write_text(experiment.to_toml())
+    assert Experiment.from_toml(tmp_path / "run.toml").data == experiment.data
+
+
+def test_an_app_takes_data_as_they_are() -> None:
+    from fedkd.experiment.algorithm.functions import Functions
+
+    flat = small("digits").to_flat() | {"data.source": "<function>"}
+    given = (torch.arange(40.0).view(20, 2), torch.arange(20) % 2)
+    assert Experiment.from_flat(flat, Functions(data=given)).federation().source.shape == (2,)

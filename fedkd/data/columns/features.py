@@ -31,15 +31,19 @@ class Features(Reader):
         """float32 (N, F)."""
         parts = [train] if test is None else [train, test]
         blocks: list[list[Numbers]] = [[] for _ in parts]
-        names, said = [], []
+        names: list[str] = []
+        features: list[str] = []
+        said: list[str] = []
         for column in self.columns:
             if is_text(train.tables[0], column):
                 texts = [_texts(part, column) for part in parts]
                 known = _categories(train, column, texts[0])
                 read = [_one_hot(part, column, values, known) for part, values in zip(parts, texts, strict=True)]
                 said.append(f"{column} ({some(known)})")
+                features += [f"{column} = {name}" for name in known]
             else:
                 read = [_numbers(part, column) for part in parts]
+                features.append(column)
             for part, block, values in zip(parts, blocks, read, strict=True):
                 if not self.missing:
                     refuse_missing(part, column, np.isnan(values).any(axis=1))
@@ -49,7 +53,7 @@ class Features(Reader):
         remarks = [f"columns of text are encoded by their names in the training split: {'; '.join(said)}"] if said else []
         remarks += fill_with_means(names, inputs[0], inputs[1] if test else None, kept.numpy())
         tensors = [torch.from_numpy(values.astype(np.float32)) for values in inputs]
-        return Read(tensors[0], tensors[1] if test else None, remarks)
+        return Read(tensors[0], tensors[1] if test else None, remarks, features=tuple(features))
 
 
 def _numbers(part: Part, column: str) -> Numbers:

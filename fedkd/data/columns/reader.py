@@ -19,6 +19,7 @@ class Read:
     test: Inputs | None  # where there is a test split
     said: list[str] = field(default_factory=list)  # what is worth a Notice
     vocabulary: int = 0  # of tokens
+    features: tuple[str, ...] = ()  # what the numbers stand for
 
 
 class Reader(ABC):

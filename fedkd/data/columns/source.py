@@ -59,17 +59,27 @@ def _read(name: str, found: Splits, options: Options) -> Source:
     read = reader.read(train, test if test.tables else None, everything if test.tables else kept)
     inputs, test_inputs = read.train, read.test
     said += read.said
-    if test_inputs is not None:
-        said.append(never_trained(train_labels, test_labels, classes))
-    else:
+    if test_inputs is None:
         if not len(held):
             few = f"{int((train_labels >= 0).sum())} labelled samples"
             raise InputError(f"there is no test split, and {few} are too few to hold out a fifth: add some or a test split")
         test_inputs, test_labels = rows(inputs, held), train_labels[held]
         inputs, train_labels = rows(inputs, kept), train_labels[kept]
         groups = groups if groups is None else groups[kept]
-    source = Source(name, inputs, train_labels, test_inputs, test_labels, classes, groups, vocabulary=read.vocabulary)
+    source = Source(
+        name,
+        inputs,
+        train_labels,
+        test_inputs,
+        test_labels,
+        classes,
+        groups,
+        vocabulary=read.vocabulary,
+        features=read.features,
+    )
     source, of_labels = with_labels_to_judge_by(with_channels(source, options.channels))
+    if test.tables:
+        said.append(never_trained(source.train_labels, source.test_labels, classes))
     for remark in filter(None, [*said, of_labels]):
         warnings.warn(f"data source {name!r}: {remark}", Notice, stacklevel=2)
     return source

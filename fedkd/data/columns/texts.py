@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +42,17 @@ class Texts(Reader):
         if self.tokens == CHARACTERS:
             letters = characters_of(used)
             ids = [encode_characters(texts, letters) for texts in splits]
-            vocabulary = UNKNOWN + 1 + len(letters)
+            vocabulary, features = UNKNOWN + 1 + len(letters), tuple(letters)
         else:
             tokenizer = _tokenizer(Path(self.tokens).expanduser())
             ids = [[each.ids for each in tokenizer.encode_batch(texts)] for texts in splits]
-            vocabulary = tokenizer.get_vocab_size()
+            vocabulary, features = tokenizer.get_vocab_size(), (_digest(tokenizer),)
         longest = max((len(ids[0][row]) for row in kept.tolist()), default=0)
         length = self.length or max(min(longest, LONGEST), 1)
         padded = [pad(each, length) for each in ids]
         cut = sum(len(text) > length for each in ids for text in each)
         said = f"{cut} of {sum(map(len, ids))} texts are longer than {length} tokens and cut (data.length)" if cut else ""
-        return Read(padded[0], padded[1] if test is not None else None, [said], vocabulary)
+        return Read(padded[0], padded[1] if test is not None else None, [said], vocabulary, features)
 
 
 def characters_of(texts: Iterable[str]) -> str:
@@ -112,3 +113,7 @@ def _tokenizer(path: Path) -> Any:
         cure = "make its padding token 0, or give a Source with input_ids and attention_mask"
         raise InputError(f"data.tokens: token 0 of {path.name} is {first!r}, and fedkd pads with 0: {cure}")
     return tokenizer
+
+
+def _digest(tokenizer: Any) -> str:
+    return hashlib.blake2b(tokenizer.to_str().encode(), digest_size=16).hexdigest()

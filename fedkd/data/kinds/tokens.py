@@ -9,7 +9,7 @@ import torch
 
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
-from fedkd.data.kinds.kind import Kind
+from fedkd.data.kinds.kind import CHUNK, Kind
 
 #: The name that transformers give to token ids among several tensors.
 TOKEN_IDS = "input_ids"
@@ -32,8 +32,8 @@ class Tokens(Kind):
             said = f"{name} " if isinstance(inputs, Mapping) else "tokens "
             if ids.dtype != torch.int64 or ids.dim() != 2:
                 raise InputError(f"{where}: {said}must be int64 (N, L), not {ids.dtype} {tuple(ids.shape)}")
-            if len(ids) and int(ids.min()) < 0:
-                raise InputError(f"{where}: {said}hold {int(ids.min())}: ids run from 0, and 0 is padding")
+            if len(ids) and (least := min(int(ids[at : at + CHUNK].min()) for at in range(0, len(ids), CHUNK))) < 0:
+                raise InputError(f"{where}: {said}hold {least}: ids run from 0, and 0 is padding")
         if len({tuple(ids.shape) for ids in named.values()}) > 1:
             shapes = ", ".join(f"{name} {tuple(ids.shape)}" for name, ids in named.items())
             raise InputError(f"{where}: its tensors differ in shape ({shapes})")
@@ -42,4 +42,4 @@ class Tokens(Kind):
 def vocabulary_of(inputs: Inputs) -> int:
     """How many token ids there are, the largest one plus 1."""
     ids = inputs[TOKEN_IDS] if isinstance(inputs, Mapping) else inputs
-    return int(ids.max()) + 1 if ids.numel() else 0
+    return max(int(ids[at : at + CHUNK].max()) for at in range(0, len(ids), CHUNK)) + 1 if ids.numel() else 0

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedkd.base.user_code import given_only, names_code
-from fedkd.data import Source
 
 if TYPE_CHECKING:
     from fedkd.losses.distillers import Recipe
@@ -23,7 +22,7 @@ class Functions:
     """
 
     nets: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    data: Callable[[], Source] | None = None
+    data: Any = None  # the data, or a function that gives them
     strategy: type | None = None
     code: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Recipe] = field(default_factory=dict)

@@ -43,11 +43,18 @@ def _federation(data: Data, seed: int, stamp: str, public_stamp: str) -> Federat
 
     with hold_notices():
         source = _source(data)
-        public_source = load_source(data.public_source, channels=data.channels) if data.public_source else None
+        public_source = load_source(data.public_source, **_public_options(data, source)) if data.public_source else None
         settings = data.model_dump(include=signature(build_federation).parameters.keys() - {"source", "public_source"})
         federation = build_federation(source, arguments=data.arguments, public_source=public_source, seed=seed, **settings)
         federation.partition_table()  # a draw that cannot be made is an error of the input
     return federation
+
+
+def _public_options(data: Data, source: Source) -> dict[str, Any]:
+    """How the public set is read: as the source is, which says itself which columns hold images and their labels."""
+    keys = ["channels", "feature_columns", "missing", "tokens", "length"]
+    keys += [] if source.kind.name == "image" else ["label_column", "client_column"]
+    return {key: getattr(data, key) for key in keys}
 
 
 def _source(data: Data) -> Source:
