@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.base.inputs import Inputs, count
-from fedkd.data import KINDS, PRESETS, Moments, Samples, augment
+from fedkd.base.inputs import Inputs, count, each
+from fedkd.data import KINDS, PRESETS, MappedArray, Moments, Samples, augment
 from fedkd.data.kinds import NO_MOMENTS
 from fedkd.data.views import reflect
 
@@ -115,6 +117,15 @@ def test_corrupt_takes_rows_of_the_split_only() -> None:
     assert set(views.flatten().tolist()) <= {7.0, 8.0, 9.0}  # type: ignore[union-attr]
 
 
+def test_donors_may_lie_on_disk(tmp_path: Path) -> None:
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
+    mapped = MappedArray.of(tmp_path / "table.npy")
+    rows = mapped[torch.arange(5)]
+    views = augment(rows, "corrupt", seed=0, samples=samples_of(mapped, "vector"), moments=NO_MOMENTS)
+    here = augment(rows, "corrupt", seed=0, samples=samples_of(mapped[torch.arange(50)], "vector"), moments=NO_MOMENTS)
+    assert torch.equal(views, here)  # type: ignore[arg-type]
+
+
 def test_signals_are_scaled_by_feature_and_jittered_at_each_time() -> None:
     signals = torch.full((400, 50, 2), 14.0)
     views = of_kind(
@@ -206,3 +217,13 @@ def test_views_of_images_of_other_depths(preset: str, dtype: torch.dtype) -> Non
 def test_views_on_a_gpu_draw_as_on_the_cpu(preset: str) -> None:
     images = pictures(16, 3, 32)
     torch.testing.assert_close(view(images.cuda(), preset, seed=1).cpu(), view(images, preset, seed=1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", DRAWN)
+def test_views_of_every_kind_on_a_gpu(kind: str) -> None:
+    def numbers(inputs: Inputs) -> Tensor:
+        return (inputs["input_ids"] if isinstance(inputs, Mapping) else inputs).cpu()
+
+    there = augment(each(Tensor.cuda, DRAWN[kind]), "", seed=1, samples=samples_of(DRAWN[kind], kind), moments=NO_MOMENTS)
+    torch.testing.assert_close(numbers(there), numbers(of_kind(kind, DRAWN[kind], seed=1)))

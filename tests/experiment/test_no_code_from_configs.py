@@ -94,6 +94,13 @@ def test_no_key_of_the_experiment_leads_to_code(key: str) -> None:
         attempt(small("fedavg") | {key: text})
 
 
+def test_views_do_not_where_they_are_used() -> None:
+    config = small("mean_teacher") | {"data.views": NAME}
+    attempt(config)
+    with pytest.raises(InputError, match="a config may not name code: pass code= to the app for 'evil_module:thing'"):
+        run_app(server_app(), client_app(), num_supernodes=2, run_config=config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "field"), keys_of_strategies())
 def test_no_field_of_a_strategy_leads_to_code(strategy: str, field: str) -> None:
