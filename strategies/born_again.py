@@ -28,8 +28,8 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Within
-from fedkd.experiment.algorithm.train import make_optimizer
-from fedkd.losses import cross_entropy_loss, soft_cross_entropy
+from fedkd.experiment.algorithm.step import make_optimizer
+from fedkd.losses import soft_cross_entropy
 from fedkd.losses.precision import at_least_float32
 from fedkd.methods.frozen_nets import frozen_net, tensors_under
 from fedkd.nets import Net
@@ -89,7 +89,7 @@ class BornAgain(Strategy):
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             logits = net(batch.inputs)  # (B, C)
-            label_loss = cross_entropy_loss(logits, batch.labels)
+            label_loss = batch.cross_entropy(logits)
             if teacher is None:
                 return {"cross_entropy": label_loss}
             with torch.no_grad():

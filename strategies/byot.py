@@ -28,7 +28,6 @@ from fedkd import (
 from fedkd.aggregate import weighted_mean
 from fedkd.base.errors import under
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.nets import NetWithExits, check_exits
 
@@ -86,12 +85,12 @@ class BYOT(Strategy):
         def loss(net: NetWithExits, batch: Batch) -> dict[str, Tensor]:
             outputs = net.outputs(batch.inputs)
             shallow, deepest = outputs.logits[:-1], outputs.logits[-1]  # (L - 1, B, C) and (B, C)
-            labels = (1 - self.alpha) * branches.summed_cross_entropy(shallow, batch.labels)
+            labels = (1 - self.alpha) * branches.summed_cross_entropy(shallow, batch.labels, batch.cross_entropy)
             soft = branches.summed_soft_cross_entropy(shallow, deepest, temperature=self.temperature)
             deep = outputs.features.detach().float()
             hints = [torch.linalg.vector_norm(own.float() - deep) for own in outputs.adapted]
             return {
-                "cross_entropy": cross_entropy_loss(deepest, batch.labels) + labels,
+                "cross_entropy": batch.cross_entropy(deepest) + labels,
                 "distillation": self.alpha * self.distillation_scale * soft,
                 "hint": self.hint_weight * sum(hints, start=torch.zeros((), device=deepest.device)),
             }

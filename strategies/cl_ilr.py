@@ -64,7 +64,7 @@ class CLILR(Strategy):
             logits = net(batch.inputs)  # (m, B, C)
             targets = mean_of_others(logits)
             soft = branches.summed_soft_cross_entropy(logits, targets, temperature=self.temperature)
-            hard = branches.summed_cross_entropy(logits, batch.labels)
+            hard = branches.summed_cross_entropy(logits, batch.labels, batch.cross_entropy)
             return {"cross_entropy": self.beta * hard, "distillation": (1 - self.beta) * soft}
 
         net = branches.received(client, broadcast, partial(self._net, client))

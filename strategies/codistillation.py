@@ -27,9 +27,10 @@ from fedkd import (
     classifier,
     fit,
 )
+from fedkd.experiment.algorithm.batches import batches_a_round
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.experiment.algorithm.train import Draw, batch_sizes
-from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse, soft_cross_entropy
+from fedkd.experiment.algorithm.train import Draw
+from fedkd.losses import kd_loss, logit_mse, soft_cross_entropy
 from fedkd.methods.architecture_groups import weights_schema
 from fedkd.methods.frozen_nets import frozen_net, tensors_under
 from fedkd.nets import Net
@@ -104,7 +105,7 @@ class Codistillation(Strategy):
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             logits = net(batch.inputs)  # (B, C)
-            parts = {"cross_entropy": cross_entropy_loss(logits, batch.labels)}
+            parts = {"cross_entropy": batch.cross_entropy(logits)}
             if others:
                 with torch.no_grad():
                     teaching = torch.stack([other(batch.inputs) for other in others])  # (K - 1, B, C)
@@ -135,7 +136,7 @@ class Codistillation(Strategy):
 
 def steps_per_round(data: Split) -> int:
     """Steps a round on these samples."""
-    return data.work.settings.epochs * len(batch_sizes(len(data), data.work.settings.batch_size))
+    return batches_a_round(len(data), data.work.settings)
 
 
 def exchanges_of(experiment: Settings, every: int) -> int:
@@ -144,7 +145,7 @@ def exchanges_of(experiment: Settings, every: int) -> int:
         return 1
     federation, train = experiment.run_federation, experiment.train
     most = max(len(federation.client_train(client).labelled()) for client in range(experiment.data.clients))
-    return max(1, math.ceil(train.epochs * len(batch_sizes(most, train.batch_size)) / every))
+    return max(1, math.ceil(batches_a_round(most, train) / every))
 
 
 def clock(node: Node, exchanges: int) -> int:
@@ -176,7 +177,7 @@ def share_of_round(client: Client, data: Split, exchanges: int) -> list[Draw]:
     settings, steps = data.work.settings, steps_per_round(data)
     rng = data.rng("batches") if exchanges == 1 else client.lasting_rng(f"batches of round {client.round}")
     first, end = (steps_before(exchange, exchanges, steps) for exchange in (client.exchange, client.exchange + 1))
-    return list(data.draws(epochs=settings.epochs, batch_size=settings.batch_size, rng=rng))[first:end]
+    return list(data.of_a_round(settings.batch_size, rng))[first:end]
 
 
 def age_in_steps(made: int, now: int, exchanges: int, steps: int) -> float:

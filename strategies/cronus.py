@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
@@ -28,8 +29,9 @@ from fedkd import (
 )
 from fedkd.aggregate import REDUCTIONS, renormalise
 from fedkd.base.inputs import concatenate
+from fedkd.experiment.algorithm.batches import batch_sizes, batches_a_round
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, OfSomebody, When, Within
-from fedkd.experiment.algorithm.train import Draw, batch_sizes
+from fedkd.experiment.algorithm.train import Draw
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
 from fedkd.nets import Net
 
@@ -102,10 +104,9 @@ class Cronus(Strategy):
 def train_on_both(net: Net, data: Split, public: Split, labels: Tensor) -> dict[str, float]:
     """Epochs over own samples and public ones with soft labels (P, C), some of each in every forward pass."""
     settings, table = data.work.settings, Table(public.samples.indices, labels)
-    steps = len(batch_sizes(len(data) + len(public), settings.batch_size))  # an epoch, as of one pool
-    draws, others = (
-        dealt(split, steps, settings.epochs, split.rng(name)) for split, name in ((data, "own"), (public, "public"))
-    )
+    pool = len(data) + len(public)
+    epoch, steps = len(batch_sizes(pool, settings.batch_size)), batches_a_round(pool, settings)
+    draws, others = (dealt(split, epoch, steps, split.rng(name)) for split, name in ((data, "own"), (public, "public")))
     beside = map(public.batch, others)
 
     def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
@@ -119,7 +120,7 @@ def train_on_both(net: Net, data: Split, public: Split, labels: Tensor) -> dict[
     return fit(net, data, loss, draws=draws)
 
 
-def dealt(data: Split, hands: int, epochs: int, rng: torch.Generator) -> list[Draw]:
-    """Each epoch all samples, shuffled, in so many parts of nearly equal size."""
-    orders = [torch.randperm(len(data), generator=rng) for _ in range(epochs)]
-    return [Draw(part, 0) for order in orders for part in order.tensor_split(hands)]
+def dealt(data: Split, hands: int, steps: int, rng: torch.Generator) -> list[Draw]:
+    """So many steps; each epoch all samples, shuffled, in ``hands`` parts of nearly equal size."""
+    orders = [torch.randperm(len(data), generator=rng) for _ in range(math.ceil(steps / hands))]
+    return [Draw(part, 0) for order in orders for part in order.tensor_split(hands)][:steps]

@@ -33,7 +33,6 @@ from fedkd.aggregate.topology import Neighbours, graph, mixing_matrix
 from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, Unless, When
 from fedkd.knowledge import codecs
-from fedkd.losses import cross_entropy_loss
 from fedkd.methods.public_distillation import predict_public, train_on_labels
 from fedkd.nets import Net
 
@@ -115,7 +114,7 @@ class DDistillation(Strategy):
                 logits = net(concatenate([batch.inputs, public.inputs]))  # (B + B', C)
                 gap = logits[len(batch) :].float().softmax(1) - table.rows(public.ids).to(client.device)
                 consensus = 0.5 * self.rho * gap.square().sum(1).mean()
-                return {"cross_entropy": cross_entropy_loss(logits[: len(batch)], batch.labels), "consensus": consensus}
+                return {"cross_entropy": batch.cross_entropy(logits[: len(batch)]), "consensus": consensus}
 
         losses = fit(net, data, loss) if met else train_on_labels(net, data)
         s = predict_public(net, reference).softmax(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -72,7 +72,7 @@ class DCM(LockstepStrategy):
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
             mine, others = own["logits"], peers.others("logits")  # (B, 3, C), (K - 1, B, 3, C)
             return {
-                "cross_entropy": summed_cross_entropy(mine, batch.labels),
+                "cross_entropy": summed_cross_entropy(mine, batch.labels, batch.cross_entropy),
                 "distillation": self.weight * crossed_distillation(mine, others, temperature=self.temperature),
             }
 
@@ -84,14 +84,16 @@ class DCM(LockstepStrategy):
         return gather(server, uploads, self.update)
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def summed_cross_entropy(
+    logits: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy_loss
+) -> Tensor:
     """The sum over heads of their mean cross-entropies with labels (B,): logits (B, heads, C) -> ().
 
     >>> round(summed_cross_entropy(torch.zeros(2, 3, 10), torch.tensor([3, 7])).item(), 4)  # 3 log 10
     6.9078
     """
     heads = logits.shape[1]
-    return heads * cross_entropy_loss(logits.flatten(0, 1), labels.repeat_interleave(heads))
+    return heads * loss(logits.flatten(0, 1), labels.repeat_interleave(heads))
 
 
 def crossed_distillation(mine: Tensor, others: Tensor, *, temperature: float) -> Tensor:

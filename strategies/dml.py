@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss
 from fedkd.losses.distillers import LogitLossName, logit_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
@@ -73,7 +72,7 @@ class DML(LockstepStrategy):
                 others = mean_probs(others, temperature=self.temperature).logits(self.temperature)[None]  # (1, B, C)
             distances = [distil(mine, other) for other in others] or [torch.zeros((), device=mine.device)]
             return {
-                "cross_entropy": cross_entropy_loss(mine, batch.labels),
+                "cross_entropy": batch.cross_entropy(mine),
                 "distillation": weight * torch.stack(distances).mean(),
             }
 

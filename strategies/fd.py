@@ -24,7 +24,7 @@ from fedkd import (
     fit,
 )
 from fedkd.aggregate import leave_one_out, masked_mean, stack
-from fedkd.losses import cross_entropy_loss, soft_cross_entropy
+from fedkd.losses import soft_cross_entropy
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
 
@@ -73,7 +73,7 @@ class FD(Strategy):
             logits = net(batch.inputs)  # (B, C)
             own.add(logits.detach().softmax(1, dtype=torch.float32), batch.labels)
             return {
-                "cross_entropy": cross_entropy_loss(logits, batch.labels),
+                "cross_entropy": batch.cross_entropy(logits),
                 "distillation": self.gamma * soft_cross_entropy(logits, teachers[batch.labels]),
             }
 

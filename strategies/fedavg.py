@@ -23,7 +23,6 @@ from fedkd import (
     load,
 )
 from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss
 from fedkd.nets import Net
 
 
@@ -54,7 +53,7 @@ class FedAvg(Strategy):
         data = client.train.labelled()
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            return {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}
+            return {"cross_entropy": batch.cross_entropy(net(batch.inputs))}
 
         losses = fit(net, data, loss)
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)

@@ -24,7 +24,7 @@ from fedkd import (
 )
 from fedkd.aggregate import masked_mean, stack, weighted_mean
 from fedkd.experiment.algorithm.train import fit
-from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.losses import kd_loss
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
 
@@ -69,7 +69,7 @@ class FedDistill(Strategy):
             own.add(logits, labels)
             taught = torch.where(known[labels, None], rows[labels], logits.detach())  # who has no teacher differs by 0
             return {
-                "cross_entropy": cross_entropy_loss(logits, labels),
+                "cross_entropy": batch.cross_entropy(logits),
                 "distillation": self.alpha * kd_loss(logits, taught, temperature=1.0),
             }
 

@@ -34,7 +34,7 @@ from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.knowledge import codecs
 from fedkd.knowledge.codecs.lowrank import FACTORS, compress, decompress
 from fedkd.knowledge.knowledge import NEVER_NEGATIVE
-from fedkd.losses import cross_entropy_loss, kd_loss, logit_mse
+from fedkd.losses import kd_loss, logit_mse
 from fedkd.methods.mutual import fit_together, shared_net
 from fedkd.nets import Net
 
@@ -117,7 +117,7 @@ class FedKD(Strategy):
         hidden_t, hidden_s = (nets[name].encoded(batch.inputs) for name in ("mentor", "mentee"))  # (B, D_t), (B, D_s)
         mentor = nets["mentor"].head("classifier", hidden_t)  # (B, C)
         mentee = nets["mentee"].head("classifier", hidden_s)  # (B, C)
-        wrong_t, wrong_s = (cross_entropy_loss(logits, batch.labels) for logits in (mentor, mentee))
+        wrong_t, wrong_s = (batch.cross_entropy(logits) for logits in (mentor, mentee))
         trust = 1 / (wrong_t + wrong_s).detach().clamp_min(self.least)
         parts = {"mentor_cross_entropy": wrong_t, "mentee_cross_entropy": wrong_s}
         parts["mentor_distillation"] = trust * self.kl * kd_loss(mentor, mentee, temperature=1.0)

@@ -27,7 +27,7 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss, not_true_loss
+from fedkd.losses import not_true_loss
 from fedkd.nets import Net
 
 
@@ -65,7 +65,7 @@ class FedNTD(Strategy):
             with torch.no_grad():
                 taught = teacher(batch.inputs)
             return {
-                "cross_entropy": cross_entropy_loss(logits, batch.labels),
+                "cross_entropy": batch.cross_entropy(logits),
                 "not_true": self.beta * not_true_loss(logits, taught, batch.labels, temperature=self.temperature),
             }
 

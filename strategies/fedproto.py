@@ -26,7 +26,7 @@ from fedkd import (
     fit,
 )
 from fedkd.aggregate import masked_mean
-from fedkd.losses import cross_entropy_loss, prototype_loss
+from fedkd.losses import prototype_loss
 from fedkd.methods.class_means import ClassMeans
 from fedkd.nets import Net
 
@@ -91,7 +91,7 @@ class FedProto(Strategy):
             distance = prototype_loss(features, taught.values, batch.labels, taught.known)
             logits = net.head("classifier", features)
             return {
-                "cross_entropy": cross_entropy_loss(logits, batch.labels),
+                "cross_entropy": batch.cross_entropy(logits),
                 "prototype": self.prototype_weight * distance,
             }
 

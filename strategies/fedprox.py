@@ -24,7 +24,7 @@ from fedkd import (
     load,
 )
 from fedkd.aggregate import weighted_mean
-from fedkd.losses import cross_entropy_loss, proximal_term
+from fedkd.losses import proximal_term
 from fedkd.nets import Net
 
 
@@ -58,7 +58,7 @@ class FedProx(Strategy):
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {
-                "cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels),
+                "cross_entropy": batch.cross_entropy(net(batch.inputs)),
                 "proximal": self.mu * proximal_term(net, reference),
             }
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Positive, Server, Strategy, classifier
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless, When
-from fedkd.losses import cross_entropy_loss
 from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
 from fedkd.methods.mutual import fit_together, shared_net
 
@@ -64,9 +63,9 @@ class FML(Strategy):
         def loss(nets: Any, batch: Batch) -> dict[str, Tensor]:
             local, meme = nets["local"](batch.inputs), nets["meme"](batch.inputs)  # (B, C) each
             return {
-                "local_cross_entropy": self.alpha * cross_entropy_loss(local, batch.labels),
+                "local_cross_entropy": self.alpha * batch.cross_entropy(local),
                 "local_distillation": (1 - self.alpha) * distil(local, meme),
-                "meme_cross_entropy": self.beta * cross_entropy_loss(meme, batch.labels),
+                "meme_cross_entropy": self.beta * batch.cross_entropy(meme),
                 "meme_distillation": (1 - self.beta) * distil(meme, local),
             }
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec, predict
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.losses import kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import BESIDE, AllOutputs, Peer, PeerOutputs, begin, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
@@ -94,7 +94,7 @@ class KDCL(LockstepStrategy):
             target = rule_named(TARGETS[self.target]).function(evidence).logits(self.temperature)  # (B, C)
             factor = 0.0 if len(everybodys) == 1 else weight  # alone a peer learns from labels only
             distillation = factor * kd_loss(mine, target, temperature=self.temperature)
-            return {"cross_entropy": cross_entropy_loss(mine, batch.labels), "distillation": distillation}
+            return {"cross_entropy": batch.cross_entropy(mine), "distillation": distillation}
 
         validated = self.target == "general" and not client.exchange
         beside = {VALIDATION: validation_logits(client, net)} if validated else {}

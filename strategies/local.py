@@ -9,7 +9,6 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from fedkd import Batch, Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, fit
-from fedkd.losses import cross_entropy_loss
 from fedkd.nets import Net
 
 
@@ -35,7 +34,7 @@ class Local(Strategy):
         data = client.train.labelled()
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
-            return {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}
+            return {"cross_entropy": batch.cross_entropy(net(batch.inputs))}
 
         losses = fit(net, data, loss)
         return Knowledge(weight=len(data), metrics=losses)

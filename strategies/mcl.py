@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
+from fedkd.losses import icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
 from fedkd.losses.rows import unit_rows
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
@@ -88,7 +88,7 @@ class MCL(LockstepStrategy):
                 pairs["logit"] = kd_loss(logits, target, temperature=self.soft_temperature)
             vcl = self.vcl_weight * supcon_loss(mine, labels, temperature=self.temperature)
             weighted = {name: self.weight * getattr(self, f"{name}_weight") * pair for name, pair in pairs.items()}
-            return {"cross_entropy": cross_entropy_loss(logits, labels), "vcl": vcl, **weighted}
+            return {"cross_entropy": batch.cross_entropy(logits), "vcl": vcl, **weighted}
 
         trained, withheld = nn.ModuleDict({"net": net, "head": head}), () if self.logit_weight else ("logits",)
         return Peer(trained, forward, loss, self.weight, withheld)

@@ -25,7 +25,7 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import kd_loss, labelled_cross_entropy
+from fedkd.losses import kd_loss
 from fedkd.methods.ramp import ramped
 from fedkd.nets import MovingAverage
 
@@ -81,7 +81,7 @@ class MeanTeacher(Strategy):
             logits = nets["student"](batch.view(0))
             # The mean squared difference of probabilities.
             consistency = kd_loss(logits, target, temperature=1.0, preset="kd_lib")
-            return {"cross_entropy": labelled_cross_entropy(logits, batch.labels), "consistency": weight * consistency}
+            return {"cross_entropy": batch.labelled_cross_entropy(logits), "consistency": weight * consistency}
 
         optimizer = client.optimizer("student", nets["student"])
         losses = fit(nets, data, loss, optimizer=optimizer, after_step=lambda: nets["teacher"].follow(nets["student"]))

@@ -27,7 +27,7 @@ from fedkd import (
 from fedkd.aggregate import weighted_mean
 from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss, model_contrastive_loss
+from fedkd.losses import model_contrastive_loss
 from fedkd.nets import Net
 
 HEADS = ("projection", "projected_classifier")
@@ -70,7 +70,7 @@ class MOON(Strategy):
             projected = project(net, batch.inputs)
             contrast = model_contrastive_loss(projected, positive, negative, temperature=self.temperature)
             return {
-                "cross_entropy": cross_entropy_loss(net.head("projected_classifier", projected), batch.labels),
+                "cross_entropy": batch.cross_entropy(net.head("projected_classifier", projected)),
                 "model_contrastive": self.mu * contrast,
             }
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, InputError, Knowledge, Needs, Node, Positive, Server, Settings, TensorSpec
-from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.losses import kd_loss
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
@@ -98,7 +98,7 @@ class OKDDip(LockstepStrategy):
             mine = peers.ids.index(peers.me)
             others = torch.cat([losses[:mine], losses[mine + 1 :]])  # (P - 1,)
             return {
-                "cross_entropy": cross_entropy_loss(own["logits"], batch.labels),
+                "cross_entropy": batch.cross_entropy(own["logits"]),
                 "distillation": weight * losses[mine],
                 "others_distillation": weight * others.sum(),
             }
@@ -109,7 +109,7 @@ class OKDDip(LockstepStrategy):
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
             target = mean_logits(peers.tensors["logits"]).logits() if peers.ids else own["logits"]  # (B, C)
             distillation = weight * kd_loss(own["logits"], target, temperature=self.temperature)
-            return {"cross_entropy": cross_entropy_loss(own["logits"], batch.labels), "distillation": distillation}
+            return {"cross_entropy": batch.cross_entropy(own["logits"]), "distillation": distillation}
 
         return Peer(net, lambda batch: {"logits": net(batch.inputs)}, loss, weight, withheld=("logits",))
 

@@ -28,7 +28,6 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.base.inputs import Inputs
-from fedkd.losses import cross_entropy_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Branched, Gate, pooled
@@ -81,8 +80,8 @@ class ONE(Strategy):
             logits, ensemble = gated(net, batch.inputs)  # (m, B, C) and (B, C)
             teaching = branches.summed_distillation(logits, ensemble, temperature=self.temperature)
             return {
-                "cross_entropy": branches.summed_cross_entropy(logits, batch.labels),
-                "ensemble_cross_entropy": cross_entropy_loss(ensemble, batch.labels),
+                "cross_entropy": branches.summed_cross_entropy(logits, batch.labels, batch.cross_entropy),
+                "ensemble_cross_entropy": batch.cross_entropy(ensemble),
                 "distillation": weight * teaching,
             }
 

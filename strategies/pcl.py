@@ -27,7 +27,7 @@ from fedkd import (
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
-from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.losses import kd_loss
 from fedkd.methods import branches
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Branches, MovingAverage
@@ -89,8 +89,8 @@ class PCL(Strategy):
             teaching = branches.summed_distillation(logits, ensemble, temperature=self.temperature)
             peers = peer_distillation(logits, means, temperature=self.temperature)
             return {
-                "cross_entropy": branches.summed_cross_entropy(logits, batch.labels),
-                "ensemble_cross_entropy": cross_entropy_loss(ensemble, batch.labels),
+                "cross_entropy": branches.summed_cross_entropy(logits, batch.labels, batch.cross_entropy),
+                "ensemble_cross_entropy": batch.cross_entropy(ensemble),
                 "distillation": weight * teaching,
                 "peer_distillation": weight * peers,
             }

@@ -75,7 +75,7 @@ FOR_STRATEGIES = (
         "losses",
     ),
     *("methods", "nets", "targets", "experiment.algorithm.conditions", "experiment.algorithm.optimizer_state.trainable"),
-    "experiment.algorithm.train",
+    *("experiment.algorithm.batches", "experiment.algorithm.step.make_optimizer", "experiment.algorithm.train"),
 )
 #: Flower's public modules. What lies elsewhere in flwr may change with any release.
 FLOWER = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy")

@@ -26,9 +26,10 @@ from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.loaded import forget_data
 from fedkd.experiment.algorithm.net_shares import FUNCTION, given_name
-from fedkd.experiment.algorithm.train import warm_up
+from fedkd.experiment.algorithm.step import warm_up
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
+from fedkd.experiment.strategy_of_round import strategy_of
 from fedkd.knowledge.channels import ClientChannel
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import Unpacked, from_records, to_records
@@ -193,7 +194,7 @@ def _exchange(asked: Instruction, content: RecordDict, context: Context, functio
     client = _open(asked, context, experiment, functions)
     seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
-        which, strategy = f"{client.round}.{client.exchange}", experiment.strategy
+        which, strategy = f"{client.round}.{client.exchange}", strategy_of(experiment, client.round)
         down = ClientChannel("downlink", strategy.downlink(experiment), client.memory)
         broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=asked.held)
         upload = under_adversity(client, strategy.client_update, broadcast)

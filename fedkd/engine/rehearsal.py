@@ -20,6 +20,8 @@ from fedkd.data.views import find_view
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.conditions import why_idle
 from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.algorithm.section import OPTIMIZERS
+from fedkd.experiment.algorithm.step import make_optimizer
 from fedkd.experiment.algorithm.train import Batch
 from fedkd.experiment.named_nets import nets_of
 from fedkd.experiment.registry import name_of, names
@@ -100,6 +102,8 @@ def _check(node: Node, architecture: str, inputs: Inputs, *, shipped: bool) -> N
                 raise InputError(f"net {name!r} gives {wrong}")
         if architecture not in ZOO:
             _say_what_is_odd(name, changed(before, unsaved_state(net)), logits)
+        if node.experiment.train.optimizer not in OPTIMIZERS:
+            make_optimizer(net, node.work())
         if not any(parameter.requires_grad for parameter in net.parameters()):
             raise InputError(
                 f"net {name!r} has nothing to train: all its parameters are frozen; leave its last layer trainable"

@@ -21,6 +21,7 @@ from fedkd.engine.transport import Received
 from fedkd.experiment.algorithm.participation import draw_fault
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
+from fedkd.experiment.strategy_of_round import strategy_of
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
@@ -71,7 +72,8 @@ class Rollback:
     def answer_to(self, uploads: Mapping[int, Knowledge], row: dict[str, Any]) -> Knowledge | Mapping[int, Knowledge] | None:
         """Run the server's half of the strategy. If it ends in numbers that are not finite, go back, and give None."""
         try:
-            answer = self._experiment.strategy.server_update(self._server, uploads)
+            strategy = strategy_of(self._experiment, self._server.round)
+            answer = strategy.server_update(self._server, uploads)
         except TrainingError as error:
             self._go_back(f"the server could not work with the uploads ({first_line(str(error))})", row)
             return None

@@ -20,6 +20,7 @@ from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import explained, shown
 from fedkd.experiment.misplaced import refuse_misplaced
 from fedkd.experiment.run_config import APP_KEYS, tables_of
+from fedkd.experiment.strategy_of_round import strategy_of
 from fedkd.experiment.unused import forget_but, given_keys, is_complete, tell
 from fedkd.experiment.values import ExperimentValues
 
@@ -80,6 +81,7 @@ class Experiment(ExperimentValues):
         from fedkd.experiment.protection import check_protected
         from fedkd.knowledge.codecs import chain
 
+        strategy_of(self, self.rounds)
         for key, names in (("uplink", self.strategy.uplink(self)), ("downlink", self.strategy.downlink(self))):
             chain(names, key)
         check_named_nets(self)
@@ -148,7 +150,9 @@ class Experiment(ExperimentValues):
             nets=functions_of_nets(self),
             data=source if callable(source) else (import_object(source) if ":" in source else None),
             strategy=type(self.strategy) if ":" in registry.name_of(type(self.strategy)) else None,
-            code={name: import_object(name) for name in named_code([vars(self.strategy), self.data.views])},
+            code={
+                name: import_object(name) for name in named_code([vars(self.strategy), self.data.views, self.train.optimizer])
+            },
             losses=added(),
         )
 

@@ -61,9 +61,16 @@ def _of_training(experiment: ExperimentValues) -> Iterator[Unused]:
         yield Unused("train.milestones", f"there are only {rounds} rounds", harmless=True)
     if train.warm_up >= rounds and train.schedule != "constant":
         yield Unused("train.schedule", f"the warm-up takes all {rounds} rounds", harmless=True)
-    if train.optimizer == "adam":
-        yield Unused("train.momentum", "adam has none")
-        yield Unused("train.nesterov", "adam has no momentum")
+    if train.optimizer != "sgd":
+        yield Unused("train.momentum", f"{train.optimizer} has none of this name")
+        yield Unused("train.nesterov", f"{train.optimizer} has no such momentum")
+    if train.steps:
+        yield Unused("train.epochs", f"train.steps is {train.steps}, and takes its place")
+    if _shipped(experiment) and not experiment.strategy.needs.labels:
+        for key in ("label_smoothing", "class_weights"):
+            yield Unused(f"train.{key}", f"{registry.name_of(type(experiment.strategy))} has no cross-entropy with labels")
+    if experiment.rounds == 1:
+        yield Unused("train.final_temperature", "the first round is the last", harmless=True)
 
 
 def _of_clients(experiment: ExperimentValues) -> Iterator[Unused]:
@@ -145,6 +152,8 @@ def _of_strategy(experiment: ExperimentValues) -> Iterator[Unused]:
         for condition in experiment.strategy.idle.get(field.name, ()):
             if why := condition.explain(experiment.strategy, experiment):
                 yield Unused(f"strategy.{field.name}", why, harmless=condition.harmless)
+                if field.name == "temperature":
+                    yield Unused("train.final_temperature", why, harmless=condition.harmless)
                 break
 
 

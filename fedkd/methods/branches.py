@@ -77,12 +77,15 @@ def train(
     return Knowledge.of("weights", module.state_dict(), weight=len(data), metrics=metrics)
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def summed_cross_entropy(
+    logits: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy_loss
+) -> Tensor:
     """The sum over branches of their mean cross-entropies; gradient through the logits.
 
     Args:
         logits: (m, B, C).
         labels: (B,) int64.
+        loss: the mean cross-entropy of logits (B, C) and labels (B,).
 
     Returns:
         () float32 or better.
@@ -91,7 +94,7 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> round(summed_cross_entropy(torch.zeros(3, 2, 10), torch.tensor([3, 7])).item(), 4)  # 3 log 10
     6.9078
     """
-    return len(logits) * cross_entropy_loss(logits.flatten(0, 1), labels.repeat(len(logits)))
+    return len(logits) * loss(logits.flatten(0, 1), labels.repeat(len(logits)))
 
 
 def summed_distillation(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:

@@ -16,7 +16,6 @@ from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.table import Table
-from fedkd.losses import cross_entropy_loss
 
 #: A loss between a student's logits (B, C) and its teachers' predictions of the same samples (B, C).
 DistillationLoss = Callable[[Tensor, Tensor], Tensor]
@@ -56,7 +55,7 @@ def distil(
 
 def train_on_labels(net: nn.Module, data: Split, **how: Any) -> dict[str, float]:
     """Cross-entropy on labelled samples; ``how`` as in ``distil``. Returns the mean as ``cross_entropy`` and ``loss``."""
-    return fit(net, data, lambda net, batch: {"cross_entropy": cross_entropy_loss(net(batch.inputs), batch.labels)}, **how)
+    return fit(net, data, lambda net, batch: {"cross_entropy": batch.cross_entropy(net(batch.inputs))}, **how)
 
 
 def warm_up(client: Client, net: nn.Module, data: Split, *, public_epochs: int, private_epochs: int) -> None:

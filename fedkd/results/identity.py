@@ -65,6 +65,8 @@ def code_of(functions: Functions) -> dict[str, str]:
     """The text of what a user gave or named, by file name: ``strategy.py``, ``nets-my_module.net.py`` ..."""
     given: dict[str, Callable[..., Any] | None] = {}
     for field in fields(functions):
+        if field.name == "found":
+            continue
         value = getattr(functions, field.name)
         named = {f"{field.name}-{name}": code for name, code in value.items()} if isinstance(value, Mapping) else None
         given |= {field.name: value} if named is None else named

@@ -12,8 +12,8 @@ from fedkd.engine.app import client_app_of
 from fedkd.engine.recording import parts_of, restore
 from fedkd.engine.run import Run
 from fedkd.engine.simulation import simulate
-from fedkd.experiment.algorithm import train
-from fedkd.experiment.algorithm.train import Work
+from fedkd.experiment.algorithm import step, train
+from fedkd.experiment.algorithm.work import Work
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids import InProcessGrid
 from fedkd.grids.flower import server_identity
@@ -96,16 +96,16 @@ def every_part_of_the_loss_has_a_gradient(trial: Trial) -> None:
 def gradients(trial: Trial) -> dict[str, float]:
     """By part of the loss, the largest derivative by any parameter that a step moves, until one is above SMALLEST."""
     found: dict[str, float] = {}
-    descend = train.descend
+    descend = step.descend
 
-    def watched(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:
+    def watched(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work, **how: int) -> Tensor:
         moved = [p for group in optimizer.param_groups for p in group["params"]]
         for part, value in parts.items():
             if found.get(part, 0.0) > SMALLEST:
                 continue
             slopes = torch.autograd.grad(value, moved, retain_graph=True, allow_unused=True) if value.requires_grad else ()
             found[part] = max([found.get(part, 0.0), *(float(slope.abs().max()) for slope in slopes if slope is not None)])
-        return descend(parts, optimizer, work)
+        return descend(parts, optimizer, work, **how)
 
     with patch.object(train, "descend", watched), patch.object(lockstep, "descend", watched):
         simulate(trial.experiment(rounds=3), InProcessGrid())

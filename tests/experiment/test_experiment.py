@@ -57,7 +57,7 @@ UNKNOWN = [  # the text of a file, the line of the mistake, the error
     ('server_net = "cn"', 1, "server_net: net 'cn' is unknown: did you mean 'cnn'?; or \"my_module:net\""),
     ('uplink = ["flaot16"]', 1, "uplink: unknown codec 'flaot16': did you mean 'float16'?"),
     ("[train]\nlr = -1", 2, "train.lr: input should be greater than 0, got -1"),
-    ('[train]\noptimizer = "sdg"', 2, "train.optimizer: input should be 'sgd' or 'adam', got 'sdg'"),
+    ('[train]\noptimizer = "sdg"', 2, "train.optimizer: 'sdg' is unknown: did you mean 'sgd'?; or \"my_module:optimizer\""),
     ('[strategy]\nname = "fedx"\nbase = "mocco"', 3, "strategy.base: unknown base 'mocco': did you mean 'moco'?"),
 ]
 

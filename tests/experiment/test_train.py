@@ -16,7 +16,8 @@ from fedkd.base.errors import TrainingError
 from fedkd.base.randomness import generator
 from fedkd.data import KINDS, Moments, Samples
 from fedkd.experiment.algorithm.sections import Training
-from fedkd.experiment.algorithm.train import Draw, Work
+from fedkd.experiment.algorithm.train import Draw
+from fedkd.experiment.algorithm.work import Work
 from fedkd.losses import cross_entropy_loss
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from grids.forgetful import ForgetfulGrid
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, History, InputError, Knowledge, Node, RunFailed, Server, Strategy, simulate
-from fedkd.experiment.algorithm.train import Work
+from fedkd.experiment.algorithm.work import Work
 from fedkd.experiment.registry import load, strategies
 from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.knowledge.memory import Memory

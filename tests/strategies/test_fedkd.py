@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedkd import Client, Knowledge, simulate
 from fedkd.base.errors import InputError
 from fedkd.engine.guard import check_upload
-from fedkd.experiment.algorithm.train import make_optimizer
+from fedkd.experiment.algorithm.step import make_optimizer
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.codecs.lowrank import compress
 from fedkd.knowledge.memory import Memory

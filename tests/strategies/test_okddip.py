@@ -13,7 +13,7 @@ from public_runs import client_of, server_of
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, Strategy, fit, simulate
-from fedkd.experiment.algorithm.train import descend, make_optimizer
+from fedkd.experiment.algorithm.step import descend, make_optimizer
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.peers.lockstep import AllOutputs, Peer
 from fedkd.methods.peers.turns import plan

@@ -42,6 +42,8 @@ class Needs:
     def check(self, name: str, experiment: Settings) -> None:
         """Raise InputError if the experiment does not give what is needed."""
         data = experiment.data
+        if self.shared_data and experiment.train.accumulate > 1:
+            raise InputError(f"train.accumulate: {name} takes a step on each batch that its peers speak of: set it to 1")
         lacks = {
             "labels: set data.labelled above 0": self.labels and data.labelled == 0,
             "a public set: set data.public to its size": self.public and not (data.public or data.public_source),

@@ -12,7 +12,8 @@ from fedkd.data import Federation, Samples
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.settings import Settings
-from fedkd.experiment.algorithm.train import Split, Work
+from fedkd.experiment.algorithm.train import Split
+from fedkd.experiment.algorithm.work import Work
 from fedkd.knowledge.memory import Memory
 
 

@@ -17,7 +17,9 @@ from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.net_supply import NOTHING, Found, NetPlan, find_out, fresh, give_back, take
 from fedkd.experiment.algorithm.optimizer_state import optimizer_state, restore_optimizer
 from fedkd.experiment.algorithm.settings import Settings
-from fedkd.experiment.algorithm.train import Split, Work, make_optimizer
+from fedkd.experiment.algorithm.step import make_optimizer
+from fedkd.experiment.algorithm.train import Split
+from fedkd.experiment.algorithm.work import Work
 from fedkd.knowledge.knowledge import DTYPES
 from fedkd.knowledge.memory import Memory
 from fedkd.nets import Net, load, unsaved_buffers

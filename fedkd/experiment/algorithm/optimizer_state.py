@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import TrainingError
 
+#: How the name of what is a number of Python's begins, as the step count of some users' optimisers.
+NUMBER = "number/"
+
 
 def trainable(net: nn.Module, where: str) -> list[nn.Parameter]:
     """The parameters that are not frozen: what an optimiser gets, so that no weight decay moves the others.
@@ -26,7 +29,12 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Its tensors by the parameter's position and their name, as ``restore_optimizer`` takes them."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {(i, key): value for i, p in enumerate(parameters) for key, value in optimizer.state.get(p, {}).items()}
-    return {f"{i}/{key}": value for (i, key), value in state.items() if isinstance(value, Tensor)}
+    numbers = {
+        f"{i}/{NUMBER}{key}": torch.tensor(value)
+        for (i, key), value in state.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {f"{i}/{key}": value for (i, key), value in state.items() if isinstance(value, Tensor)} | numbers
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
@@ -40,7 +48,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, kept: Mapping[str, Tenso
                 "now): freeze the same ones all the time"
             )
         target = parameters[int(i)]
-        optimizer.state[target][key] = _like(target, value)
+        number = key.startswith(NUMBER)
+        optimizer.state[target][key.removeprefix(NUMBER)] = value.item() if number else _like(target, value)
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from fedkd.base.errors import InputError, did_you_mean
+from fedkd.base.user_code import names_code
 
 #: Names in a list, of which one may stand alone: ``uplink = "float16"``.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
@@ -16,6 +19,19 @@ Shares = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1)], ...],
     BeforeValidator(lambda given: (given,) if isinstance(given, int | float) else given),
 ]
+#: A number of passes, whole ones as whole numbers.
+Epochs = Annotated[float, Field(gt=0), AfterValidator(lambda given: int(given) if given == int(given) else given)]
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+def _optimizer(given: str) -> str:
+    if given not in OPTIMIZERS and not names_code(given):
+        raise InputError(f'train.optimizer: {given!r} is unknown: {did_you_mean(given, OPTIMIZERS)}; or "my_module:optimizer"')
+    return given
+
+
+#: An optimiser of torch, or a user's function that makes one.
+OptimizerName = Annotated[str, AfterValidator(_optimizer)]
 FROZEN = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 

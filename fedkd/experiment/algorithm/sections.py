@@ -9,18 +9,24 @@ from pydantic import BaseModel, Field, model_validator
 from fedkd.base.errors import InputError, unknown
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.schedule import rate_at
-from fedkd.experiment.algorithm.section import Section, Shares
+from fedkd.experiment.algorithm.section import Epochs, OptimizerName, Section, Shares
 
 
 class Training(Section):
     """Local training, the same words for every strategy."""
 
-    epochs: int = Field(1, ge=1)
-    """Passes over a client's own training samples in each round. ``epochs = 5``"""
+    epochs: Epochs = 1
+    """Passes over a client's own training samples in each round; 0.5 is half of one. ``epochs = 5``"""
+    steps: int = Field(0, ge=0)
+    """Batches that a client trains on in each round, whatever it holds, in place of epochs; 0 is off. ``steps = 20``"""
     batch_size: int = Field(64, ge=1)
-    """Samples a step. The last batch of an epoch may be smaller. ``batch_size = 32``"""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """What takes the steps: stochastic gradient descent, or Adam. ``optimizer = "adam"``"""
+    """Samples a batch. The last batch of an epoch may be smaller. ``batch_size = 32``"""
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients are averaged before a step is taken. ``accumulate = 4``"""
+    optimizer: OptimizerName = "sgd"
+    """What takes the steps: sgd, adam, adamw, or "my_module:optimizer", a function of your own that makes a torch optimizer of
+    (parameters, lr, weight_decay). ``optimizer = "adam"``
+    """
     lr: float = Field(0.01, gt=0)
     """Learning rate before the schedule. ``lr = 0.05``"""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -28,7 +34,9 @@ class Training(Section):
     nesterov: bool = False
     """Whether the momentum of sgd is Nesterov's. ``nesterov = true``"""
     weight_decay: float = Field(1e-5, ge=0)
-    """L2 penalty on the weights, as the optimiser adds it to the gradient. ``weight_decay = 5e-4``"""
+    """L2 penalty on the weights, as the optimiser adds it to the gradient; adamw shrinks the weights by it instead.
+    ``weight_decay = 5e-4``
+    """
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """How the learning rate goes over the rounds: it stays, falls to zero along a cosine, or drops at milestones.
     ``schedule = "cosine"``
@@ -41,8 +49,22 @@ class Training(Section):
     """First rounds in which the rate grows evenly to its full height. ``warm_up = 5``"""
     clip: float = Field(0.0, ge=0)
     """Largest norm of a step's gradient, all parameters taken together; 0 is off. ``clip = 1.0``"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Numbers of the forward pass: float32, or bfloat16 by torch's autocast. Weights stay in float32. ``precision = "bf16"``"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Numbers of the forward pass: float32, or by torch's autocast bfloat16, or on a GPU float16, whose losses are scaled.
+    Weights stay in float32. ``precision = "bf16"``
+    """
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of a label that is spread evenly over all classes, in the cross-entropy of local training.
+    ``label_smoothing = 0.1``
+    """
+    class_weights: Literal["none", "balanced"] = "none"
+    """What a sample counts in the cross-entropy of local training: all alike, or so that each class of a client counts as much
+    as its others. ``class_weights = "balanced"``
+    """
+    final_temperature: float = Field(0.0, ge=0)
+    """Where the strategy's temperature ends: it goes evenly from strategy.temperature in round 1 to this one in the last; 0
+    leaves it as it is. ``final_temperature = 1.0``
+    """
 
     def lr_at(self, round: int, rounds: int) -> float:
         """The learning rate of a round, counted from 1, of ``rounds``."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, read_nets, shares_of
@@ -76,6 +77,12 @@ class Settings(Section):
         nets = info.data.get("nets")
         of_functions = nets if isinstance(nets, dict) and any(map(callable, nets.values())) else {}
         return {given_name(name) if name in of_functions else name: options for name, options in given.items()}
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> Self:
+        if self.train.precision == "fp16" and not self.engine.num_gpus:
+            raise InputError('train.precision: fp16 needs a GPU: set engine.num_gpus above 0, or take "bf16"')
+        return self
 
     @property
     def architectures(self) -> tuple[str, ...]:

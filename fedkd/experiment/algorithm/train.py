@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,39 +15,23 @@ from fedkd.base.errors import TrainingError
 from fedkd.base.inputs import Inputs, each
 from fedkd.base.randomness import derive
 from fedkd.data import Moments, Samples, augment
-from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.batches import batch_sizes, batches_a_round
+from fedkd.experiment.algorithm.on_labels import balanced_weights, cross_entropy, labelled_cross_entropy
+from fedkd.experiment.algorithm.step import descend, make_optimizer
 from fedkd.experiment.algorithm.trained import check_weights, mean_losses
-
-if TYPE_CHECKING:
-    from fedkd.experiment.algorithm.sections import Training
+from fedkd.experiment.algorithm.work import Work
 
 #: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
 Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]
 Rng = Callable[[str], torch.Generator]
 
 
-@dataclass(frozen=True)
-class Work:
-    """How training is done here and now: settings, this round's learning rate, device, and who it is, for messages."""
-
-    settings: Training
-    lr: float
-    device: torch.device
-    views: str
-    where: str
-    moments: Moments | None = None  # what this node normalises by whatever it sees; None: what the samples say
-
-    def autocast(self) -> torch.autocast:
-        """bf16 where asked for; fp32 otherwise."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
-
-
 class Batch:
     """Some samples of a split. Inputs are made when asked for, so a loss pays only for what it uses."""
 
-    def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int) -> None:
+    def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int, class_weights: Tensor | None = None) -> None:
         self._raw, self._labels, self.ids = samples.take(positions)  # (B, ...), (B,), (B,)
-        self._samples, self._work, self._seed = samples, work, seed
+        self._samples, self._work, self._seed, self._class_weights = samples, work, seed, class_weights
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,6 +45,15 @@ class Batch:
     def labels(self) -> Tensor:
         """Labels on the device, -1 where one may not be used. (B,) int64."""
         return self._labels.to(self._work.device)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy of logits (B, C) with labels (B,), default its own, smoothed and weighted as [train] says."""
+        labels, smoothing = self.labels if labels is None else labels, self._work.settings.label_smoothing
+        return cross_entropy(logits, labels, self._class_weights, smoothing)
+
+    def labelled_cross_entropy(self, logits: Tensor) -> Tensor:
+        """The same of a batch of which some labels are -1: only the others count, over the size of the whole batch."""
+        return labelled_cross_entropy(logits, self.labels, self._class_weights, self._work.settings.label_smoothing)
 
     def view(self, number: int) -> Inputs:
         """Random view ``number`` of the samples, by the experiment's preset, shaped as ``inputs``; equal on each call."""
@@ -88,16 +82,6 @@ class Draw:
 
     positions: Tensor  # (B,)
     seed: int
-
-
-def batch_sizes(samples: int, batch_size: int) -> list[int]:
-    """The sizes of an epoch's batches: batch statistics of one sample say nothing, so the last never is one alone.
-
-    >>> batch_sizes(7, 3), batch_sizes(8, 3)
-    ([3, 4], [3, 3, 2])
-    """
-    sizes = [min(batch_size, samples - start) for start in range(0, samples, batch_size)]
-    return sizes if len(sizes) < 2 or sizes[-1] > 1 else [*sizes[:-2], sizes[-2] + 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +118,18 @@ class Split:
 
     def batch(self, draw: Draw) -> Batch:
         """The samples of this draw."""
-        return Batch(self.samples, draw.positions, self.work, draw.seed)
+        return Batch(self.samples, draw.positions, self.work, draw.seed, self._class_weights)
+
+    @cached_property
+    def _class_weights(self) -> Tensor | None:
+        """(C,), on the device: each class counts as much as another, of those that are here; None: samples count alike."""
+        if self.work.settings.class_weights == "none":
+            return None
+        return balanced_weights(self.samples.label_counts()).to(self.work.device)
+
+    def of_a_round(self, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
+        """The shuffled batches of one round's training, as many as the settings say."""
+        return islice(self.passes(batch_size, rng), batches_a_round(len(self), self.work.settings, batch_size))
 
     def stream(self, purpose: str, batch_size: int | None = None) -> Iterator[Batch]:
         """Endless shuffled batches of full size (or of all samples, if fewer), independent of every other stream.
@@ -144,22 +139,6 @@ class Split:
         rng, size = self.rng(purpose), min(batch_size or self.work.settings.batch_size, len(self))
         while True:
             yield from (batch for batch in self.batches(epochs=1, batch_size=size, rng=rng) if len(batch) >= size)
-
-
-def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
-    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
-    settings, parameters = work.settings, trainable(net, work.where)
-    arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay, "fused": True}
-    if settings.optimizer == "sgd":
-        arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
-    cls: type[torch.optim.Optimizer] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[settings.optimizer]
-    return cls(parameters, **(arguments | overrides))
-
-
-@cache
-def warm_up() -> None:
-    """Load what torch loads at a process's first optimiser. It takes seconds, which the first client would be charged for."""
-    torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
 
 
 def fit(
@@ -180,7 +159,7 @@ def fit(
         data: samples with their settings and random streams.
         loss: parts of the loss of a batch, by name; their sum is descended.
         optimizer: default, a fresh one of the settings.
-        epochs: default, the settings'.
+        epochs: default, the settings' epochs or steps.
         batch_size: default, the settings'.
         draws: the batches, one or more, where these are drawn elsewhere; default, ``epochs`` passes of ``batch_size``.
         after_step: called after each step, e.g. to move an average of the weights.
@@ -199,35 +178,32 @@ def fit(
     logged: list[Tensor] = []
     sizes: list[int] = []
     net.train()
+    passes = epochs or 1.0
     if draws is None:
-        epochs, batch_size = epochs or settings.epochs, batch_size or settings.batch_size
-        draws = data.draws(epochs=epochs, batch_size=batch_size, rng=data.rng("batches"))
-    for batch in map(data.batch, draws):
-        with data.work.autocast():
-            parts = loss(net, batch)
-        logged.append(descend(parts, optimizer, data.work))
+        batch_size, rng = batch_size or settings.batch_size, data.rng("batches")
+        if not epochs:
+            draws, passes = data.of_a_round(batch_size, rng), 1.0 if settings.steps else settings.epochs
+        else:
+            draws = data.draws(epochs=epochs, batch_size=batch_size, rng=rng)
+    for group in _groups(draws, settings.accumulate):
+        for place, draw in enumerate(group):
+            batch = data.batch(draw)
+            with data.work.autocast():
+                parts = loss(net, batch)
+            logged.append(descend(parts, optimizer, data.work, place=place, of=len(group)))
+            sizes.append(len(batch))
         if after_step:
             after_step()
-        sizes.append(len(batch))
-    losses = mean_losses([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data.work.where, epochs or 1)
+    losses = mean_losses([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data.work.where, passes)
     check_weights(net, data.work.where)
     return losses
 
 
-def descend(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work) -> Tensor:
-    """One step down the gradient of the parts' sum, clipped where the settings say so. Every step of training is this one.
-
-    Returns:
-        (parts + 1,) float32: each part, then their sum.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    total = sum(parts.values(), start=torch.zeros((), device=work.device))
-    logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
-    total.backward()
-    if work.settings.clip:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
-    optimizer.step()
-    return logged
+def _groups(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:
+    """The batches of each step, drawn as they are needed."""
+    rest = iter(draws)
+    while group := list(islice(rest, size)):
+        yield group
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from fedkd.base.errors import TrainingError
 from fedkd.knowledge.knowledge import MAX_MAGNITUDE
 
 
-def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epochs: int) -> dict[str, float]:
+def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epochs: float) -> dict[str, float]:
     """The means over samples of what each step logged. One look at the device for the whole fit, not one a step.
 
     Args:

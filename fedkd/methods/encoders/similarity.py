@@ -44,6 +44,6 @@ def compare_uploaded(server: Server, uploads: Mapping[int, Knowledge]) -> None:
     net = server.net("compared", heads=()).eval()
     features = []
     for upload in uploads.values():
-        load(net.encoder, {name.removeprefix(ENCODER): t for name, t in upload.tensors.items() if name.startswith(ENCODER)})
+        load(net, {name: tensor for name, tensor in upload.tensors.items() if name.startswith(ENCODER)})
         features.append(predict(net.features, samples, server.work()))
     report_client_cka(server, features)

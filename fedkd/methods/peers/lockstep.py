@@ -20,7 +20,8 @@ from fedkd.base.errors import TrainingError
 from fedkd.base.randomness import derive, seeded
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.algorithm.train import Batch, descend
+from fedkd.experiment.algorithm.step import descend
+from fedkd.experiment.algorithm.train import Batch
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.methods.peers.turns import Plan, UpdateName, plan
 
@@ -66,9 +67,8 @@ class AllOutputs:
 
     def others(self, name: str) -> Tensor:
         """The outputs of all but me. (K - 1, B, ...)"""
-        outputs = self.tensors[name]
-        others = [theirs for peer, theirs in zip(self.ids, outputs, strict=True) if peer != self.me]
-        return torch.stack(others) if others else outputs[:0]
+        others = [theirs for peer, theirs in zip(self.ids, self.tensors[name], strict=True) if peer != self.me]
+        return torch.stack(others) if others else self.tensors[name][:0]
 
     def with_mine(self, name: str, mine: Tensor) -> Tensor:
         """The outputs of all, with the graph of mine (B, ...) in my place. (K, B, ...)

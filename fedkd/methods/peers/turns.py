@@ -11,10 +11,11 @@ from typing import Literal, final
 import torch
 
 from fedkd.base.randomness import generator
+from fedkd.experiment.algorithm.batches import batches_a_round
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.settings import Settings
-from fedkd.experiment.algorithm.train import Batch, Draw, Split, batch_sizes
+from fedkd.experiment.algorithm.train import Batch, Draw, Split
 
 UpdateName = Literal["simultaneous", "sequential", "alternating"]
 
@@ -111,7 +112,7 @@ def _plan(node: Node, update: UpdateName) -> Plan:
     data = node.train if isinstance(node, Client) else node.split(node.federation.client_train(0))
     settings, seed = node.experiment.train, node.experiment.seed
     rng = generator(seed, node.round, "batches of all peers")
-    draws = list(data.labelled().draws(epochs=settings.epochs, batch_size=settings.batch_size, rng=rng))
+    draws = list(data.labelled().of_a_round(settings.batch_size, rng))
     turns = UPDATES[update](len(draws), node.experiment.data.clients, generator(seed, node.round, "turns of peers"))
     return Plan(data.labelled(), draws, turns)
 
@@ -119,5 +120,5 @@ def _plan(node: Node, update: UpdateName) -> Plan:
 def exchanges(experiment: Settings, update: UpdateName = "simultaneous") -> int:
     """How many exchanges a round has: one more than turns."""
     settings, samples = experiment.train, len(experiment.run_federation.client_train(0).labelled())
-    batches = settings.epochs * len(batch_sizes(samples, settings.batch_size))
+    batches = batches_a_round(samples, settings)
     return len(UPDATES[update](batches, experiment.data.clients, torch.Generator())) + 1

@@ -1,0 +1,96 @@
+"""One step of training: the optimiser that takes it, and the gradient that it goes down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedkd.base.errors import InputError
+from fedkd.base.user_code import import_object
+from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.work import Work
+
+_OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
+    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
+    parameters = trainable(net, work.where)
+    settings = work.settings
+    arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer not in _OF_TORCH:
+        return _of_user(settings.optimizer, parameters, **arguments | overrides)
+    arguments["fused"] = True
+    if settings.optimizer == "sgd":
+        arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    return _OF_TORCH[settings.optimizer](parameters, **(arguments | overrides))
+
+
+def _of_user(name: str, parameters: list[nn.Parameter], lr: float, weight_decay: float, **rest: Any) -> torch.optim.Optimizer:
+    """What a user's function makes of parameters, learning rate and weight decay, by place."""
+    function, takes = import_object(name), "it takes (parameters, lr, weight_decay) and returns a torch.optim.Optimizer"
+    if not callable(function):
+        raise InputError(f"train.optimizer: {name} is a {type(function).__name__}, not a function: {takes}")
+    try:
+        made = function(parameters, lr, weight_decay, **rest)
+    except TypeError as error:
+        raise InputError(f"train.optimizer: {name} fails ({error}): {takes}") from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InputError(f"train.optimizer: {name} gives a {type(made).__name__}: {takes}")
+    return made
+
+
+@cache
+def warm_up() -> None:
+    """Load what torch loads at a process's first optimiser. It takes seconds, which the first client would be charged for."""
+    torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
+
+
+def descend(
+    parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work, *, place: int = 0, of: int = 1
+) -> Tensor:
+    """One step down the gradient of the parts' sum, clipped where the settings say so. Every step of training is this one.
+
+    Args:
+        parts: of the loss of a batch.
+        optimizer: takes the step.
+        work: the settings.
+        place: of the batch among those of the step, from 0; the last one ends it.
+        of: how many batches the step has; their gradients are averaged.
+
+    Returns:
+        (parts + 1,) float32: each part, then their sum.
+    """
+    if place == 0:
+        optimizer.zero_grad(set_to_none=True)
+    total = sum(parts.values(), start=torch.zeros((), device=work.device))
+    logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
+    scaler = _scaler(optimizer) if work.settings.precision == "fp16" else None
+    share = total if of == 1 else total / of
+    (scaler.scale(share) if scaler else share).backward()
+    if place + 1 < of:
+        return logged
+    if work.settings.clip:
+        if scaler:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
+    if scaler:
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        optimizer.step()
+    return logged
+
+
+def _scaler(optimizer: torch.optim.Optimizer) -> torch.amp.GradScaler:
+    """What keeps float16 gradients from vanishing; it lives as long as the optimiser."""
+    scaler: torch.amp.GradScaler = vars(optimizer).setdefault("gradient_scaler", torch.amp.GradScaler("cuda"))
+    return scaler
