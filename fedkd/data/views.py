@@ -50,10 +50,10 @@ def find_view(preset: str, kind: Kind) -> View:
     fitting = {name: held for name, (of, held) in PRESETS.items() if of == kind.name}
     if not fitting:
         cure = 'give a function of your own, data.views = "my_module:views"'
-        raise InputError(f"data.views: there are no random views of samples that are {kind.name}: {cure}")
+        raise InputError(f"data.views: there are no random views of samples of kind {kind.name!r}: {cure}")
     if preset and preset not in fitting:
         raise InputError(
-            f"data.views = {preset!r} is for samples that are {PRESETS[preset][0]}, and these are {kind.name}: "
+            f"data.views = {preset!r} is for samples of kind {PRESETS[preset][0]!r}, and these are of kind {kind.name!r}: "
             f"take {' or '.join(fitting)}"
         )
     found: View = fitting[preset or next(iter(fitting))]

@@ -83,7 +83,7 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
         yield Unused("faults.nan", what_is_sent)
     source = server.federation.source
     if not len(source.kind.measure(source.train_inputs, torch.arange(min(2, len(source.train_labels)))).mean):
-        yield Unused("data.normalise", f"samples are {source.kind.name}, which are not normalised")
+        yield Unused("data.normalise", f"samples of kind {source.kind.name!r} are not normalised")
     if "weights" not in sent:
         yield Unused("guard.step_ratio", f"{what_is_sent}, and a step is one of weights")
 

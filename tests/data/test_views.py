@@ -176,7 +176,9 @@ def test_views_of_every_kind_come_by_seed_and_leave_the_originals_alone(kind: st
 
 
 def test_a_preset_for_another_kind_is_refused_with_those_that_fit() -> None:
-    with pytest.raises(InputError, match="'simclr' is for samples that are image, and these are vector: take corrupt"):
+    with pytest.raises(
+        InputError, match="'simclr' is for samples of kind 'image', and these are of kind 'vector': take corrupt"
+    ):
         of_kind("vector", torch.zeros(2, 3), preset="simclr")
 
 

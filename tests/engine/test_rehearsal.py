@@ -197,11 +197,11 @@ def embedding(shape: tuple[int, ...], classes: int) -> nn.Module:
 
 FLAT = lambda shape, classes: OneTensor()  # noqa: E731
 UNFIT: list[tuple[str, dict[str, Any], str]] = [
-    ("vector", {"strategy": Turning()}, "Turning needs images, and data.source 'little' holds samples that are vector"),
+    ("vector", {"strategy": Turning()}, "Turning needs images, and data.source 'little' holds samples of kind 'vector'"),
     (
         "vector",
         {"strategy": "fedx", "views": "simclr"},
-        "'simclr' is for samples that are image, and these are vector: take corrupt",
+        "'simclr' is for samples of kind 'image', and these are of kind 'vector': take corrupt",
     ),
     (
         "vector",

@@ -66,7 +66,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"data": {"length": 9}}, "data.length = 9 does nothing here: it counts tokens of text, and data.tokens is not set"),
     (
         {"nets": "cnn1d", "data": {"source": texts, "normalise": "client"}},
-        'data.normalise = "client" does nothing here: samples are tokens, which are not normalised',
+        """data.normalise = "client" does nothing here: samples of kind 'tokens' are not normalised""",
     ),
     ({"data": {"source": lambda: None, "path": "x"}}, 'data.path = "x" does nothing here: the function of data.source reads'),
     ({"evaluation": {"fine_tune_epochs": 2}}, "evaluation.fine_tune_epochs = 2 does nothing here: fedavg trains classifiers"),

@@ -60,7 +60,7 @@ class Needs:
     def check_samples(self, name: str, source: Source) -> None:
         """Raise InputError if the data are not of the kind that is needed."""
         if self.images and source.kind.name != "image":
-            held = f"data.source {source.name!r} holds samples that are {source.kind.name}"
+            held = f"data.source {source.name!r} holds samples of kind {source.kind.name!r}"
             raise InputError(f"strategy: {name} needs images, and {held}: take other data, or another strategy")
 
     def __str__(self) -> str:
