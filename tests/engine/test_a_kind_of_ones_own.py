@@ -66,6 +66,6 @@ def test_they_are_learned() -> None:
 
 @pytest.mark.slow
 def test_views_are_a_function_of_ones_own_or_refused_with_that_cure() -> None:
-    with pytest.raises(InputError, match="no random views of samples of kind 'visit': give a function of your own, data.views"):
+    with pytest.raises(InputError, match="no random views of samples of kind 'visit': give a function of your own"):
         run("fedsimclr")
     assert run("fedsimclr", views=f"{__name__}:louder")["accuracy"] > 0.6
