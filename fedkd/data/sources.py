@@ -66,10 +66,12 @@ def load_source(
 
 def source_stamp(name: str, path: str = "", tokens: str = "") -> str:
     """A fingerprint of the files that ``load_source`` would read: equal as long as none of them changes. Empty for none."""
+    from fedkd.data.columns.texts import CHARACTERS
     from fedkd.data.stamp import stamp
 
     places = [path or name] if path or _is_local(name) else []
-    return "".join(stamp(Path(place).expanduser()) for place in (*places, *filter(None, [tokens])))
+    places += [tokens] if tokens not in ("", CHARACTERS) else []
+    return "".join(stamp(Path(place).expanduser()) for place in places)
 
 
 def _is_local(name: str) -> bool:

@@ -22,13 +22,11 @@ def federation_of(data: Data, seed: int) -> Federation:
     Raises:
         InputError: data that cannot be loaded, or a partition that cannot be drawn.
     """
-    from fedkd.data.columns.texts import CHARACTERS
     from fedkd.data.sources import source_stamp
 
     public = source_stamp(data.public_source) if data.public_source else ""
     named = data.source if isinstance(data.source, str) and ":" not in data.source else ""
-    tokens = data.tokens if data.tokens != CHARACTERS else ""
-    stamp = source_stamp(named, data.path, tokens) if named else ""
+    stamp = source_stamp(named, data.path, data.tokens) if named else ""
     return _federation(data, seed if data.split_seed < 0 else data.split_seed, stamp, public)
 
 
