@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.data.arrays import Split, channels_first, source_of_arrays
 from fedkd.data.layout import some
 from fedkd.data.rows import MappedArray
@@ -25,11 +26,12 @@ READ = "train_images and train_labels, x_train and y_train, or x and y; test lik
 
 
 def array_reader(path: Path) -> Callable[[str], Source] | None:
-    """What reads the arrays of an .npz, or of a folder of .npy files; None where there are none."""
+    """What reads an .npz, or a folder of .npy files that are called after what they hold; None where there is neither."""
     if path.suffix.lower() == ".npz" and path.is_file():
         return lambda name: read_npz(name, path)
     files = sorted(file for file in path.glob("*.npy") if not file.name.startswith(".")) if path.is_dir() else []
-    return (lambda name: read_npy_files(name, files)) if files else None
+    roles = {role_of(file.stem)[1] for file in files}
+    return (lambda name: read_npy_files(name, files)) if {"inputs", "labels"} <= roles else None
 
 
 def read_npz(name: str, path: Path) -> Source:
@@ -75,6 +77,9 @@ def source_of_named(name: str, arrays: Mapping[str, Any]) -> Source:
         raise InputError(f"data source {name!r} holds {held}: fedkd reads arrays called {READ}")
     test = next((split for split in ("test", "validation") if split in whole), None)
     groups = {**found.get("", {}), **found[train]}.get("groups")
+    used = {groups, *(found[split][role] for split in (train, test) if split is not None for role in ("inputs", "labels"))}
+    if left := [key for key in sorted(arrays) if key not in used]:
+        warnings.warn(f"data source {name!r}: left out: {some(left)}", Notice, stacklevel=2)
 
     def part(split: str) -> Split:
         return Split(arrays[found[split]["inputs"]], arrays[found[split]["labels"]])

@@ -128,6 +128,8 @@ def _refuse_other_files(path: Path, files: list[Path]) -> None:
     if known and not any(is_image(file) for file in files):
         there = ", ".join(f"{kinds[kind]} {kind}" for kind in known)
         cure = "unpack archives; " if kinds.keys() & {*ARCHIVES} else ""
+        cure += "name the .npz itself in data.source; " if ".npz" in kinds else ""
+        cure += "call arrays train_inputs.npy, train_labels.npy, test_inputs.npy ...; " if ".npy" in kinds else ""
         raise InputError(f"{str(path)!r} holds no images but files that are not read ({there}): {cure}{WRITE_A_FUNCTION}")
 
 

@@ -37,7 +37,7 @@ def _medmnist(pixels: np.ndarray[Any, Any]) -> dict[str, Any]:
     [(("x", "y"), 8), (("X", "y"), 8), (("x_train", "y_train"), 8), (("X_train", "Y_train"), 8), (("data", "target"), 8)],
 )
 def test_usual_names_of_arrays(names: tuple[str, str], samples: int) -> None:
-    with pytest.warns(Notice, match="there is no test split: 2 of 10 samples are held out as one"):
+    with pytest.warns(Notice, match=r"there is no test split: 2 of 10 samples are held out as one"):
         source = source_of_named("mine", dict(zip(names, (X, Y), strict=True)))
     assert (source.shape, len(source.train_labels)) == ((1, 8, 8), samples)
 
@@ -141,9 +141,28 @@ def test_files_of_arrays_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([[1, 2], [3]], dtype=object), y=Y)
     with pytest.raises(InputError, match=r"objects\.npz' is no readable \.npz of arrays: Object arrays cannot be loaded"):
         load_source(str(tmp_path / "objects.npz"))
-    (tmp_path / "train_inputs.npy").write_bytes(b"x")
+    for name in ("train_inputs", "train_labels"):
+        (tmp_path / f"{name}.npy").write_bytes(b"x")
     with pytest.raises(InputError, match=r"train_inputs\.npy' is no readable \.npy of numbers"):
         load_source(str(tmp_path))
     np.savez(tmp_path / "fine.npz", x=X, y=Y)
     with pytest.raises(InputError, match=r"data\.label_column = 'y': the files hold arrays, without columns: leave it out"):
         load_source(str(tmp_path / "fine.npz"), label_column="y")
+
+
+def test_an_array_beside_images_is_no_data_set(tmp_path: Path) -> None:
+    from PIL import Image
+
+    write_npy(tmp_path, features=X)
+    for kind in ("ant", "bee"):
+        (tmp_path / kind).mkdir()
+        for number in range(5):
+            Image.new("L", (2, 2), number).save(tmp_path / kind / f"{number}.png")
+    with pytest.warns(Notice, match=r"left out: 1 files that are no images \(features\.npy\)"):
+        assert load_source(str(tmp_path)).classes == ("ant", "bee")
+
+
+def test_arrays_that_are_not_used_are_named() -> None:
+    splits = {f"{role}_{split}": array for split in ("train", "val", "test") for role, array in (("x", X), ("y", Y))}
+    with pytest.warns(Notice, match="left out: means, x_val, y_val"):
+        source_of_named("mine", {**splits, "means": X})
