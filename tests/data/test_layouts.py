@@ -223,7 +223,7 @@ def test_folders_that_hold_something_else(tmp_path: Path) -> None:
     (tmp_path / "set.npz").write_bytes(b"PK")
     with pytest.raises(
         InputError,
-        match=r"files that are not read \(1 \.npz\): name the \.npz itself in data\.source; write a function that returns a fedkd\.data\.Source",
+        match=r"files that are not read \(1 \.npz\): name the \.npz itself in data\.source; write a function that",
     ):
         load_source(str(tmp_path))
     for name in ("set.pkl", "set.h5", "one.png"):
