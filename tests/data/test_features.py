@@ -87,7 +87,12 @@ def test_one_file_in_any_of_the_formats(tmp_path: Path, suffix: str) -> None:
             "'blood' holds text and no encoded images: set data.tokens = 'characters'",
         ),
         (PATIENTS, PATIENTS, {"length": 5}, r"data\.length = 5: data\.tokens is not set: leave it out"),
-        (PATIENTS.replace("yes", "0.5").replace("no", "0.25"), PATIENTS, {}, "'ill' holds real numbers: regression is not"),
+        (
+            PATIENTS.replace("yes", "0.5").replace("no", "0.25"),
+            PATIENTS,
+            {},
+            "column 'ill' of labels holds real numbers: regression is not",
+        ),
         (PATIENTS.replace("age", "blood"), PATIENTS, {}, "has two columns called 'blood': rename one"),
         ("1,2,0\n3,4,1\n", PATIENTS, {}, r"its first line holds numbers \(1, 2, 0\): write the columns' names there"),
         ("age,ill\n1,2,3\n", PATIENTS, {}, "no readable CSV file"),
@@ -147,3 +152,28 @@ def test_a_column_of_different_texts_is_no_category(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "all.csv", index=False)
     with pytest.raises(InputError, match=r"'name' is no category: it holds 60 different texts in 60 rows: set data\.tokens"):
         load_source(str(tmp_path / "all.csv"))
+
+
+def test_a_guess_of_the_labels_is_said_and_never_passes_over_their_name(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"age": [i % 3 for i in range(10)], "income": [float(i) for i in range(10)]})
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    with pytest.warns(Notice, match=r"its labels are column 'age', the only one that can be it \(data\.label_column\)"):
+        assert load_source(str(tmp_path / "all.csv")).shape == (1,)
+    frame.rename(columns={"income": "target"}).to_csv(tmp_path / "all.csv", index=False)
+    with pytest.raises(InputError, match="column 'target' of labels holds real numbers: regression is not what fedkd does"):
+        load_source(str(tmp_path / "all.csv"))
+
+
+def test_numbers_of_any_type(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {
+        "number": pyarrow.array([2**60 + 1] * 10),
+        "yes": [True, False] * 5,
+        "kind": pyarrow.array(["b", "a"] * 5).dictionary_encode(),
+    }
+    pyarrow.parquet.write_table(pyarrow.table({**columns, "label": [0, 1] * 5}), tmp_path / "all.parquet")
+    with pytest.warns(Notice, match="kind"):
+        source = load_source(str(tmp_path / "all.parquet"))
+    assert source.features == ("number", "yes", "kind = a", "kind = b")

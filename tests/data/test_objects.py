@@ -121,7 +121,7 @@ def test_texts_are_read_as_a_column_of_them_is() -> None:
         ),
         ((X, Y), {"label_column": "kind"}, "data.label_column = 'kind': the data set is arrays, without columns: leave it out"),
         (FRAME.assign(a=[1, "x"] * 5), {}, "the train frame cannot be read: .*: keep one type of value in a column"),
-        (FRAME, {"label_column": "a"}, "data.label_column 'a' holds real numbers: regression"),
+        (FRAME, {"label_column": "a"}, "column 'a' of labels holds real numbers: regression"),
     ],
 )
 def test_what_cannot_be_taken_is_one_line(given: Any, options: dict[str, Any], message: str) -> None:

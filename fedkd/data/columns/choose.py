@@ -39,10 +39,18 @@ def label_column(table: Table, options: Options, owner: str) -> str:
 
     given, owners = options.label_column, {owner} if owner else set()
     _refuse_lists(table, [given] if given else LABELS[0], "labels a sample (multi-label)", "one label a sample")
-    if given in table.column_names and is_number(table, given) and not is_whole(table, given):
-        cure = "regression is not what fedkd does: it takes one class a sample, a whole number or a name"
-        raise InputError(f"data.label_column {given!r} holds real numbers: {cure}")
+    called = [column for column in table.column_names if column.lower() in (*LABELS[0], *LABELS[1]) and column != "y"]
+    for column in [given] if given in table.column_names else called if not given else []:
+        if is_number(table, column) and not is_whole(table, column):
+            cure = "regression is not what fedkd does: it takes one class a sample, a whole number or a name"
+            raise InputError(f"column {column!r} of labels holds real numbers: {cure} (data.label_column)")
     return _only(table, "label_column", given, fits, "ClassLabel", LABELS)
+
+
+def is_guessed(table: Table, options: Options, label: str) -> bool:
+    """Whether nothing but its values says that this column holds the labels."""
+    usual = label.lower() in (*LABELS[0], *LABELS[1]) or features_of(table).get(label, {}).get("_type") == "ClassLabel"
+    return not (usual or options.label_column)
 
 
 def input_reader(table: Table, options: Options, label: str, owner: str) -> tuple[Reader, str]:
@@ -124,7 +132,9 @@ def _reader(table: Table, options: Options, held: Sequence[str]) -> Reader:
 
 def _refuse_bare_text(table: Table, texts: Sequence[str], options: Options) -> None:
     """Where nothing but text is left and nobody named it, it is text rather than categories."""
-    if not options.feature_columns:
+    import pyarrow.types as types
+
+    if not options.feature_columns and not types.is_dictionary(table.schema.field(texts[0]).type):
         cure = "set data.tokens = 'characters' or to a tokenizer.json; or name categories in data.feature_columns"
         raise InputError(f"the samples are text (column {texts[0]!r}): {cure}")
 

@@ -64,10 +64,12 @@ def _numbers(part: Part, column: str) -> Numbers:
         if not is_number(table, column):
             kind = "text" if is_text(table, column) else f"{values.type}"
             raise InputError(f"column {column!r} holds {kind} in {where}, but numbers elsewhere: write the same in all")
-        found.append(values_of(values.cast("float64")))
+        found.append(values_of(values.cast("float64", safe=False)))
     numbers: Numbers = np.concatenate(found).astype(np.float64)
     if np.isinf(numbers).any():
-        raise InputError(f"column {column!r} of the {part.name} split is infinite in row {int(np.isinf(numbers).argmax())}")
+        raise InputError(
+            f"column {column!r} of the {part.name} split is infinite in row {int(np.isinf(numbers).argmax())}: correct it"
+        )
     return numbers[:, None]
 
 

@@ -13,7 +13,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import rows
 from fedkd.data.arrays import label_column as as_labels
 from fedkd.data.columns.arrow import Part, features_of, full_column, is_whole, values_of
-from fedkd.data.columns.choose import input_reader, label_column, owner_column
+from fedkd.data.columns.choose import input_reader, is_guessed, label_column, owner_column
 from fedkd.data.columns.missing import drop_missing
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
 from fedkd.data.options import Options
@@ -44,6 +44,8 @@ def _read(name: str, found: Splits, options: Options) -> Source:
     reader, remark = input_reader(first, options, label, owner)
     chosen = _choose_splits(splits, found, label)
     said = [found.reading, _of_splits(splits, chosen), remark]
+    if is_guessed(first, options, label):
+        said.append(f"its labels are column {label!r}, the only one that can be it (data.label_column)")
     train, test = Part(chosen.train, found.tables[chosen.train]), Part(chosen.test, found.tables.get(chosen.test, []))
     if options.missing == "drop":
         train, remark = drop_missing(train, reader.columns)
