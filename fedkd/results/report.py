@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedkd.results.changes import read_changes
 from fedkd.results.curves import headline
+from fedkd.results.data import RecordedData
 from fedkd.results.environment import read_environment
 from fedkd.results.files import write_atomically
+from fedkd.results.imbalance import imbalance
 from fedkd.results.peers_plot import has_peers
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representation_plot import has_representations
@@ -27,7 +29,7 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(loader=PackageLoader("fedkd.results", ""), autoescape=True, undefined=StrictUndefined)
-    picture = run.path / "partition.png"
+    picture, data = run.path / "partition.png", RecordedData.read(run.path)
     run_summary = summary(run.rows)
     page = templates.get_template("report.html").render(
         run=run,
@@ -47,6 +49,7 @@ def write_report(run: RecordedRun, path: str | Path) -> None:
         peers=_inline_svg(run.path / "peers.svg") if has_peers(run) else "",
         representation=_inline_svg(run.path / "representation.svg") if has_representations(run) else "",
         partition=base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
+        imbalance=imbalance(data.client_classes, data.classes) if data else "",
         failures=list(failures(run)),
         environment=dict(_flat(read_environment(run.path))),
     )
