@@ -37,7 +37,8 @@ def parts(strategy: DML, **when: int) -> tuple[dict[str, Tensor], Tensor, Tensor
     """The loss of peer 1 of three, its own logits, and what all said."""
     said, mine = logits_of(SAID).requires_grad_(), logits_of(SAID[1]).requires_grad_()
     batch = object.__new__(Batch)
-    batch.__dict__["labels"] = torch.tensor([0, 1])
+    work = node_of(peers(strategy, nets="mlp"), 1).work()
+    batch.__dict__.update(labels=torch.tensor([0, 1]), _work=work, _class_weights=None)
     loss = peer_of(strategy, **when).loss({"logits": mine}, AllOutputs((0, 1, 2), 1, {"logits": said}, {}), batch)
     return dict(loss), mine, said
 

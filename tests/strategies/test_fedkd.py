@@ -75,7 +75,7 @@ def test_the_weight_of_the_distillation_is_bounded(monkeypatch: pytest.MonkeyPat
 
 
 def logits_only(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes), nn.LogSoftmax(1))
 
 
 def test_nets_without_features_are_compared_by_their_predictions_alone(monkeypatch: pytest.MonkeyPatch) -> None:

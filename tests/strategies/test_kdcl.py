@@ -26,7 +26,7 @@ def distillation(strategy: KDCL, said: Tensor, beside: dict[str, Tensor] | None 
     client.exchange = 1  # after the first, in which logits of the validation set travel too
     peer = strategy.peer(client)
     batch = object.__new__(Batch)
-    batch.__dict__["labels"] = LABELS
+    batch.__dict__.update(labels=LABELS, _work=client.work(), _class_weights=None)
     everybodys = AllOutputs(tuple(range(len(said))), 0, {"logits": said}, beside or {})
     parts = peer.loss({"logits": said[0]}, everybodys, batch)
     assert parts.keys() == {"cross_entropy", "distillation"}
