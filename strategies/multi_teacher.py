@@ -83,7 +83,6 @@ class MultiTeacher(Strategy):
 
     def check_samples(self, node: Node) -> None:
         """Samples of real numbers, nets with features or maps, where the loss reads such."""
-        super().check_samples(node)
         student, *clients = node.architecture, *node.experiment.architectures
         TeachingTask.of(self).check_samples(node, [student, *([] if self.teachers else clients)])
 

@@ -39,13 +39,14 @@ def rehearse(strategy: Algorithm, node: Node) -> None:
             fails, what came out of it, and what should have.
     """
     node.federation.partition_table()
-    strategy.check_samples(node)
+    strategy.needs.check_samples(type(strategy).__name__, node.federation.source)
     batch = _batch(node)
     if "views" in (strategy.needs.uses or ()) and not why_idle(strategy, node.experiment, "views"):
         _check_views(node, batch)
     for architecture, key in nets_of(node.experiment).items():
         with under(key), torch.no_grad(), seeded(0):
             _check(node, architecture, batch.inputs, shipped=name_of(type(strategy)) in names())
+    strategy.check_samples(node)
 
 
 def _batch(node: Node) -> Batch:
