@@ -42,8 +42,10 @@ class Given:
 
 def is_taken(given: object) -> bool:
     """Whether a source can be made of an object of this type, as far as its type says."""
-    kinds = (Source, Mapping, tuple)
-    return isinstance(given, kinds) or _is_frame(given) or _is_hugging_face(given) or _is_map_style(given)
+    if isinstance(given, Mapping | list) and not _is_hugging_face(given):  # and no table or list of an experiment file
+        parts = list(given.values() if isinstance(given, Mapping) else given[:1])
+        return bool(parts) and not any(isinstance(part, str | bool | int | float) for part in parts)
+    return isinstance(given, Source | tuple) or _is_frame(given) or _is_hugging_face(given) or _is_map_style(given)
 
 
 def source_of(given: object, name: str, options: Options) -> Source:

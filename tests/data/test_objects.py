@@ -130,7 +130,7 @@ def test_what_cannot_be_taken_is_one_line(given: Any, options: dict[str, Any], m
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [3, X, iter([(1, 2)]), object()])
+@pytest.mark.parametrize("wrong", [3, X, iter([(1, 2)]), object(), {"name": "digits"}, ["digits"], {}, []])
 def test_what_is_no_data_set_is_refused_before_it_is_read(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"data\.source: give a name, a path, a function, or a fedkd\.data\.Source, \(X, y\)"):
         Experiment(strategy="fedavg", data={"source": wrong})

@@ -57,14 +57,15 @@ def _public_options(data: Data, source: Source) -> dict[str, Any]:
 
 def _source(data: Data) -> Source:
     from fedkd.data import load_source
-    from fedkd.data.objects import source_of
+    from fedkd.data.objects import Given, source_of
     from fedkd.data.options import Options
 
     function = import_object(data.source) if isinstance(data.source, str) and ":" in data.source else data.source
     options = {field.name: getattr(data, field.name) for field in fields(Options)}
     if isinstance(function, str):
         return load_source(function, path=data.path, **options)
-    name = data.source if isinstance(data.source, str) else path_of(function) or "the function"
+    unnamed = "the given data" if isinstance(function, Given) else "the function"
+    name = data.source if isinstance(data.source, str) else path_of(function) or unnamed
     return source_of(_called(function) if callable(function) else function, name, Options(**options))
 
 
