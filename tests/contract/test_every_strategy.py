@@ -64,7 +64,8 @@ REFUSED = {
 def every_kind() -> Iterator[Any]:
     for name in NAMES:
         probed = not strategies()[name].needs.labels  # it takes longer than training does
-        yield from (pytest.param(name, kind, marks=pytest.mark.slow if probed else ()) for kind in LITTLE)
+        for kind, little in LITTLE.items():
+            yield pytest.param(name, kind, marks=pytest.mark.slow if probed or little.net == "transformer" else ())
 
 
 @pytest.mark.parametrize(("name", "kind"), [*every_kind()])
