@@ -159,7 +159,14 @@ def run(cell: Cell) -> dict[str, Any]:
     last = {**metrics[-1], "probe_before": metrics[0].get("probe_accuracy")}
     sent = {key: sum(row.get(key, 0) for row in metrics) for key in ("bytes_up", "bytes_down")}
     numbers = {key: last[key] for key in COLUMNS[cell.table] if last.get(key) is not None}
-    return {**asdict(cell), **numbers, **sent, "seconds": time.perf_counter() - began, "cpu": cpu_model(), "setting": setting(cell)}
+    return {
+        **asdict(cell),
+        **numbers,
+        **sent,
+        "seconds": time.perf_counter() - began,
+        "cpu": cpu_model(),
+        "setting": setting(cell),
+    }
 
 
 def setting(cell: Cell) -> dict[str, Any]:

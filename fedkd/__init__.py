@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fedkd.base.earlier_names import know_earlier_names
+
 if TYPE_CHECKING:
     from fedkd.base.errors import InputError, Notice, RunFailed
     from fedkd.engine.simulation import simulate
@@ -98,6 +100,9 @@ __all__ = [
     "schema_of",
     "simulate",
 ]
+
+
+know_earlier_names()
 
 
 def __getattr__(name: str) -> Any:

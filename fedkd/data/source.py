@@ -73,6 +73,16 @@ class Source:
         object.__setattr__(self, "vocabulary", self.vocabulary or needed)
 
     @property
+    def train_images(self) -> Inputs:
+        """``train_inputs``, as they were called while all samples were images."""
+        return self.train_inputs
+
+    @property
+    def test_images(self) -> Inputs:
+        """``test_inputs``, likewise."""
+        return self.test_inputs
+
+    @property
     def shape(self) -> Shape:
         """The shape of a sample: (C, H, W) of an image, (F,) of a vector, (L, F) of a sequence, (L,) of tokens."""
         return shape_of(self.train_inputs)

@@ -41,6 +41,11 @@ class Batch:
         """The samples as a net takes them, on the device: (B, ...), normalised, or several tensors by name."""
         return self._place(self._samples.kind.normalise(self._raw_there, self._moments))
 
+    @property
+    def images(self) -> Inputs:
+        """``inputs``, as they were called while all samples were images."""
+        return self.inputs
+
     @cached_property
     def labels(self) -> Tensor:
         """Labels on the device, -1 where one may not be used. (B,) int64."""
