@@ -3,8 +3,8 @@
     python benchmarks/vectors.py                # 500 clients of 64 rows x 30 features, an MLP of 64, batches of 32
     python benchmarks/vectors.py --pairs 3
 
-Each contender runs in a process of its own, one torch thread, in turn; of each run the median round counts, the first left out, and
-the ratio is the median of the pairs. The loop normalises once, as no framework can that loads what it is given.
+Each contender runs in a process of its own, one torch thread, in turn; of each run the median round counts, the first left
+out, and the ratio is the median of the pairs. The loop normalises once, as no framework can that loads what it is given.
 """
 
 from __future__ import annotations
