@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
+from fedkd.data import Source
 from fedkd.grids import JobGrid
 from fedkd.results.history import TIMES
 
@@ -264,3 +265,28 @@ def test_a_file_that_changed_or_another_of_its_name_is_read_again(tmp_path: Path
         found.append(bytes_up(run("my_changing_net:net", strategy="fedavg")))
     sys.modules.pop("my_changing_net")
     assert [found[1] - found[0], found[2] - found[0]] == [3 * 4 * 4 * 75, 3 * 4 * 2 * 75]  # 64 + 1 + 10 numbers a unit
+
+
+def by_name() -> Source:
+    ids, labels = torch.arange(60).remainder(7).view(20, 3) + 1, torch.arange(20) % 2
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return Source("texts", inputs, labels, inputs, labels, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("nets", "source", "said"),
+    [
+        (
+            lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 32)),
+            "digits",
+            "if these are features, end it with nn",
+        ),
+        (lambda shape, classes: layers(4, classes), by_name, "fails in train mode on a batch of tokens samples input_ids"),
+        ("mlp", by_name, "net 'mlp' takes real numbers of any shape: images, vectors or signals, and these samples are tokens"),
+        ("transformer", "digits", r"net 'transformer' takes tokens \(L,\), and these samples are \(1, 8, 8\): take"),
+    ],
+)
+def test_a_net_that_does_not_fit_its_samples_is_one_line_before_round_1(nets: Any, source: Any, said: str) -> None:
+    with pytest.raises(InputError, match=f"^nets: .*{said}") as error:
+        run(nets, data={"source": source, "clients": 2, "partition": "iid"})
+    assert len(str(error.value).splitlines()) == 1
