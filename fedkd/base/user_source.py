@@ -37,6 +37,9 @@ def source_of(value: Any) -> str:
 
 def _gather(value: Any, texts: dict[str, str]) -> None:
     """Put the text of ``value``, and then of what it uses, into ``texts`` by name."""
+    if isinstance(own := getattr(type(value), "source_text", None), property):  # it says itself what could change a result
+        texts["object"] = str(own.__get__(value))
+        return None
     if isinstance(value, partial):
         texts["partial"] = f"# partial: {_shown(value.args)} {_shown(tuple(sorted(value.keywords.items())))}"
         return _gather(value.func, texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -61,6 +62,14 @@ class Copies:
     def __call__(self, shape: Shape, classes: int) -> nn.Module:
         """A copy, with the weights as they are."""
         return copied(self.module)
+
+    @property
+    def source_text(self) -> str:
+        """What is written down of it in a run: its layers, and a hash of its weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return f"# copies of a module, its weights {digest.hexdigest()}\n{self.module!r}"
 
 
 def as_function(given: Any) -> Any:

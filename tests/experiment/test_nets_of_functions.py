@@ -20,8 +20,11 @@ from torch import Tensor, nn
 from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
 from fedkd.data import Source
+from fedkd.experiment.algorithm.functions import Functions
 from fedkd.grids import JobGrid
+from fedkd.nets import as_function
 from fedkd.results.history import TIMES
+from fedkd.results.identity import code_of
 
 
 def run(nets: Any, grid: JobGrid | None = None, **changes: Any) -> list[dict[str, Any]]:
@@ -162,6 +165,13 @@ def test_a_module_is_one_net_for_all_and_stays_as_it_was(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert run("a_net:net")[1]["clients_ok"] == 3
     sys.modules.pop("a_net")
+
+
+def test_a_module_is_written_down_with_a_hash_of_its_weights() -> None:
+    one, other = layers(4, 10), layers(4, 10)
+    texts = [code_of(Functions(nets={"mine": as_function(net)}))["nets-mine.py"] for net in (one, deepcopy(one), other)]
+    assert "Linear(in_features=64, out_features=4" in texts[0]
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_where_nets_must_start_different_the_last_layer_of_a_module_is_drawn_anew_and_said() -> None:
