@@ -67,7 +67,8 @@ class Copies:
     def source_text(self) -> str:
         """What is written down of it in a run: its layers, and a hash of its weights."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in (*self.module.named_parameters(), *self.module.named_buffers()):
+        held = (*self.module.named_parameters(), *self.module.named_buffers())
+        for name, tensor in (pair for pair in held if not is_lazy(pair[1])):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return f"# copies of a module, its weights {digest.hexdigest()}\n{self.module!r}"
 
