@@ -47,9 +47,9 @@ class Cronus(Strategy):
     last local round on.
     Deviations: there is no official code, and the equations are as usually stated. A client's n own samples and the P
     public ones are not shuffled into one pool but dealt evenly, n : P, over as many batches as the pool would fill:
-    each sample comes once an epoch, and weighs the same: ``train.label_smoothing`` and ``class_weights`` count in the local
-    rounds only. The optimiser is new each round. What the filter does, and
-    when it can do little (it wants many more clients than classes), stands in fedkd/aggregate/spectral.py.
+    each sample comes once an epoch, and weighs the same: ``train.label_smoothing`` and ``class_weights`` count in the
+    local rounds only. The optimiser is new each round. What the filter does, and when it can do little (it wants many
+    more clients than classes), stands in fedkd/aggregate/spectral.py.
     """
 
     local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1, first rounds alone, the last with an upload
