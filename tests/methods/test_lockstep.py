@@ -17,7 +17,7 @@ from flwr.app import Message
 from grids.forgetful import ForgetfulGrid
 from torch import Tensor, nn
 
-from fedkd import Client, Experiment, History, InputError, Knowledge, Node, RunFailed, Server, Strategy, simulate
+from fedkd import Batch, Client, Experiment, History, InputError, Knowledge, Node, RunFailed, Server, Strategy, simulate
 from fedkd.experiment.algorithm.work import Work
 from fedkd.experiment.registry import load, strategies
 from fedkd.grids import InProcessGrid, JobGrid
@@ -443,9 +443,7 @@ def test_a_peer_that_diverges_is_named_and_no_nan_reaches_the_others(monkeypatch
 
 def test_a_loss_that_is_not_finite_is_reported_with_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits still finite, the loss no longer: at the round's end the peer says what happened, and what to do."""
-    import fedkd.strategies.dml as module
-
-    monkeypatch.setattr(module, "cross_entropy_loss", lambda logits, labels: logits.sum() * torch.nan)
+    monkeypatch.setattr(Batch, "cross_entropy", lambda batch, logits: logits.sum() * torch.nan)
     reason = r"TrainingError: client 0, round 1: the loss is not finite \(cross_entropy nan, .*lower train.lr or set train.clip"
     with pytest.raises(RunFailed, match=reason):
         simulate(peers("dml", samples=16), InProcessGrid())
