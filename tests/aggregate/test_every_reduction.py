@@ -43,6 +43,7 @@ def test_the_result_is_finite_and_within_the_clients_range_in_every_coordinate(r
     assert ((values.amin(0) <= result) & (result <= values.amax(0))).all()
 
 
+@pytest.mark.slow
 @every
 @settings(deadline=None)
 @given(tables(), st.integers(1, 8))

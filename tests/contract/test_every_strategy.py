@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -61,14 +61,9 @@ REFUSED = {
 }
 
 
-def every_kind() -> Iterator[Any]:
-    for name in NAMES:
-        probed = not strategies()[name].needs.labels  # it takes longer than training does
-        for kind, little in LITTLE.items():
-            yield pytest.param(name, kind, marks=pytest.mark.slow if probed or little.net == "transformer" else ())
-
-
-@pytest.mark.parametrize(("name", "kind"), [*every_kind()])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", LITTLE)
 def test_works_with_samples_that_are_no_images(name: str, kind: str) -> None:
     said = works_with(trial(name), kind)
     assert REFUSED[name, kind] in said and "\n" not in said if (name, kind) in REFUSED else said == ""
@@ -114,6 +109,7 @@ def test_overrides_nothing_that_its_family_does_alike_for_all(name: str) -> None
         assert (methods - family.__abstractmethods__) & vars(cls).keys() <= {key for key in methods if key.startswith("__")}
 
 
+@cache
 def of_every_kind() -> list[str]:
     """A strategy for every combination of what makes a difference to an engine.
 
@@ -122,7 +118,7 @@ def of_every_kind() -> list[str]:
     found: dict[object, str] = {}
     for name in NAMES:
         cls = strategies()[name]
-        several = cls().exchanges_per_round(small(name)) > 1
+        several = cls.exchanges_per_round is not Strategy.exchanges_per_round
         starts = cls.first_broadcast is not Strategy.first_broadcast
         needs = dataclasses.replace(cls.needs, uses=None)
         found.setdefault((needs, cls.compares_clients, cls.outlives_its_round, several, starts), name)

@@ -23,6 +23,7 @@ def test_tables_of_scikit_learn(name: str, features: int, samples: int, classes:
         load_source(name, label_column="x")
 
 
+@pytest.mark.slow
 def test_shoulder_exercises_are_windows_of_ten_people() -> None:
     pytest.importorskip("seglearn")
     source = load_source("shoulder_exercises")

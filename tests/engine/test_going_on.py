@@ -268,6 +268,7 @@ def test_lines_that_are_not_what_the_run_wrote_are_refused(log: str, damage: str
     assert log in line and "bring" in line
 
 
+@pytest.mark.slow
 def test_a_line_that_the_crash_tore_is_dropped(unfinished: Path) -> None:
     for log in ("metrics.jsonl", "clients.jsonl"):
         with (unfinished / log).open("ab") as file:

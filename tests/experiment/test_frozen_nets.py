@@ -73,6 +73,7 @@ def test_codecs_take_what_is_left(uplink: tuple[str, ...], downlink: tuple[str, 
     assert run(frozen, uplink=uplink, downlink=downlink, rounds=2).metrics[2]["clients_ok"] == CLIENTS
 
 
+@pytest.mark.slow
 def test_saved_nets_are_whole_and_all_have_one_frozen_part(tmp_path: Path) -> None:
     """Also where every client draws its own net: what is frozen is that of the weights that all share."""
     run(frozen, "fedavg", tmp_path / "average")
@@ -85,12 +86,14 @@ def test_saved_nets_are_whole_and_all_have_one_frozen_part(tmp_path: Path) -> No
         assert all(same) if "encoder.0." in name else not any(same), name
 
 
+@pytest.mark.slow
 def test_a_teacher_with_a_frozen_part_is_read_from_its_run(tmp_path: Path) -> None:
     run(frozen, "fedavg", tmp_path / "run")
     history = run(frozen, {"name": "multi_teacher", "teachers": [str(tmp_path / "run")]}, data={**DATA, "public": 30})
     assert history.metrics[1]["round"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     whole = run(frozen, "local", rounds=2).metrics[-1]["accuracy"]
     run(frozen, "local", tmp_path / "run", rounds=1)

@@ -152,6 +152,7 @@ def test_weights_that_no_seed_repeats_are_refused() -> None:
         run(net)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fedkd.base.errors.Notice")
 def test_a_module_is_one_net_for_all_and_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
@@ -192,6 +193,7 @@ def test_shares_and_functions_do_not_mix() -> None:
             run(given)
 
 
+@pytest.mark.slow
 def test_several_functions_by_name_have_equal_shares_on_a_grid_that_forgets() -> None:
     nets = {"small": named_alike(3), "large": OfNumPy}
     data = {"clients": 4, "partition": "iid", "train_limit": 80, "test_limit": 50, "public": 20}

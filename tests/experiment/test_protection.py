@@ -272,6 +272,7 @@ def test_what_only_data_can_tell_is_refused_before_round_one_and_leaves_no_direc
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_header_is_not_sent_and_the_reason_names_the_fact_and_not_its_value() -> None:
     (row,) = [row for row in simulate(saying(header=True)).clients if row["round"] == 1 and row["client"] == 2]
     assert "this upload's header says patient, for which no noise is defined" in row["reason"]

@@ -54,6 +54,7 @@ def test_whole_epochs_stay_whole_numbers() -> None:
     assert Experiment.from_flat(Experiment(train={"epochs": 0.5}).to_flat()).train.epochs == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fedavg", "dml", "codistillation"])
 def test_as_many_steps_as_epochs_have_are_the_same_training(strategy: str) -> None:
     data = {"train_limit": 60, "client_test": 0.0}
@@ -143,6 +144,7 @@ def test_adamw_is_torchs() -> None:
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.1, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimizers")
 def test_a_users_optimizer_trains_on_every_kind_of_grid_and_is_written_down(tmp_path: Path) -> None:
     given = {"train": {"optimizer": "my_optimizers:optimizer", "lr": 0.5}, "rounds": 2, "data": {"public": 20}}
@@ -192,6 +194,7 @@ def test_smoothing_and_weights_by_hand() -> None:
     torch.testing.assert_close(some, -log_p[0, 0] / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{"label_smoothing": 0.3}, {"class_weights": "balanced"}])
 @pytest.mark.parametrize("strategy", ["fedavg", "dml", "mean_teacher", "one", "byot"])
 def test_both_reach_the_cross_entropy_of_local_training(strategy: str, setting: dict[str, Any]) -> None:
@@ -224,6 +227,7 @@ def test_the_temperature_goes_evenly_to_its_last() -> None:
     assert strategy_of(plain, 3) is plain.strategy
 
 
+@pytest.mark.slow
 def test_it_is_that_of_the_round_at_clients() -> None:
     def losses(first: float, last: float) -> list[float]:
         strategy = {"name": "fedntd", "temperature": first}

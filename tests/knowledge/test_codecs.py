@@ -15,6 +15,7 @@ def experiment(**changes: object) -> Experiment:
     return Experiment(**{"strategy": "fedavg", "rounds": 3, "nets": "mlp", "data": data, **changes})
 
 
+@pytest.mark.slow
 def test_float16_halves_the_coded_bytes_and_not_the_raw_ones() -> None:
     row = simulate(experiment(uplink=["float16"])).metrics[-1]
     assert row["coded_bytes_up"] * 2 == row["bytes_up"] == row["bytes_down"]

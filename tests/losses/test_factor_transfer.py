@@ -44,6 +44,7 @@ def test_stage_one_trains_the_paraphraser_and_the_decoder_only() -> None:
     assert teacher.grad is None
 
 
+@pytest.mark.slow
 def test_stage_one_reconstructs() -> None:
     transfer, teacher = FactorTransfer(3, 4), torch.rand(4, 4, 4, 4)
     optimizer = torch.optim.Adam(transfer.parameters(), lr=0.01)

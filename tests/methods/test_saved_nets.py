@@ -84,6 +84,7 @@ def test_they_are_frozen_in_eval_mode_and_answer_as_in_the_run(local_run: Path) 
     assert sum(found) / 4 == pytest.approx(row["accuracy"])
 
 
+@pytest.mark.slow
 def test_ten_comes_after_nine(copied: Path) -> None:
     shutil.copy(copied / "nets" / "client-0-main.safetensors", copied / "nets" / "client-10-main.safetensors")
     assert list(read_nets_of(copied, **IMAGES))[-2:] == ["client-3-main", "client-10-main"]

@@ -60,6 +60,7 @@ def test_a_step_runs_every_part_once_and_moves_statistics_once() -> None:
     assert {int(b) for name, b in expected.items() if name.endswith("num_batches_tracked")} == {1}
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_and_reported() -> None:
     row = simulate(small(CLILR(beta=0.75))).metrics[1]
     assert row["distillation_weight"] == 0.25

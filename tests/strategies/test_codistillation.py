@@ -107,6 +107,7 @@ def server_of_functions(experiment: Experiment) -> Any:
     return server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Codistillation(burn_in=1.0), Codistillation(weight=0.0, burn_in=0.0), "one client"])
 def test_without_psi_it_is_local_training_bit_for_bit(strategy: Any) -> None:
     data = {"clients": 1} if strategy == "one client" else {}

@@ -94,6 +94,7 @@ def test_top_sends_whole_what_would_not_become_smaller() -> None:
     assert coded_bytes("top8", table(10, 4)) == 160
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("top8", "int8", "delta", "deflate"), ("bits1", "delta", "deflate")])
 def test_chains_of_codecs_code_against_the_last_message(names: tuple[str, ...]) -> None:
     codecs, first = chain(names), table(5000, 100)
