@@ -1,6 +1,6 @@
 """Tables, signals and text: four small tables of what federated distillation does on them.
 
-    python benchmarks/kinds.py                        # the cells not yet in results/kinds.jsonl, then the tables; half an hour
+    python benchmarks/kinds.py                        # the cells not yet in results/kinds.jsonl, then the tables; ten minutes
     python benchmarks/kinds.py --only tabular --seeds 0
     python benchmarks/kinds.py --table                # only print what is there
 
@@ -10,8 +10,8 @@ tabular: scikit-learn's breast cancer, 456 rows of 30 features for training and 
     share the rest by a Dirichlet draw (alpha 0.5); an MLP with one hidden layer of 64.
 series: seglearn's shoulder exercises, 2 s of a smartwatch's six values; the ten people are the clients, every other one has a
     cnn1d and the others an MLP; 300 windows, of all people, are public.
-text: which of seven languages is this word, 6,000 words as characters; ten clients (alpha 0.5) with a transformer or a
-    cnn1d each, 1,000 words public; and DML between one of each, which hold the same 5,000 words.
+text: which of eight languages is this word, as characters, 5,000 words at ten clients (alpha 0.5) with a transformer or a
+    cnn1d each, and 1,000 public ones; and DML between one of each, which hold the same 5,000 words.
 vectors: encoders that see no labels, on breast cancer's features with some of them replaced (`corrupt`), four clients
     (alpha 0.5); accuracy of a linear probe on the frozen encoder, and that of the encoder before any training.
 """

@@ -236,6 +236,16 @@ def test_seeds_of_two_versions_are_no_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_seeds_with_a_public_set_are_a_group(tmp_path: Path) -> None:
+    """Which samples are public is drawn by the seed."""
+    for seed in (0, 1):
+        whole = experiment(strategy="fedmd", seed=seed, rounds=1, data={"public": 20})
+        simulate(whole, out=tmp_path / f"seed-{seed}")
+    (group,) = group_seeds(find_runs([tmp_path]))
+    assert len(group.runs) == 2
+
+
+@pytest.mark.slow
 def test_seeds_on_two_data_sets_are_no_group(tmp_path: Path) -> None:
     file = tmp_path / "data.pt"
 
