@@ -1,6 +1,6 @@
 """Tables, signals and text: four small tables of what federated distillation does on them.
 
-    python benchmarks/kinds.py                        # the cells not yet in results/kinds.jsonl, then the tables; ten minutes
+    python benchmarks/kinds.py                        # the cells not yet in results/kinds.jsonl, the tables; ten minutes
     python benchmarks/kinds.py --only tabular --seeds 0
     python benchmarks/kinds.py --table                # only print what is there
 
@@ -11,7 +11,7 @@ tabular: scikit-learn's breast cancer, 456 rows of 30 features for training and 
 series: seglearn's shoulder exercises, 2 s of a smartwatch's six values; the ten people are the clients, every other one has a
     cnn1d and the others an MLP; 300 windows, of all people, are public.
 text: which of eight languages is this word, as characters, 5,000 words at ten clients (alpha 0.5) with a transformer or a
-    cnn1d each, and 1,000 public ones; and DML between one of each, which hold the same 5,000 words.
+    cnn1d each, and 1,000 public ones; and DML between one of each, which hold the same 5,000.
 vectors: encoders that see no labels, on breast cancer's features with some of them replaced (`corrupt`), four clients
     (alpha 0.5); accuracy of a linear probe on the frozen encoder, and that of the encoder before any training.
 """
