@@ -45,8 +45,8 @@ class RecordedRun:
     def identity(self) -> dict[str, Any]:
         """What all seeds of one experiment have in common: its keys but the seed, digests of the data and of the user's code.
 
-        A digest is left out where an earlier fedkd recorded nothing, or where there is no such code. Which samples are public is
-        drawn by the seed, so it is no part of it.
+        A digest is left out where an earlier fedkd recorded nothing, or where there is no such code. Which samples are
+        public is drawn by the seed, so it is no part of it.
         """
         code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
         data = self.data and f"{self.data.content_hash} {self.data.classes}"
