@@ -15,6 +15,7 @@ from fedkd.base.randomness import generator
 from fedkd.data.federation import Federation, moments_of, view
 from fedkd.data.partition import make_partition
 from fedkd.data.public import public_from
+from fedkd.data.samples import Samples
 from fedkd.data.source import Source
 
 
@@ -72,21 +73,14 @@ def build_federation(
     _check_pool(pool, clients, public=cut, validation=validation, shared=partition == "shared")
     if len(validation_rows) < validation:
         raise InputError(f"data.validation = {validation}, but only {len(validation_rows)} labelled samples are left for it")
-    train = source.train_inputs
-    public_set, validation_set = None, None
-    if cut:
-        known = source.train_labels if public_labels else None
-        public_set = view(source, held_rows, known, moments_of(source, normalise, train, held_rows))
+    public_set = _set_apart(source, held_rows, source.train_labels if public_labels else None, normalise)
     if public_source:
         public_set = public_from(public_source, source, count=public, labels=public_labels, seed=seed, normalise=normalise)
-    if validation:
-        moments = moments_of(source, normalise, train, validation_rows)
-        validation_set = view(source, validation_rows, source.train_labels, moments)
     return Federation(
         source=source,
         clients=clients,
         public=public_set,
-        validation=validation_set,
+        validation=_set_apart(source, validation_rows, source.train_labels, normalise),
         pool=pool,
         partition=make_partition(partition, arguments, clients=clients, seed=seed),
         shared=partition == "shared",
@@ -95,7 +89,13 @@ def build_federation(
         seed=seed,
         test_limit=test_limit,
         normalise=normalise,
+        public_content=public_source.content_hash if public_source else "",
     )
+
+
+def _set_apart(source: Source, rows: Tensor, labels: Tensor | None, normalise: str) -> Samples | None:
+    """The training samples in these rows; None of none."""
+    return view(source, rows, labels, moments_of(source, normalise, source.train_inputs, rows)) if len(rows) else None
 
 
 def _check_shares(client_test: float, labelled: float) -> None:

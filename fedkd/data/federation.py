@@ -42,6 +42,7 @@ class Federation:
     normalise: str = "global"
     """By what inputs are normalised: all clients' training samples (``global``), those of whoever sees them (``client``), or
     nothing (``none``)."""
+    public_content: str = ""  # the content hash of the other data set that the public samples are of
 
     @cached_property
     def test(self) -> Samples:

@@ -43,6 +43,7 @@ class RecordedData:
     partition_hash: str  # of who holds which sample
     unlabelled: tuple[int, ...] = ()  # samples without a label at each client
     unheld: int = 0  # samples that the partition leaves with nobody
+    public_content: str = ""  # the content hash of the other data set that the public samples are of, if they are of one
     kind: str = "image"  # of the samples
     vocabulary: int = 0  # of tokens: how many ids there are
     normalise: str = "global"  # by whose moments inputs are normalised
@@ -76,6 +77,7 @@ class RecordedData:
             partition_hash=digest.hexdigest(),
             unlabelled=tuple(federation.unlabelled.tolist()),
             unheld=federation.unheld,
+            public_content=federation.public_content,
             kind=source.kind.name,
             vocabulary=source.vocabulary,
             normalise=federation.normalise,

@@ -49,7 +49,7 @@ class RecordedRun:
         public is drawn by the seed, so it is no part of it.
         """
         code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
-        data = self.data and f"{self.data.content_hash} {self.data.classes}"
+        data = self.data and f"{self.data.content_hash} {self.data.classes} {self.data.public_content}"
         digests = {f"{name} version": digest(text)[:6] for name, text in (("data", data), ("code", code)) if text}
         return {key: value for key, value in self.experiment.items() if key != "seed"} | digests
 

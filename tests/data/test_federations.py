@@ -120,6 +120,7 @@ def test_a_public_set_from_another_source(toy: Source, federate: Federate) -> No
     federation = federate(toy, 4, public=5, public_source=other, public_labels=True)
     assert federation.public is not None
     assert (federation.public.take(torch.arange(5))[0] >= 200).all()
+    assert federation.public_content == other.content_hash
     assert federation.partition_table().sum() == 40, "nothing is held out of the clients' own images"
     assert torch.equal(federation.public.moments.mean, toy.moments.mean), "one normalisation for all"
 

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from fedkd.base.errors import InputError
-from fedkd.data import Source, load_source, normalise
+from fedkd.data import Samples, Source, load_source, normalise
 from fedkd.data.idx import DEBIAN_FASHION_MNIST, has_idx_files
 from fedkd.data.kinds.image import channel_moments
 from fedkd.data.source import hold_out
+from fedkd.experiment.algorithm.sections import Training
+from fedkd.experiment.algorithm.train import Batch
+from fedkd.experiment.algorithm.work import Work
 
 
 def write_idx(path: Path, values: torch.Tensor) -> None:
@@ -72,6 +75,14 @@ def test_fashion_mnist_of_debian() -> None:
     assert source.train_inputs.shape == (60_000, 1, 28, 28)
     assert torch.bincount(source.test_labels).tolist() == [1000] * 10
     assert (round(source.moments.mean.item(), 4), round(source.moments.std.item(), 4)) == (0.2860, 0.3530)
+
+
+def test_a_source_and_a_batch_are_read_by_their_earlier_names() -> None:
+    source = load_source("digits")
+    assert source.train_images is source.train_inputs and source.test_images is source.test_inputs
+    samples = Samples(source.train_inputs, source.train_labels, torch.arange(4), source.kind, source.moments, 10)
+    batch = Batch(samples, torch.arange(2), Work(Training(), 0.1, torch.device("cpu"), "", "here"), 0)
+    assert batch.images is batch.inputs
 
 
 def test_channel_moments_by_hand() -> None:

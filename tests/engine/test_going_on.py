@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedkd.base.errors import Notice, RunFailed
 from fedkd.cli.launch import resumed
 from fedkd.data import Source
 from fedkd.results import RunDirectory
+from fedkd.results.data import RecordedData
 from fedkd.results.files import read_lines
 from fedkd.results.lock import locked
 from fedkd.results.recorded import find_runs, group_seeds
@@ -236,13 +238,17 @@ def test_seeds_of_two_versions_are_no_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_with_a_public_set_are_a_group(tmp_path: Path) -> None:
+def test_seeds_with_a_public_set_are_a_group_unless_it_is_of_other_data(tmp_path: Path) -> None:
     """Which samples are public is drawn by the seed."""
     for seed in (0, 1):
         whole = experiment(strategy="fedmd", seed=seed, rounds=1, data={"public": 20})
         simulate(whole, out=tmp_path / f"seed-{seed}")
     (group,) = group_seeds(find_runs([tmp_path]))
     assert len(group.runs) == 2
+    data = RecordedData.read(tmp_path / "seed-1")
+    assert data is not None and data.public_content == ""
+    replace(data, public_content="of another data set").write(tmp_path / "seed-1")
+    assert [len(group.runs) for group in group_seeds(find_runs([tmp_path]))] == [1, 1]
 
 
 @pytest.mark.slow
