@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedkd.base.inputs import Inputs, count, rows
+from fedkd.base.inputs import Inputs, count, each, rows
 
 #: Rows that are in memory at a time.
 CHUNK = 4096
@@ -22,8 +23,18 @@ CHUNK = 4096
 Arrange = Callable[[NDArray[Any]], NDArray[Any]]
 
 
+class Mapped(Tensor):
+    """A tensor whose rows lie on disk: those that are asked for by index are read, and leave memory again."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
+
+    @abstractmethod
+    def part(self, chosen: Tensor) -> Tensor:
+        """The rows in these places, still on disk where they can be."""
+
+
 @final
-class MappedArray(Tensor):
+class MappedArray(Mapped):
     """A tensor over a .npy file, of which only the rows that are asked for are read, and leave memory again.
 
     >>> import tempfile
@@ -34,7 +45,6 @@ class MappedArray(Tensor):
     (torch.Size([10, 1, 4, 4]), 'Tensor')
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
     _path: Path
     _mapping: mmap.mmap
     _arrange: Arrange | None
@@ -60,13 +70,22 @@ class MappedArray(Tensor):
         self._mapping.madvise(mmap.MADV_DONTNEED)
         return picked
 
+    def part(self, chosen: Tensor) -> Tensor:
+        """A copy in memory: a tensor knows no rows here and there."""
+        return self[chosen]
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return partial(MappedArray.of, arrange=self._arrange), (self._path,)
 
 
 def is_mapped(inputs: Inputs) -> bool:
     """Whether rows lie on disk."""
-    return any(isinstance(tensor, MappedArray) for tensor in (inputs.values() if isinstance(inputs, Mapping) else [inputs]))
+    return any(isinstance(tensor, Mapped) for tensor in (inputs.values() if isinstance(inputs, Mapping) else [inputs]))
+
+
+def part_of(inputs: Inputs, chosen: Tensor) -> Inputs:
+    """The samples at these places, on disk if they lie there and can stay."""
+    return each(lambda tensor: tensor.part(chosen) if isinstance(tensor, Mapped) else tensor[chosen], inputs)
 
 
 def hash_values(digest: hashlib.blake2b, inputs: Inputs, chosen: Tensor) -> None:

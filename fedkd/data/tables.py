@@ -27,6 +27,8 @@ NOT_READ = (".arrow", ".h5", ".hdf5", ".json", ".jsonl", ".mat", ".npy", ".npz",
 OWNER = "fedkd_client"
 #: The key of a table's metadata that holds the name of its file.
 FILE = b"fedkd_file"
+#: That of the paths of the Arrow files whose rows a table has, all of them and in their order.
+ARROW_FILES = b"fedkd_arrow_files"
 WRITE_A_FUNCTION = (
     "write a function that returns a fedkd.data.Source, or arrays (X, y), a torch Dataset or a pandas frame, "
     'and set data.source = "my_module:function"'
@@ -99,10 +101,18 @@ def _saved(path: Path) -> Splits:
     import datasets
 
     try:
-        return tables_of(datasets.load_from_disk(str(path)))
+        loaded = datasets.load_from_disk(str(path))
+        splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+        found = tables_of(loaded).tables
     except Exception as error:  # a broken file leads pyarrow and datasets to errors without a common class
         reason = " ".join(str(error).split())
         raise InputError(f"{str(path)!r} is no readable saved data set: {reason}") from error
+    files = {name: json.dumps([file["filename"] for file in split.cache_files]).encode() for name, split in splits.items()}
+    return Splits({name: [_with_metadata(table, ARROW_FILES, files[name]) for table in held] for name, held in found.items()})
+
+
+def _with_metadata(table: Table, key: bytes, value: bytes) -> Table:
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), key: value})
 
 
 def _read_file(path: Path) -> Table:
@@ -113,7 +123,7 @@ def _read_file(path: Path) -> Table:
         twice = sorted(name for name, count in Counter(table.column_names).items() if count > 1)
         if twice:
             raise InputError(f"{str(path)!r} has two columns called {twice[0]!r}: rename one")
-        return table.replace_schema_metadata({**(table.schema.metadata or {}), FILE: path.name.encode(errors="replace")})
+        return _with_metadata(table, FILE, path.name.encode(errors="replace"))
     kind = "one image" if suffix in SUFFIXES else f"a {path.suffix or 'file without an ending'} file"
     raise InputError(
         f"{str(path)!r} is {kind}; read are parquet, CSV and .npz files, folders of images and saved Hugging Face data sets; "
@@ -180,4 +190,4 @@ def _owned(table: Table, owner: str) -> Table:
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b'{"info": {"features": {}}}'))
     features["info"].setdefault("features", {})[OWNER] = {"_type": "Owner"}
     owned = table.append_column(OWNER, pyarrow.array([owner] * len(table), pyarrow.string()))
-    return owned.replace_schema_metadata({**(table.schema.metadata or {}), b"huggingface": json.dumps(features)})
+    return _with_metadata(owned, b"huggingface", json.dumps(features).encode())

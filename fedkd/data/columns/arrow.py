@@ -43,7 +43,7 @@ def declared(table: Table, kind: str) -> str:
     return next((column for column, feature in features_of(table).items() if feature.get("_type") == kind), "")
 
 
-def _type(table: Table, column: str) -> Any:
+def type_of(table: Table, column: str) -> Any:
     """Of a column's values: of a category, that of its names; of an extension, how it is stored."""
     import pyarrow.types as types
 
@@ -56,7 +56,7 @@ def is_image(table: Table, column: str) -> bool:
     """Whether it may hold encoded images."""
     import pyarrow.types as types
 
-    kind = _type(table, column)
+    kind = type_of(table, column)
     if types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
@@ -66,7 +66,7 @@ def is_text(table: Table, column: str) -> bool:
     """Whether it holds text."""
     import pyarrow.types as types
 
-    kind = _type(table, column)
+    kind = type_of(table, column)
     return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view))
 
 
@@ -74,7 +74,7 @@ def is_whole(table: Table, column: str) -> bool:
     """Whether it holds whole numbers, or true and false."""
     import pyarrow.types as types
 
-    kind = _type(table, column)
+    kind = type_of(table, column)
     return bool(types.is_integer(kind) or types.is_boolean(kind))
 
 
@@ -82,15 +82,19 @@ def is_number(table: Table, column: str) -> bool:
     """Whether it holds numbers, true and false, or nothing at all."""
     import pyarrow.types as types
 
-    kind = _type(table, column)
+    kind = type_of(table, column)
     return is_whole(table, column) or any(test(kind) for test in (types.is_floating, types.is_decimal, types.is_null))
 
 
 def is_list(table: Table, column: str) -> bool:
     """Whether each value is a list."""
+    return is_of_lists(type_of(table, column))
+
+
+def is_of_lists(kind: Any) -> bool:
+    """Whether values of this Arrow type are lists."""
     import pyarrow.types as types
 
-    kind = _type(table, column)
     return any(test(kind) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 

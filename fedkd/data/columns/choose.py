@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from fedkd.base.errors import InputError, unknown
-from fedkd.data.columns.arrow import declared, features_of, is_image, is_list, is_number, is_text, is_whole
+from fedkd.data.columns.arrow import declared, features_of, is_image, is_list, is_number, is_text, is_whole, type_of
 from fedkd.data.columns.features import Features
 from fedkd.data.columns.images import Images
 from fedkd.data.columns.lists import Lists
@@ -168,7 +168,7 @@ def _encoded_lists(table: Table) -> bool:
     """Whether a column with the usual name of images holds lists of them."""
     import pyarrow.types as types
 
-    kinds = [table.schema.field(name).type for name in IMAGES[0] if name in table.column_names and is_list(table, name)]
+    kinds = [type_of(table, name) for name in IMAGES[0] if name in table.column_names and is_list(table, name)]
     return any(hasattr(kind, "value_type") and types.is_struct(kind.value_type) for kind in kinds)
 
 

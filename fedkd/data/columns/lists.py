@@ -13,7 +13,8 @@ from torch import Tensor
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
 from fedkd.data.arrays import inputs_of
-from fedkd.data.columns.arrow import Part, column_of
+from fedkd.data.columns.arrow import Part, column_of, is_of_lists
+from fedkd.data.columns.mapped import mapped_columns
 from fedkd.data.columns.missing import refuse_missing
 from fedkd.data.columns.reader import Read, Reader
 from fedkd.data.kinds.tokens import TOKEN_IDS
@@ -34,6 +35,8 @@ class Lists(Reader):
         return Read(self._inputs(train), None if test is None else self._inputs(test))
 
     def _inputs(self, part: Part) -> Inputs:
+        if (mapped := mapped_columns(part, self.columns)) is not None:
+            return mapped
         arrays = {column: array_of_lists(part, column) for column in self.columns}
         first = arrays[self.columns[0]]
         if TOKEN_IDS in arrays:
@@ -64,7 +67,7 @@ def _of_table(part: Part, table: Any, column: str) -> NDArray[Any]:
     while True:
         values = getattr(values, "storage", values)
         kind = values.type
-        if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        if not is_of_lists(kind):
             break
         lengths = np.asarray(compute.list_value_length(values))
         if len(lengths) and lengths.min() != lengths.max():

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.base.inputs import rows
 from fedkd.data.arrays import label_column as as_labels
 from fedkd.data.columns.arrow import Part, features_of, full_column, is_whole, values_of
 from fedkd.data.columns.choose import input_reader, is_guessed, label_column, owner_column
 from fedkd.data.columns.missing import drop_missing
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
 from fedkd.data.options import Options
+from fedkd.data.rows import part_of
 from fedkd.data.source import Source, hold_out, with_channels
 from fedkd.data.splits import Chosen, choose_splits, read_splits
 from fedkd.data.tables import Splits, Table
@@ -65,8 +65,8 @@ def _read(name: str, found: Splits, options: Options) -> Source:
         if not len(held):
             few = f"{int((train_labels >= 0).sum())} labelled samples"
             raise InputError(f"there is no test split, and {few} are too few to hold out a fifth: add some or a test split")
-        test_inputs, test_labels = rows(inputs, held), train_labels[held]
-        inputs, train_labels = rows(inputs, kept), train_labels[kept]
+        test_inputs, test_labels = part_of(inputs, held), train_labels[held]
+        inputs, train_labels = part_of(inputs, kept), train_labels[kept]
         groups = groups if groups is None else groups[kept]
     source = Source(
         name,
