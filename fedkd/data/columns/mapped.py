@@ -79,7 +79,7 @@ class MappedColumns(Mapped):
         starts = np.cumsum([0, *(len(block[0]) for block in blocks)])
         kept = np.arange(starts[-1]) if kept is None else kept
         dtype = torch.from_numpy(np.empty(0, layout.dtype)).dtype
-        mapped: MappedColumns = cls._make_wrapper_subclass(cls, (len(kept), *sides.pop()), dtype=dtype)  # type: ignore[attr-defined]
+        mapped: MappedColumns = cls._make_wrapper_subclass(cls, (len(kept), *sides.pop()), dtype=dtype)
         mapped._layout, mapped._mappings, mapped._blocks, mapped._starts, mapped._kept = layout, mappings, blocks, starts, kept
         return mapped
 
@@ -114,9 +114,9 @@ class MappedColumns(Mapped):
         return found
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         args, kwargs = tree_map(lambda held: held[:] if isinstance(held, cls) else held, (args, kwargs or {}))
-        return function(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         everything = len(self._kept) == self._starts[-1] and bool((np.diff(self._kept) == 1).all())
