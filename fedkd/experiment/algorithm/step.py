@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ _OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+#: Their steps without what torch wraps around them for its profiler and compiler, which costs small nets more than the step.
+_BARE_STEPS: dict[type[torch.optim.Optimizer], Any] = {kind: unwrap(kind.step) for kind in _OF_TORCH.values()}
 
 
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
@@ -70,8 +73,9 @@ def descend(
         (parts + 1,) float32: each part, then their sum.
     """
     if place == 0:
-        optimizer.zero_grad(set_to_none=True)
-    total = sum(parts.values(), start=torch.zeros((), device=work.device))
+        for parameter in _parameters(optimizer):
+            parameter.grad = None
+    total = _sum(parts)
     logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
     scaler = _scaler(optimizer) if work.settings.precision == "fp16" else None
     share = total if of == 1 else total / of
@@ -81,13 +85,33 @@ def descend(
     if work.settings.clip:
         if scaler:
             scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], work.settings.clip)
+        nn.utils.clip_grad_norm_(_parameters(optimizer), work.settings.clip)
     if scaler:
         scaler.step(optimizer)
         scaler.update()
     else:
-        optimizer.step()
+        _take_step(optimizer)
     return logged
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _sum(parts: Mapping[str, Tensor]) -> Tensor:
+    """Of all parts, in float32 or better."""
+    first, *others = (part if part.dtype == torch.float64 else part.float() for part in parts.values())
+    return sum(others, start=first)
+
+
+def _take_step(optimizer: torch.optim.Optimizer) -> None:
+    """``optimizer.step()``, bare where it is one of torch's that nobody has hung a hook on."""
+    bare = _BARE_STEPS.get(type(optimizer))
+    if bare is None or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        optimizer.step()
+        return
+    with torch.no_grad():
+        bare(optimizer)
 
 
 def _scaler(optimizer: torch.optim.Optimizer) -> torch.amp.GradScaler:

@@ -25,21 +25,23 @@ def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epo
         TrainingError: naming epoch and batch of the first loss that is not finite.
     """
     logged = logged.cpu().double()  # (steps, parts)
-    finite = logged.isfinite().all(dim=1)
-    if not bool(finite.all()):
+    weights = sizes.double() / sizes.sum()
+    means: list[float] = (weights @ logged).tolist()
+    if not all(map(math.isfinite, means)):  # as soon as one step's is not
+        finite = logged.isfinite().all(dim=1)
         step, steps = int(finite.int().argmin()), math.ceil(len(sizes) / epochs)
         values = ", ".join(f"{name} {value:g}" for name, value in zip(names, logged[step].tolist(), strict=True))
         raise TrainingError(
             f"{where}, epoch {step // steps + 1}, batch {step % steps + 1}: the loss is not finite ({values}); "
             "lower train.lr or set train.clip"
         )
-    weights = sizes.double() / sizes.sum()
-    return dict(zip(names, (weights @ logged).tolist(), strict=True))
+    return dict(zip(names, means, strict=True))
 
 
 def check_weights(net: nn.Module, where: str) -> None:
     """Raise TrainingError if a trained weight is not finite or huge: no loss would show it after the last step."""
     trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
-    largest = float(torch.stack([parameter.abs().amax().float() for parameter in trained]).amax()) if trained else 0.0
+    norms = [torch.linalg.vector_norm(parameter, math.inf).float() for parameter in trained]
+    largest = float(torch.stack(norms).amax()) if trained else 0.0
     if not largest <= MAX_MAGNITUDE:
         raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ class Work:
     where: str
     moments: Moments | None = None  # what this node normalises by whatever it sees; None: what the samples say
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[object]:
         """bf16 or fp16 where asked for; fp32 otherwise."""
-        half = torch.float16 if self.settings.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, half, enabled=self.settings.precision != "fp32")
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.float16 if self.settings.precision == "fp16" else torch.bfloat16)
