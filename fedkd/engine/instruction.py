@@ -8,6 +8,8 @@ from typing import Self, final
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedkd.base.records import record_of
+
 #: The kinds of messages, as Flower names them: who are you, write your memory, train, evaluate.
 JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
 #: The name of the record, of the reply to ``JOIN`` too.
@@ -45,7 +47,7 @@ class Instruction:
         flags = {"persist": self.persist, "global": self.globally, "compared": self.compared or None}
         said = {key: int(flag) for key, flag in flags.items() if flag is not None}
         numbers = {"round": self.round, "exchange": self.exchange, **said, "client": self.client}
-        return ConfigRecord({**numbers, "acknowledged": self.acknowledged, "held": self.held})
+        return record_of(ConfigRecord, {**numbers, "acknowledged": self.acknowledged, "held": self.held})
 
     @classmethod
     def from_records(cls, records: RecordDict) -> Self:

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import InputError
+from fedkd.base.records import record_of
 from fedkd.engine.guard import Guard
 from fedkd.engine.instruction import JOIN, RECORD, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
@@ -131,7 +132,7 @@ class Transport:
             instruction = Instruction(
                 round, exchange, client, self.up.which(client), channel.which(client), **asked
             ).to_record()
-            content = RecordDict({**records, RECORD: instruction})
+            content = record_of(RecordDict, {**records, RECORD: instruction})
             messages.append(Message(content, self._node_of[client], kind, group_id=str(round)))
             wire = size + config_bytes(instruction)
             traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)

@@ -1,8 +1,8 @@
-"""Everything that leans on Flower's private parts: identities, contexts, message ids, and records as plain values.
+"""What leans on Flower's private parts: identities, contexts, message ids, and records as plain values.
 
 A *plain* value is made of tuples, dicts, strings, numbers and bytes only. It is how records are copied (taken apart and
 put together again they share the immutable array bytes and nothing else), compared, and sent to workers.
-Flower's own constructors check every key and value again, which costs more than the copy; so these go round them.
+Flower's own constructors check every key and value again, which costs more than the copy; so `fedkd.base.records` goes round.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.constants import DEFAULT_TTL
 from flwr.app.metadata import Metadata
 from flwr.app.user_config import UserConfig
@@ -23,6 +23,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.constant import ErrorCode as ErrorCode  # for the other grid files: Flower's private paths stand here only
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedkd.base.records import array_of, record_of
 
 RUN_ID = 1
 TASK_ID = 1
@@ -88,22 +90,14 @@ def plain_records(records: RecordDict, store: Callable[[bytes], Any] = _same) ->
 
 def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same) -> RecordDict:
     """Put records together again; ``load`` undoes ``store``."""
-    records = RecordDict()
+    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
     for name, kind, items in plain:
-        record = _RECORDS[kind]()
         if kind == 0:
-            record.__dict__["_data"] = {key: _array(item, load) for key, item in items.items()}
+            held = {key: array_of(*facts, load(data)) for key, (*facts, data) in items.items()}
         else:
-            record.__dict__["_data"] = {k: list(v) if isinstance(v, list) else v for k, v in items.items()}
-        records.__dict__["_data"][name] = record
-    return records
-
-
-def _array(item: tuple[str, tuple[int, ...], str, Any], load: Callable[[Any], bytes]) -> Array:
-    dtype, shape, stype, data = item
-    array = Array.__new__(Array)
-    array.__dict__.update(dtype=dtype, shape=shape, stype=stype, data=load(data))
-    return array
+            held = {key: list(value) if isinstance(value, list) else value for key, value in items.items()}
+        records[name] = record_of(_RECORDS[kind], held)
+    return record_of(RecordDict, records)
 
 
 def copy_records(records: RecordDict) -> RecordDict:

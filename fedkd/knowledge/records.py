@@ -6,12 +6,11 @@ NumPy has no bfloat16: those bits travel as int16, and the manifest says what th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate, chain
+from itertools import chain
 
 import numpy as np
 import torch
@@ -19,15 +18,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Metri
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.records import array_of, record_of
 from fedkd.knowledge.knowledge import DTYPES, Knowledge
+from fedkd.knowledge.layout import Layout, layout_of
 
 TENSORS, MANIFEST, METRICS = "fedkd.tensors", "fedkd.manifest", "fedkd.metrics"
-#: No tensor has more axes.
-MAX_AXES = 64
 #: Bytes of a NumPy header, at most; the usual one has 128.
 MAX_HEADER = 256
 #: The dtype in which the bits of a torch dtype lie in the array; all others lie as themselves.
 _CARRIER = {torch.bfloat16: torch.int16}
+_NO_METRICS = MetricRecord()
 
 
 class RecordError(ValueError):
@@ -40,17 +40,21 @@ def to_records(knowledge: Knowledge) -> RecordDict:
     tensors = knowledge.tensors
     for tensor in tensors.values():
         groups.setdefault(_dtype_name(tensor), []).append(tensor)
-    arrays = ArrayRecord()
-    for dtype, alike in groups.items():
-        arrays[dtype] = _pack(alike)
+    arrays = record_of(ArrayRecord, {dtype: _pack(alike) for dtype, alike in groups.items()})
     manifest: dict[str, ConfigRecordValues] = {
         # One text, a line a tensor: Flower would check each element of a list.
         "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
         "weight": float(knowledge.weight),
-        **{f"header.{key}": value for key, value in knowledge.header.items()},
+        **{f"header.{key}": _fact(key, value) for key, value in knowledge.header.items()},
     }
-    metrics = MetricRecord({key: float(value) for key, value in knowledge.metrics.items()})
-    return RecordDict({TENSORS: arrays, MANIFEST: ConfigRecord(manifest), METRICS: metrics})
+    metrics = record_of(MetricRecord, {key: float(value) for key, value in knowledge.metrics.items()})
+    return record_of(RecordDict, {TENSORS: arrays, MANIFEST: record_of(ConfigRecord, manifest), METRICS: metrics})
+
+
+def _fact(key: str, value: object) -> str | int | float:
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"a header holds text and numbers; {key!r} is a {type(value).__name__}")
+    return value
 
 
 def from_records(
@@ -73,11 +77,11 @@ def from_records(
     if max_bytes is not None:
         _check_size(records, arrays, manifest, max_bytes, max_bytes if max_facts is None else max_facts)
     try:
-        tensors = memo.unpack(arrays, manifest) if memo else _unpack(arrays, manifest)
-        spaces = {name: space for name, _, _, space in _lines(manifest)}
+        layout = layout_of(str(manifest["tensors"]))
+        tensors = memo.unpack(arrays, layout) if memo else _unpack(arrays, layout)
         header = {key[7:]: value for key, value in manifest.items() if key.startswith("header.")}
-        metrics = records.get(METRICS, MetricRecord())
-        return Knowledge(tensors, spaces, header, _number(manifest["weight"]), dict(metrics))  # type: ignore[arg-type]
+        metrics = records.get(METRICS, _NO_METRICS)
+        return Knowledge(tensors, layout.spaces, header, _number(manifest["weight"]), dict(metrics))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError, EOFError, RuntimeError) as error:
         raise RecordError(f"the message is not valid knowledge: {error}") from None
 
@@ -90,7 +94,7 @@ def _number(value: object) -> float:
 
 def _check_size(records: RecordDict, arrays: ArrayRecord, manifest: ConfigRecord, max_bytes: int, max_facts: int) -> None:
     """Raise RecordError for what is too large or of another kind, looking at nothing longer than a key."""
-    metrics = records.get(METRICS, MetricRecord())
+    metrics = records.get(METRICS, _NO_METRICS)
     if len(records) > 2 + (METRICS in records) or not isinstance(metrics, MetricRecord):
         raise RecordError(f"the message holds other records than {TENSORS!r}, {MANIFEST!r} and {METRICS!r}")
     size = sum(len(array.data) for array in arrays.values())
@@ -124,28 +128,22 @@ class Unpacked:
 
     def __init__(self, size: int = 4) -> None:
         self._size = size
-        self._kept: dict[tuple[int, ...], tuple[list[bytes], dict[str, Tensor]]] = {}
+        self._kept: dict[tuple[int, ...], tuple[Layout, list[bytes], dict[str, Tensor]]] = {}
 
-    def unpack(self, arrays: ArrayRecord, manifest: ConfigRecord) -> dict[str, Tensor]:
+    def unpack(self, arrays: ArrayRecord, layout: Layout) -> dict[str, Tensor]:
         """The tensors of this message, shared with every earlier call on the same bytes."""
         data = [array.data for array in arrays.values()]
-        key = (hash(manifest["tensors"]), *map(id, data))
+        key = (id(layout), *map(id, data))
         if key not in self._kept:
-            tensors = _unpack(arrays, manifest)
+            tensors = _unpack(arrays, layout)
             while len(self._kept) >= self._size:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = (data, tensors)  # holding the bytes keeps their ids from being given again
-        return self._kept[key][1]
+            self._kept[key] = (layout, data, tensors)  # holding what the key is made of keeps its ids from being given again
+        return self._kept[key][2]
 
 
 def _describe(tensor: Tensor) -> str:
     return f"{_dtype_name(tensor)}\t{','.join(map(str, tensor.shape))}"
-
-
-def _lines(manifest: ConfigRecord) -> list[tuple[str, str, tuple[int, ...], str]]:
-    """Name, dtype, shape and space of each tensor announced."""
-    parts = [line.split("\t") for line in str(manifest["tensors"]).split("\n") if line]
-    return [(n, dtype, tuple(map(int, filter(None, shape.split(",")))), space) for n, dtype, shape, space in parts]
 
 
 def _dtype_name(tensor: Tensor) -> str:
@@ -160,7 +158,7 @@ def _pack(tensors: list[Tensor]) -> Array:
     flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu()  # (sum of elements,)
     carrier = flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy()
     data = _npy_header_of(kind := str(carrier.dtype), len(carrier)) + carrier.tobytes()
-    return Array(kind, carrier.shape, "numpy.ndarray", data)
+    return array_of(kind, tuple(carrier.shape), "numpy.ndarray", data)
 
 
 @lru_cache(maxsize=256)
@@ -172,22 +170,17 @@ def _npy_header_of(kind: str, length: int) -> bytes:
     return stream.getvalue()
 
 
-def _unpack(arrays: Mapping[str, Array], manifest: ConfigRecord) -> dict[str, Tensor]:
-    lines = _lines(manifest)
-    sides = [side for _, _, size, _ in lines for side in size]
-    odd = not all(0 <= side < 2**40 for side in sides) or any(len(size) > MAX_AXES for _, _, size, _ in lines)
-    if odd or len({name for name, *_ in lines}) != len(lines):
-        raise ValueError("its manifest contradicts itself")
+def _unpack(arrays: Mapping[str, Array], layout: Layout) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for dtype, array in arrays.items():
         flat = _flat(array, DTYPES[dtype])
-        mine = [(name, size) for name, kind, size, _ in lines if kind == dtype]
-        ends = list(accumulate(math.prod(size) for _, size in mine))
-        if not ends or ends[-1] != flat.numel():
-            raise ValueError(f"its {dtype} array has {flat.numel()} elements, the manifest says {ends[-1:] or 0}")
-        for (name, size), start, end in zip(mine, [0, *ends], ends, strict=False):
-            tensors[name] = flat[start:end].view(size)
-    return {name: tensors[name] for name, *_ in lines}
+        mine = layout.arrays.get(dtype, [])
+        elements = [number for *_, number in mine]
+        if not mine or sum(elements) != flat.numel():
+            raise ValueError(f"its {dtype} array has {flat.numel()} elements, the manifest says {sum(elements)}")
+        for (name, size, _), part in zip(mine, flat.split_with_sizes(elements), strict=True):
+            tensors[name] = part.view(size)
+    return {name: tensors[name] for name in layout.names}
 
 
 def _flat(array: Array, dtype: torch.dtype) -> Tensor:
