@@ -32,20 +32,55 @@ def seeded(seed: int) -> Iterator[None]:
 
     Initialisers, dropout and kornia draw from torch's, and a user's code may draw from any; only this function touches them.
     """
-    # torch.manual_seed would format three tracebacks a call for CUDA's sake, and keep them: 1 ms, and a leak.
-    generators = [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
-    states = [each.get_state() for each in generators]
+    global _ASIDE
+    if _ASIDE:
+        _ASIDE = False  # blocks in this one restore what they find
+        try:
+            _seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            _ASIDE = True
+        return
+    states = [each.get_state() for each in _of_torch()]
     of_python = random.getstate()
     try:
-        for each in generators:
-            each.manual_seed(seed)
-        random.seed(seed)
+        _seed(seed)
         with _numpy_seeded(seed):
             yield
     finally:
         random.setstate(of_python)
-        for each, state in zip(generators, states, strict=True):
+        for each, state in zip(_of_torch(), states, strict=False):
             each.set_state(state)
+
+
+#: Whether the global generators are restored further out.
+_ASIDE = False
+
+
+@contextmanager
+def streams_aside() -> Iterator[None]:
+    """Around many blocks of ``seeded`` one after the other: the global generators are restored once, after the last of them.
+
+    Nobody may draw from these inside it but in such blocks.
+    """
+    global _ASIDE
+    with seeded(0):
+        _ASIDE = True
+        try:
+            yield
+        finally:
+            _ASIDE = False
+
+
+def _of_torch() -> list[torch.Generator]:
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+
+
+def _seed(seed: int) -> None:
+    for each in _of_torch():
+        each.manual_seed(seed)  # torch.manual_seed would format three tracebacks a call for CUDA's sake, and keep them: 1 ms
+    random.seed(seed)
 
 
 #: Bit generators that blocks inside one another use in turn: making one costs more than a block may.

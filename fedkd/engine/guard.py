@@ -142,7 +142,7 @@ def check_upload(upload: Knowledge, schema: Mapping[str, TensorSpec], *, classes
             raise Rejected(f"{name} has dtype {tensor.dtype}, expected {spec.dtype}")
         if upload.spaces[name] != spec.space:
             raise Rejected(f"{name} holds {upload.spaces[name]}, expected {spec.space}")
-        _check_values(name, _without_own(tensor, spec), spec, classes)
+        _check_values(name, tensor, spec, classes)
     if not 1 / MAX_WEIGHT <= upload.weight <= MAX_WEIGHT:
         raise Rejected(f"its weight {upload.weight:g} is not a positive number of at most {MAX_WEIGHT:g}")
 
@@ -162,24 +162,28 @@ def _check_shape(name: str, tensor: Tensor, spec: TensorSpec, sizes: dict[str, i
 
 def _without_own(tensor: Tensor, spec: TensorSpec) -> Tensor:
     """The tensor, with 0 where it holds what no trained net does, just as the server's own net does in that place."""
-    if spec.own is None or not tensor.is_floating_point() or not tensor.numel():
-        return tensor
-    low, high = map(float, tensor.aminmax())
-    if low >= -MAX_MAGNITUDE and high <= MAX_MAGNITUDE:
-        return tensor
+    assert spec.own is not None
     own = spec.own.to(tensor.device)
     same = (tensor == own) | (tensor.isnan() & own.isnan())
     return tensor.masked_fill(same & ~(own.abs() <= MAX_MAGNITUDE), 0.0)
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    low, high = tensor.aminmax() if tensor.is_floating_point() else (tensor.min(), tensor.max())
+    return low.item(), high.item()
 
 
 def _check_values(name: str, tensor: Tensor, spec: TensorSpec, classes: int) -> None:
     """Finite, of a sane size, and in the range that the space has."""
     if not tensor.numel():
         return
-    low, high = map(float, tensor.aminmax()) if tensor.is_floating_point() else (float(tensor.min()), float(tensor.max()))
+    low, high = _extremes(tensor)
+    floating = tensor.is_floating_point()
+    if floating and spec.own is not None and not (low >= -MAX_MAGNITUDE and high <= MAX_MAGNITUDE):
+        low, high = _extremes(tensor := _without_own(tensor, spec))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Rejected(f"{name} holds a value that is not finite")
-    if tensor.is_floating_point() and max(-low, high) > MAX_MAGNITUDE:
+    if floating and max(-low, high) > MAX_MAGNITUDE:
         raise Rejected(f"{name} holds {max(low, high, key=abs):g}, beyond {MAX_MAGNITUDE:g}")
     space = spec.space
     if spec.low is not None and low < spec.low:

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import RunFailed
-from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
 from fedkd.engine.guard import Guard, guard_of
@@ -210,7 +210,8 @@ class Run:
             messages = self.instructions(round, exchange)
             everyone = everyone or list(self._cohort)
             enough = enough_of(self.experiment, len(messages))
-            replies = self.transport.collect(messages, enough, round=round, exchange=exchange)
+            with streams_aside():
+                replies = self.transport.collect(messages, enough, round=round, exchange=exchange)
             for (earlier, of), late in replies.earlier.items():
                 self._absorb_late(late, earlier, of)
             self.absorb(round, replies.current, exchange)

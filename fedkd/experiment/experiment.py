@@ -162,8 +162,16 @@ class Experiment(ExperimentValues):
 
         A config names no code: where it says ``my_module:net``, the function must come in ``functions``.
         """
-        items = tuple(sorted((key, value) for key, value in flat.items() if key not in APP_KEYS))
-        return _from_flat(items, functions or _NO_FUNCTIONS)
+        functions = functions or _NO_FUNCTIONS
+        if not (_LAST and _LAST[0] == flat and _LAST[1] is functions):
+            items = tuple(sorted((key, value) for key, value in flat.items() if key not in APP_KEYS))
+            _LAST[:] = dict(flat), functions, _from_flat(items, functions)
+        experiment: Experiment = _LAST[2]
+        return experiment
+
+
+#: The config, functions and experiment that were asked for last: all clients of a run ask for these, and sorting takes longer.
+_LAST: list[Any] = []
 
 
 @lru_cache(maxsize=8)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
-from fedkd.base.randomness import derive, seeded
+from fedkd.base.randomness import derive, seeded, streams_aside
 
 
 def draw() -> list[float]:
@@ -60,3 +61,21 @@ def test_blocks_may_stand_in_one_another() -> None:
     with seeded(2):
         assert inner == draw()
     assert [first, outer] == [drawn[:3] for drawn in alone]
+
+
+def test_with_streams_aside_blocks_draw_the_same_and_all_go_on_after_the_last() -> None:
+    def drawn(*, aside: bool) -> list[list[float]]:
+        torch.manual_seed(3)
+        random.seed(4)
+        np.random.seed(5)
+        first, blocks = draw(), []
+        with streams_aside() if aside else nullcontext():
+            for seed in (1, 2):
+                with seeded(seed):
+                    blocks += [draw()]
+                    with seeded(3):
+                        blocks += [draw()]
+                    blocks += [draw()[:3]]
+        return [first, *blocks, draw()]
+
+    assert drawn(aside=True) == drawn(aside=False)

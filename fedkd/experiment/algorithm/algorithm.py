@@ -125,8 +125,10 @@ class Algorithm(ABC):
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """What this client's upload in ``server.exchange`` must hold. Default: the tensors of its first broadcast."""
-        first = self.first_broadcast(server)
-        return schema_of(first if isinstance(first, Knowledge) else first[client])
+        first = server.live(f"first broadcast {server.exchange}", lambda: self.first_broadcast(server))
+        if not isinstance(first, Knowledge):
+            return schema_of(first[client])
+        return server.live(f"schema of uploads {server.exchange}", lambda: schema_of(first))
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:  # noqa: B027 (most have nothing to add)
         """Raise ValueError on an upload that fits the schema and still contradicts itself. Default: none does."""
