@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+R = TypeVar("R", bound=ArrayRecord | ConfigRecord | MetricRecord | RecordDict)
 
 
 def record_of(kind: type[R], items: dict[str, Any]) -> R:

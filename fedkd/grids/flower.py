@@ -90,10 +90,11 @@ def plain_records(records: RecordDict, store: Callable[[bytes], Any] = _same) ->
 
 def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same) -> RecordDict:
     """Put records together again; ``load`` undoes ``store``."""
-    records: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
+    records: dict[str, Any] = {}
     for name, kind, items in plain:
+        held: dict[str, Any]
         if kind == 0:
-            held = {key: array_of(*facts, load(data)) for key, (*facts, data) in items.items()}
+            held = {key: array_of(dtype, shape, stype, load(data)) for key, (dtype, shape, stype, data) in items.items()}
         else:
             held = {key: list(value) if isinstance(value, list) else value for key, value in items.items()}
         records[name] = record_of(_RECORDS[kind], held)
