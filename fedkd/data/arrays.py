@@ -15,6 +15,7 @@ from torch import Tensor
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import Inputs, count, rows
 from fedkd.data.kinds.image import LARGEST
+from fedkd.data.kinds.tokens import TOKEN_IDS
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
 from fedkd.data.rows import MappedArray, is_mapped
 from fedkd.data.source import Source, hold_out
@@ -80,11 +81,12 @@ def inputs_of(where: str, given: Any) -> Inputs:
     Images may have their channels last, or none; whole numbers of another type become the nearest of these.
     """
     if isinstance(given, Mapping):
-        return {str(name): _tensor_of(f"{where}, {name}", tensor) for name, tensor in given.items()}
+        named = TOKEN_IDS in given
+        return {str(name): _tensor_of(f"{where}, {name}", tensor, tokens=named) for name, tensor in given.items()}
     return _tensor_of(where, given)
 
 
-def _tensor_of(where: str, given: Any) -> Tensor:
+def _tensor_of(where: str, given: Any, *, tokens: bool = False) -> Tensor:
     if isinstance(given, MappedArray):
         return given
     array = array_of(where, given)
@@ -92,7 +94,7 @@ def _tensor_of(where: str, given: Any) -> Tensor:
         raise InputError(f"{where}: samples are {array.dtype}, not numbers: convert them")
     if array.ndim < 2:
         raise InputError(f"{where}: samples have the shape {array.shape}: give (N, F), one row a sample")
-    array = channels_first(_numbers(where, array))
+    array = channels_first(_numbers(where, array, tokens))
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
@@ -125,15 +127,17 @@ def channels_first(array: NDArray[Any]) -> NDArray[Any]:
     return array.transpose(0, 3, 1, 2) if is_last else array
 
 
-def _numbers(where: str, array: NDArray[Any]) -> NDArray[Any]:
-    """The same values in a type that a source takes."""
+def _numbers(where: str, array: NDArray[Any], tokens: bool) -> NDArray[Any]:
+    """The same values in a type that a source takes; of tokens by their name it goes without saying."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "f":
         return array if array.dtype.isnative and size <= 4 else array.astype(np.float32)
     if array.ndim == 2 and (kind == "b" or array.dtype == np.uint8):
         return array.astype(np.float32)
     if array.ndim == 2:
-        warnings.warn(f"{where}: whole numbers (N, L) are read as token ids: give real numbers if they are features", Notice, 2)
+        if not tokens:
+            said = "whole numbers (N, L) are read as token ids: give real numbers if they are features"
+            warnings.warn(f"{where}: {said}", Notice, stacklevel=2)
         return array.astype(np.int64)
     if array.dtype in (np.uint8, np.uint16) and array.dtype.isnative:
         return array

@@ -134,6 +134,13 @@ def test_npy_files_beside_each_other_stay_on_disk(tmp_path: Path) -> None:
     assert torch.equal(again[:], source.train_inputs[:])
 
 
+def test_token_ids_by_their_name_are_nothing_to_tell(recwarn: pytest.WarningsRecorder) -> None:
+    ids = np.arange(30).reshape(10, 3)
+    source_of_named("mine", {"x": {"input_ids": ids, "attention_mask": np.ones_like(ids)}, "y": Y})
+    source_of_named("mine", {"x": ids, "y": Y})
+    assert ["read as token ids" in str(told.message) for told in recwarn].count(True) == 1
+
+
 def test_files_of_arrays_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"broken\.npz' is no readable \.npz of arrays"):
