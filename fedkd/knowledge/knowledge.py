@@ -49,7 +49,7 @@ class Knowledge:
             raise ValueError(f"every tensor needs one space: {odd} stand in only one of tensors and spaces")
         if unknown := set(self.spaces.values()) - set(SPACES):
             raise ValueError(f"unknown space {sorted(unknown)[0]!r}: use one of {', '.join(SPACES)}")
-        tensors = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        tensors = {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in self.tensors.items()}
         object.__setattr__(self, "tensors", MappingProxyType(tensors))
         for name in ("spaces", "header", "metrics"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))

@@ -118,9 +118,9 @@ def wire_bytes(records: RecordDict) -> int:
 
 def config_bytes(record: ConfigRecord) -> int:
     """Bytes of keys and values, as Flower's ``count_bytes``, which refuses empty text and empty lists."""
-    values = [(key, v) for key, value in record.items() for v in (value if isinstance(value, list) else [value])]
-    sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for _, v in values)
-    return sum(map(len, record)) + sum(sizes)
+    values = (v for value in record.values() for v in (value if isinstance(value, list) else (value,)))
+    sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for v in values)
+    return sum(map(len, record.keys())) + sum(sizes)
 
 
 class Unpacked:

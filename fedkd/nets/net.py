@@ -122,7 +122,8 @@ class Net(nn.Module):
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """As torch has it, but what was frozen when the net was made stays frozen."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(requires_grad and name not in self._frozen)
+            if parameter.requires_grad != (wanted := requires_grad and name not in self._frozen):
+                parameter.requires_grad_(wanted)
         return self
 
     def state_dict(self, *arguments: Any, **named: Any) -> Any:

@@ -25,6 +25,8 @@ class Moments(NamedTuple):
 
     def to(self, device: torch.device) -> Moments:
         """The same on a device."""
+        if self.mean.device == device:
+            return self
         return Moments(self.mean.to(device), self.std.to(device))
 
 

@@ -133,7 +133,8 @@ def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: Found, *, 
 
 def give_back(plan: NetPlan, net: Net) -> None:
     """A net that is not needed any more. The next taker overwrites every tensor of one of the zoo."""
-    net.zero_grad(set_to_none=True)
+    for parameter in net.parameters():
+        parameter.grad = None
     if plan.is_of_zoo and len(free := _POOL.setdefault(plan, [])) < POOL_SIZE:
         free.append(net)
 

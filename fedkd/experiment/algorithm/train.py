@@ -199,7 +199,7 @@ def fit(
             sizes.append(len(batch))
         if after_step:
             after_step()
-    losses = mean_losses([*parts, "loss"], torch.stack(logged), torch.tensor(sizes), data.work.where, passes)
+    losses = mean_losses([*parts, "loss"], torch.stack(logged), sizes, data.work.where, passes)
     check_weights(net, data.work.where)
     return losses
 

@@ -11,13 +11,13 @@ from fedkd.base.errors import TrainingError
 from fedkd.knowledge.knowledge import MAX_MAGNITUDE
 
 
-def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epochs: float) -> dict[str, float]:
+def mean_losses(names: list[str], logged: Tensor, sizes: list[int], where: str, epochs: float) -> dict[str, float]:
     """The means over samples of what each step logged. One look at the device for the whole fit, not one a step.
 
     Args:
         names: of the parts.
         logged: (steps, parts).
-        sizes: (steps,), how many samples each step saw.
+        sizes: how many samples each step saw.
         where: who trained, for the message.
         epochs: how many these steps were, for the message.
 
@@ -25,7 +25,8 @@ def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epo
         TrainingError: naming epoch and batch of the first loss that is not finite.
     """
     logged = logged.cpu().double()  # (steps, parts)
-    weights = sizes.double() / sizes.sum()
+    seen = sum(sizes)
+    weights = torch.tensor([size / seen for size in sizes], dtype=torch.float64)
     means: list[float] = (weights @ logged).tolist()
     if not all(map(math.isfinite, means)):  # as soon as one step's is not
         finite = logged.isfinite().all(dim=1)
@@ -41,7 +42,7 @@ def mean_losses(names: list[str], logged: Tensor, sizes: Tensor, where: str, epo
 def check_weights(net: nn.Module, where: str) -> None:
     """Raise TrainingError if a trained weight is not finite or huge: no loss would show it after the last step."""
     trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
-    norms = [torch.linalg.vector_norm(parameter, math.inf).float() for parameter in trained]
-    largest = float(torch.stack(norms).amax()) if trained else 0.0
+    extremes = [extreme.float() for parameter in trained for extreme in parameter.aminmax()]
+    largest = float(torch.stack(extremes).abs().amax()) if trained else 0.0
     if not largest <= MAX_MAGNITUDE:
         raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
