@@ -64,8 +64,15 @@ class Federation:
 
     def client_train(self, client: int) -> Samples:
         """What a client trains on; labels that may not be used are -1."""
-        train, _ = self._splits[0 if self.shared else client]
-        return view(self.source, train, self._usable_labels, self.client_moments(client))
+        if client not in self._training:
+            train, _ = self._splits[0 if self.shared else client]
+            self._training[client] = view(self.source, train, self._usable_labels, self.client_moments(client))
+        return self._training[client]
+
+    @cached_property
+    def _training(self) -> dict[int, Samples]:
+        """What clients train on, as far as they have asked: they ask in every round."""
+        return {}
 
     def client_test(self, client: int) -> Samples:
         """A client's own test samples, drawn from its own partition. Under ``shared`` they are the same for all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,8 +37,13 @@ class Samples:
 
     def labelled(self) -> Samples:
         """Only the samples whose label may be used; this very object where that is all of them."""
+        return self if self._labelled is None else self._labelled
+
+    @cached_property
+    def _labelled(self) -> Samples | None:
+        """Those, where others are left out. Looked for once, as a client asks in every round."""
         known = self.labels[self.indices] >= 0  # (M,)
-        return self if bool(known.all()) else replace(self, indices=self.indices[known])
+        return None if bool(known.all()) else replace(self, indices=self.indices[known])
 
     def label_counts(self) -> Tensor:
         """How many samples of each class there are, of those whose label may be used. Shape (classes,)."""

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedkd.base.garbage import old_objects_kept
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
@@ -119,7 +120,7 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
         experiment = Experiment.from_flat(context.run_config, functions)
         out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
         try:
-            with functions.given_only():
+            with functions.given_only(), old_objects_kept():
                 history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
         finally:
             forget_data()

@@ -154,10 +154,10 @@ def _dtype_name(tensor: Tensor) -> str:
 
 
 def _pack(tensors: list[Tensor]) -> Array:
-    parts = [tensor.detach().reshape(-1) for tensor in tensors]
-    flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).cpu()  # (sum of elements,)
-    carrier = flat.view(_CARRIER.get(flat.dtype, flat.dtype)).numpy()
-    data = _npy_header_of(kind := str(carrier.dtype), len(carrier)) + carrier.tobytes()
+    parts = [tensor.reshape(-1) for tensor in tensors]
+    flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).detach().cpu()  # (sum of elements,)
+    carrier = flat.view(_CARRIER[flat.dtype]) if flat.dtype in _CARRIER else flat
+    data = _npy_header_of(kind := _dtype_name(carrier), len(carrier)) + carrier.numpy().tobytes()
     return array_of(kind, tuple(carrier.shape), "numpy.ndarray", data)
 
 
