@@ -18,6 +18,7 @@ from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
 from fedkd.engine.evaluation.evaluate import evaluate_client
+from fedkd.engine.frozen_parts import frozen_fact
 from fedkd.engine.guard import common_ground
 from fedkd.engine.instruction import RECORD, Instruction
 from fedkd.engine.sent_probes import split_probes
@@ -80,7 +81,11 @@ def client_app_of(functions: Functions) -> ClientApp:
     def join(message: Message, context: Context) -> Message:
         with functions.given_only(), _reasons(context, "joining"):
             experiment = _experiment(context, functions)
-            facts = agreed_facts(experiment.run_federation.facts, experiment.privacy, simulated=_simulated(context))
+            federation = experiment.run_federation
+            facts = agreed_facts(federation.facts, experiment.privacy, simulated=_simulated(context))
+            if not _simulated(context):
+                node = Client(0, experiment, functions, federation, Memory(), device_of(experiment.engine))
+                facts |= frozen_fact(experiment.strategy, node)
         warm_up()
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import ConfigRecord, Message
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.engine.frozen_parts import FROZEN
 from fedkd.engine.instruction import RECORD
 from fedkd.engine.reasons import first_line
 
@@ -31,10 +32,10 @@ def refuse_errors(replies: Iterable[Message]) -> None:
 
 
 def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
-    """Compare what each client's node says of its data, by name, with the server's.
+    """Compare what each client's node says of its data and its frozen weights, by name, with the server's.
 
     Raises:
-        InputError: the first client, in order of id, whose node holds other data.
+        InputError: the first client, in order of id, whose node holds others.
     """
     reply_of = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
     for client, reply in sorted(reply_of.items()):
@@ -45,7 +46,8 @@ def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: M
                 what = (
                     f"its {name.replace('_', ' ')} is {str(theirs or 'not said')[:64]}, the server's is {expected or 'empty'}"
                 )
-                raise InputError(f"client {client} holds other data than the server ({what}): give all nodes the same files")
+                held = "frozen weights" if name == FROZEN else "data"
+                raise InputError(f"client {client} holds other {held} than the server ({what}): give all nodes the same files")
 
 
 def assign_clients(claims: Mapping[int, int], nodes: Sequence[int], clients: int) -> dict[int, int]:

@@ -12,6 +12,7 @@ from fedkd.base.errors import RunFailed
 from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
+from fedkd.engine.frozen_parts import frozen_fact
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.late_uploads import LateUploads
@@ -82,7 +83,8 @@ class Run:
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.strategy, self.server)
             simulated = isinstance(self.transport.grid, JobGrid)
-            self.transport.join(agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated))
+            facts = agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated)
+            self.transport.join(facts if simulated else facts | frozen_fact(self.strategy, self.server))
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()
