@@ -80,6 +80,7 @@ def test_public_labels_are_hidden_unless_asked_for(toy: Source, federate: Federa
     assert hidden.take(everyone)[1].tolist() == [-1] * 6
     assert shown.take(everyone)[1].tolist() == [row % 4 for row in ids(shown)]
     assert hidden.label_counts().tolist() == [0, 0, 0, 0]
+    assert len(hidden.labelled()) == 0
 
 
 def test_part_of_the_labels(toy: Source, federate: Federate) -> None:

@@ -85,6 +85,24 @@ def test_gradients_of_two_batches_make_the_step_of_one_of_both() -> None:
     torch.testing.assert_close(nets[0].weight, nets[1].weight)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_step_is_that_of_torch_to_the_bit_and_calls_the_hooks_hung_on_it(optimizer: str) -> None:
+    x, y, called = torch.randn(8, 3), torch.arange(8) % 2, []
+    nets = [nn.Linear(3, 2) for _ in range(3)]
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    plain, hooked, of_torch = (make_optimizer(net, work(optimizer=optimizer)) for net in nets)
+    hooked.register_step_post_hook(lambda *_: called.append(1))
+    for _ in range(3):
+        for net, steps in zip(nets, (plain, hooked), strict=False):
+            descend({"loss": F.cross_entropy(net(x), y)}, steps, work(optimizer=optimizer))
+        of_torch.zero_grad()
+        F.cross_entropy(nets[2](x), y).backward()
+        of_torch.step()
+    assert called == [1, 1, 1]
+    assert all(torch.equal(nets[2].weight, net.weight) for net in nets)
+
+
 def test_accumulation_takes_fewer_steps_and_is_refused_where_each_batch_is_an_exchange() -> None:
     plain, accumulated = (run(train={"batch_size": 10, "accumulate": n, "lr": 0.1})[-1]["accuracy"] for n in (1, 4))
     assert plain != accumulated

@@ -81,6 +81,11 @@ def test_what_is_no_knowledge_is_refused_in_one_line(records: RecordDict, reason
     assert "\n" not in str(caught.value)
 
 
+def test_a_header_holds_text_and_numbers_only() -> None:
+    with pytest.raises(TypeError, match="a header holds text and numbers; 'who' is a list"):
+        to_records(Knowledge(header={"who": [1]}))  # type: ignore[dict-item]
+
+
 def test_size_is_bounded_before_anything_is_allocated() -> None:
     with pytest.raises(RecordError, match="more than the 100 allowed"):
         from_records(to_records(Knowledge.of("weights", {"w": torch.zeros(100)})), max_bytes=100)
