@@ -56,7 +56,7 @@ class EncoderDistillation(Strategy):
         "Abbasi Koohpayegani et al., NeurIPS 2020; Fang et al., ICLR 2021; Tejankar et al., ICCV 2021"
     )
     sends: ClassVar[str] = "embeddings of public samples, down only"
-    needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views",))
+    needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views", "probe_epochs"))
     idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
     def check(self, experiment: Settings) -> None:

@@ -48,7 +48,7 @@ class FedXRep(Strategy):
 
     paper: ClassVar[str] = "none (ours), after Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "embeddings of public samples, both ways"
-    needs: ClassVar[Needs] = Needs(public=True, uses=("views", "compared"))
+    needs: ClassVar[Needs] = Needs(public=True, uses=("views", "compared", "probe_epochs"))
     idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),)}
 
     def check(self, experiment: Settings) -> None:

@@ -32,7 +32,7 @@ class LocalEncoders(Strategy):
 
     paper: ClassVar[str] = "none (baseline)"
     sends: ClassVar[str] = "nothing"
-    needs: ClassVar[Needs] = Needs(uses=("views",))
+    needs: ClassVar[Needs] = Needs(uses=("views", "probe_epochs"))
     is_baseline: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"temperature": (When("base", *WITH_TEMPERATURE),)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -112,19 +113,28 @@ def gradients(trial: Trial) -> dict[str, float]:
     return found
 
 
+class _Learnt(Exception):
+    """There is nothing more to wait for."""
+
+
 def learns(trial: Trial) -> None:
     """Some rounds on equal clients with much data lead beyond chance, and beyond the state before training."""
     sizes = {"clients": 2, "train_limit": 700, **({"public": 200} if trial.cls.needs.public else {})}
     told = []
     for work in OPTIMIZERS:
-        experiment = trial.experiment(rounds=3, train=work, data=sizes, partition="iid")
-        before, *reached = [
-            max(row.get(key, 0.0) for key in ("accuracy", "client_accuracy"))
-            for row in simulate(experiment, InProcessGrid()).metrics
-        ]
-        if max(reached) >= LEARNT and max(reached) > before:
+        experiment = trial.experiment(partition="iid", probe_epochs=100, rounds=3, train=work, data=sizes, evaluate_every=1)
+        reached: list[float] = []
+
+        def watch(row: dict[str, Any], reached: list[float] = reached) -> None:
+            reached.append(max(row.get(key, 0.0) for key in ("accuracy", "client_accuracy")))
+            if reached[-1] >= LEARNT and reached[-1] > reached[0]:
+                raise _Learnt
+
+        try:
+            simulate(experiment, InProcessGrid(), on_round=watch)
+        except _Learnt:
             return
-        told.append(f"{max(reached):.3f} by {work['optimizer']} after {before:.3f}")
+        told.append(f"{max(reached[1:]):.3f} by {work['optimizer']} after {reached[0]:.3f}")
     expected = f"an accuracy above {LEARNT} and above that before training in some round"
     look = "load(net, broadcast.tensors), the loss, and what server_update returns"
     fail(" and ".join(told), expected=expected, setting=said(experiment), look=look)

@@ -39,10 +39,10 @@ class Trial:
         self.cls = type(made)
         self._changes = dict(changes)
 
-    def experiment(self, *, partition: str = "dirichlet", **changes: Any) -> Experiment:
+    def experiment(self, *, partition: str = "dirichlet", probe_epochs: int = 10, **changes: Any) -> Experiment:
         """A run of a second: 4 clients, 160 digits, two rounds, and whatever the strategy needs.
 
-        Encoders are probed before and after, at the server and at two clients: probes take longer than training does.
+        Encoders are probed briefly, before and after, at the server and at two clients: probes take longer than training does.
         """
         needs, given = self.cls.needs, {**self._changes.get("data", {}), **changes.get("data", {})}
         partition = given.get("partition", "shared" if needs.shared_data else partition)
@@ -52,8 +52,10 @@ class Trial:
         settings: dict[str, Any] = {"rounds": 2, "nets": "cnn", "net_options": NETS, "train": {"lr": 0.05, "batch_size": 32}}
         if "views" in (needs.uses or ()) and not needs.shared_data:
             settings |= {"evaluate_every": 2, "evaluate_clients": 2}
+        if {"representations", "probe_epochs"}.intersection(needs.uses or ()):
+            settings |= {"evaluation": {"probe_epochs": probe_epochs}}
         if "representations" in (needs.uses or ()):
-            settings |= {"evaluation": {"label_shares": []}}
+            settings["evaluation"]["label_shares"] = []
         values = {"strategy": self.strategy, **settings, **self._changes, **changes}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Notice)  # options of nets that this strategy leaves alone

@@ -272,6 +272,7 @@ TRIED: dict[str, dict[str, Any]] = {
     "public_labels": {"data": {"public_labels": True}},
     "representations": {"evaluation": {"label_shares": [0.5]}},
     "compared": {"evaluation": {"compared": 0}},
+    "probe_epochs": {"evaluation": {"probe_epochs": 40}},
 }
 
 
@@ -283,8 +284,10 @@ def tiny(name: str, **changes: Any) -> dict[str, Any]:
     options = {"mlp": {"hidden": [8]}, "cnn": {"channels": [4, 8], "hidden": 8}}
     own = {"fedmoco": {"queue": 64}, "fedprotocl": {"queue": 64, "prototypes": [4]}}
     table = {"name": name, **own.get(name, {})}
-    keys = {"rounds": 2, "nets": "cnn", "net_options": options, "train": {"lr": 0.05, "batch_size": 32}, "strategy": table}
-    return {**keys, **changes, "data": {**data, **changes.get("data", {})}}
+    keys = {"rounds": 1, "nets": "cnn", "net_options": options, "train": {"lr": 0.05, "batch_size": 32}, "strategy": table}
+    probed = {"representations", "probe_epochs"}.intersection(needs.uses or ())
+    evaluation = {**({"probe_epochs": 5} if probed else {}), **changes.get("evaluation", {})}
+    return {**keys, **changes, "data": {**data, **changes.get("data", {})}, "evaluation": evaluation}
 
 
 def rows(experiment: Experiment) -> str:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from grids.apps import answer, answers, ask, probe_client, with_grid
 
 from fedkd.base.errors import InputError
-from fedkd.grids import JobGrid, RayGrid, run_app, seat
+from fedkd.grids import JobGrid, RayGrid, run_app, seat, worker
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -59,8 +59,9 @@ def test_a_client_that_kills_its_actor_twice_is_an_error_and_the_others_are_not(
     with_grid(RayGrid(actors=2), 4, body)
 
 
-def test_what_torch_loads_at_a_first_optimiser_is_loaded_before_the_first_client() -> None:
+def test_what_torch_loads_at_a_first_optimiser_is_loaded_before_the_first_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes seconds, by which an honest client would be late."""
+    monkeypatch.setattr("fedkd.grids.ray.RECORDS_NEED", worker.RECORDS_NEED)
     app = ClientApp()
 
     @app.query()

@@ -24,8 +24,8 @@ from fedkd.nets import Net, copied
 
 #: A function of normalised samples (B, ...) that gives features (B, D).
 Function = Callable[[Any], Tensor]
-#: Of FedX's linear evaluation, and how many steps of Adam a probe on fewer labels takes at least.
-EPOCHS, BATCH_SIZE, FEWEST_STEPS = 100, 64, 1000
+#: Of FedX's linear evaluation, and how many steps of Adam an epoch of a probe on fewer labels counts at least.
+BATCH_SIZE, FEWEST_STEPS = 64, 10
 #: So many samples are augmented at a time.
 VIEWED = 128
 #: Fine-tuning sees crops and flips, as SimCLR's does (arXiv 2002.05709, appendix B.5), whatever views training saw; but samples
@@ -50,16 +50,20 @@ def features_of(function: Function, samples: Samples, node: Node) -> Features:
     return Features(predict(function, samples, node.work()), samples.labels[samples.indices])
 
 
-def fit_probe(train: Features, node: Node, *purpose: str, epochs: int = EPOCHS) -> Probe:
+def fit_probe(train: Features, node: Node, *purpose: str, epochs: int = 0) -> Probe:
     """The linear classifier of FedX's protocol. Without a purpose it is the same at all nodes of a round."""
-    rng = generator(derive(node.experiment.seed, "probe", node.round, *purpose))
+    rng, epochs = generator(derive(node.experiment.seed, "probe", node.round, *purpose)), epochs or _epochs(node)
     return linear_probe(train.values, train.labels, classes=node.classes, generator=rng, epochs=epochs, batch_size=BATCH_SIZE)
 
 
 def fit_small_probe(train: Features, node: Node, *purpose: str) -> Probe:
-    """The same on few samples, for as many epochs as ``FEWEST_STEPS`` take: Adam does not arrive in 100 epochs of 40."""
-    steps = ceil(len(train.labels) / BATCH_SIZE)  # of an epoch
-    return fit_probe(train, node, *purpose, epochs=max(EPOCHS, ceil(FEWEST_STEPS / steps)))
+    """The same on few samples, for more epochs: Adam does not arrive in 100 epochs of 40."""
+    epochs, steps = _epochs(node), ceil(len(train.labels) / BATCH_SIZE)  # of an epoch
+    return fit_probe(train, node, *purpose, epochs=max(epochs, ceil(FEWEST_STEPS * epochs / steps)))
+
+
+def _epochs(node: Node) -> int:
+    return node.experiment.evaluation.probe_epochs
 
 
 def probe_logits(probe: Probe, asked: Features) -> Tensor:

@@ -19,7 +19,10 @@ from fedkd.experiment.algorithm.settings import Settings
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec, schema_of
 
 #: What a strategy may use without needing it, by the names that ``Needs.uses`` has.
-USABLE = ("public", "public_labels", "validation", "server_net", "shared_net", "views", "representations", "compared")
+USABLE = (
+    *("public", "public_labels", "validation", "server_net", "shared_net", "views"),
+    *("representations", "compared", "probe_epochs"),  # of [evaluation]; the first is all of its keys
+)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Evaluation(Section):
     """Shares of the labels on which a second linear probe of an encoder is fitted, one result each.
     ``label_shares = [0.05]``
     """
+    probe_epochs: int = Field(100, ge=1)
+    """Epochs of each linear probe of an encoder. A pass over so few samples that it has no 10 steps is repeated until it has.
+    ``probe_epochs = 20``
+    """
     fine_tune_epochs: int = Field(0, ge=0)
     """Epochs for which a copy of the whole encoder is trained on these shares after the last round; 0 is off.
     ``fine_tune_epochs = 20``

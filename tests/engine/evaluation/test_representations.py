@@ -18,6 +18,7 @@ from fedkd import Client, Embedder, Experiment, History, InputError, Knowledge, 
 from fedkd.base.randomness import derive, generator
 from fedkd.data import Source
 from fedkd.engine.answers import means, probe_accuracies
+from fedkd.engine.evaluation import encoders
 from fedkd.engine.evaluation.encoders import drawn_from_test, features_of, few_labels
 from fedkd.engine.evaluation.few_labels import stratified
 from fedkd.engine.evaluation.probe import linear_probe
@@ -329,6 +330,19 @@ def test_a_picture_holds_what_the_headline_encoder_makes_of_the_same_test_images
 # Settings
 
 
+@pytest.mark.parametrize(("samples", "epochs"), [(30, 40), (130, 14), (700, 4)])  # of 1, 3 and 11 batches
+def test_a_probe_on_few_labels_takes_ten_steps_an_epoch_at_least(
+    samples: int, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(encoders, "linear_probe", lambda *_, epochs, **__: taken.append(epochs))
+    features = encoders.Features(torch.zeros(samples, 2), torch.zeros(samples, dtype=torch.int64))
+    node = server_of(digits(evaluation={"probe_epochs": 4}), round=1)
+    encoders.fit_small_probe(features, node)
+    encoders.fit_probe(features, node)
+    assert taken == [epochs, 4]
+
+
 def test_settings_come_back_from_flat_config_and_from_toml(read: Callable[..., Experiment]) -> None:
     experiment = digits(evaluation={"label_shares": [0.05], "fine_tune_epochs": 3, "pictured": 10, "compared": 0})
     flat = experiment.to_flat()
@@ -340,6 +354,7 @@ def test_settings_come_back_from_flat_config_and_from_toml(read: Callable[..., E
     assert read('strategy = "fedx"', **{"evaluation.label_shares": "0.2"}).evaluation.label_shares == (0.2,)
     assert Experiment().evaluation.model_dump() == {
         "label_shares": (0.01, 0.1),
+        "probe_epochs": 100,
         "fine_tune_epochs": 0,
         "pictured": 0,
         "compared": 256,
