@@ -91,7 +91,12 @@ class Trial:
         little = LITTLE[name]
         partition = "shared" if self.cls.needs.shared_data else "iid"
         data = {"source": little.source, "clients": 2, "partition": partition, "train_limit": 0}
-        nets = {"nets": little.net, "net_options": {little.net: little.options}, "server_net": "", "shared_net": ""}
+        nets: dict[str, Any] = {
+            "nets": little.net,
+            "net_options": {little.net: little.options},
+            "server_net": "",
+            "shared_net": "",
+        }
         return self.experiment(**nets, partition=partition, rounds=1, evaluate_clients=1, data=data)
 
 
