@@ -162,16 +162,17 @@ class Experiment(ExperimentValues):
 
         A config names no code: where it says ``my_module:net``, the function must come in ``functions``.
         """
+        global _LAST
         functions = functions or _NO_FUNCTIONS
-        if not (_LAST and _LAST[0] == flat and _LAST[1] is functions):
+        last = _LAST  # as another thread may replace it
+        if last is None or last[0] != flat or last[1] is not functions:
             items = tuple(sorted((key, value) for key, value in flat.items() if key not in APP_KEYS))
-            _LAST[:] = dict(flat), functions, _from_flat(items, functions)
-        experiment: Experiment = _LAST[2]
-        return experiment
+            last = _LAST = dict(flat), functions, _from_flat(items, functions)
+        return last[2]
 
 
 #: The config, functions and experiment that were asked for last: all clients of a run ask for these, and sorting takes longer.
-_LAST: list[Any] = []
+_LAST: tuple[dict[str, Any], Functions, Experiment] | None = None
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,8 @@ _OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
 }
 #: Their steps without what torch wraps around them for its profiler and compiler, which costs small nets more than the step.
 _BARE_STEPS: dict[type[torch.optim.Optimizer], Any] = {kind: unwrap(kind.step) for kind in _OF_TORCH.values()}
+#: Hooks for every optimiser of the process.
+_HOOKS_OF_ALL = (torch.optim.optimizer._global_optimizer_pre_hooks, torch.optim.optimizer._global_optimizer_post_hooks)
 
 
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
@@ -107,7 +109,8 @@ def _sum(parts: Mapping[str, Tensor]) -> Tensor:
 def _take_step(optimizer: torch.optim.Optimizer) -> None:
     """``optimizer.step()``, bare where it is one of torch's that nobody has hung a hook on."""
     bare = _BARE_STEPS.get(type(optimizer))
-    if bare is None or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_HOOKS_OF_ALL)
+    if bare is None or any(hooks):
         optimizer.step()
         return
     with torch.no_grad():
