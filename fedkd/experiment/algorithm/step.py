@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object
@@ -23,7 +24,7 @@ _OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
 #: Their steps without what torch wraps around them for its profiler and compiler, which costs small nets more than the step.
 _BARE_STEPS: dict[type[torch.optim.Optimizer], Any] = {kind: unwrap(kind.step) for kind in _OF_TORCH.values()}
 #: Hooks for every optimiser of the process.
-_HOOKS_OF_ALL = (torch.optim.optimizer._global_optimizer_pre_hooks, torch.optim.optimizer._global_optimizer_post_hooks)
+_HOOKS_OF_ALL = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 
 
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
