@@ -18,9 +18,9 @@ from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
 from fedkd.engine.evaluation.evaluate import evaluate_client
-from fedkd.engine.frozen_parts import frozen_fact
 from fedkd.engine.guard import common_ground
 from fedkd.engine.instruction import RECORD, Instruction
+from fedkd.engine.joining import facts_of
 from fedkd.engine.sent_probes import split_probes
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.client import Client
@@ -30,7 +30,7 @@ from fedkd.experiment.algorithm.loaded import forget_data
 from fedkd.experiment.algorithm.net_shares import FUNCTION, given_name
 from fedkd.experiment.algorithm.step import warm_up
 from fedkd.experiment.experiment import Experiment
-from fedkd.experiment.protection import ClientFailure, agreed_facts, reasons_stay
+from fedkd.experiment.protection import ClientFailure, reasons_stay
 from fedkd.experiment.strategy_of_round import strategy_of
 from fedkd.knowledge.channels import ClientChannel
 from fedkd.knowledge.memory import Memory
@@ -81,11 +81,8 @@ def client_app_of(functions: Functions) -> ClientApp:
     def join(message: Message, context: Context) -> Message:
         with functions.given_only(), _reasons(context, "joining"):
             experiment = _experiment(context, functions)
-            federation = experiment.run_federation
-            facts = agreed_facts(federation.facts, experiment.privacy, simulated=_simulated(context))
-            if not _simulated(context):
-                node = Client(0, experiment, functions, federation, Memory(), device_of(experiment.engine))
-                facts |= frozen_fact(experiment.strategy, node)
+            node = Client(0, experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine))
+            facts = facts_of(experiment.strategy, node, simulated=_simulated(context))
         warm_up()
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)

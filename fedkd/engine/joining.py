@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.app import ConfigRecord, Message
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.engine.frozen_parts import FROZEN
+from fedkd.engine.frozen_parts import FROZEN, frozen_fact
 from fedkd.engine.instruction import RECORD
 from fedkd.engine.reasons import first_line
+from fedkd.experiment.algorithm.algorithm import Algorithm
+from fedkd.experiment.algorithm.node import Node
+from fedkd.experiment.protection import agreed_facts
 
 
 def claims_of(replies: Iterable[Message]) -> dict[int, int]:
@@ -29,6 +32,12 @@ def refuse_errors(replies: Iterable[Message]) -> None:
         if reply.has_error():
             reason = first_line(reply.error.reason or "").removeprefix("InputError: ")
             raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
+
+
+def facts_of(strategy: Algorithm, node: Node, *, simulated: bool) -> dict[str, str]:
+    """What a node says of its data, and where not all nodes are in one simulation of its frozen weights, when it joins."""
+    facts = agreed_facts(node.federation.facts, node.experiment.privacy, simulated=simulated)
+    return facts if simulated else facts | frozen_fact(strategy, node)
 
 
 def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:

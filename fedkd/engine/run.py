@@ -12,9 +12,9 @@ from fedkd.base.errors import RunFailed
 from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
-from fedkd.engine.frozen_parts import frozen_fact
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
+from fedkd.engine.joining import facts_of
 from fedkd.engine.late_uploads import LateUploads
 from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
@@ -27,7 +27,7 @@ from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, dr
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
 from fedkd.experiment.experiment import Experiment
-from fedkd.experiment.protection import agreed_facts, check_protected
+from fedkd.experiment.protection import check_protected
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
@@ -83,8 +83,7 @@ class Run:
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.strategy, self.server)
             simulated = isinstance(self.transport.grid, JobGrid)
-            facts = agreed_facts(self.server.federation.facts, self.experiment.privacy, simulated=simulated)
-            self.transport.join(facts if simulated else facts | frozen_fact(self.strategy, self.server))
+            self.transport.join(facts_of(self.strategy, self.server, simulated=simulated))
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()
