@@ -82,8 +82,7 @@ class Run:
         """
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.strategy, self.server)
-            simulated = isinstance(self.transport.grid, JobGrid)
-            self.transport.join(facts_of(self.strategy, self.server, simulated=simulated))
+            self.transport.join(facts_of(self.strategy, self.server, simulated=isinstance(self.transport.grid, JobGrid)))
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()
