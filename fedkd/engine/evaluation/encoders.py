@@ -24,7 +24,7 @@ from fedkd.nets import Net, copied
 
 #: A function of normalised samples (B, ...) that gives features (B, D).
 Function = Callable[[Any], Tensor]
-#: Of FedX's linear evaluation, and how many steps of Adam an epoch of a probe on fewer labels counts at least.
+#: Of FedX's linear evaluation, and how many steps of Adam an epoch of a probe on a part of the samples stands for at least.
 BATCH_SIZE, FEWEST_STEPS = 64, 10
 #: So many samples are augmented at a time.
 VIEWED = 128

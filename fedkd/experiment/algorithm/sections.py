@@ -79,7 +79,7 @@ class Evaluation(Section):
     ``label_shares = [0.05]``
     """
     probe_epochs: int = Field(100, ge=1)
-    """Epochs of each linear probe of an encoder. A pass over so few samples that it has no 10 steps is repeated until it has.
+    """Epochs of each linear probe of an encoder; more on a part of the samples, where an epoch has fewer than 10 steps.
     ``probe_epochs = 20``
     """
     fine_tune_epochs: int = Field(0, ge=0)
