@@ -7,13 +7,18 @@ import gc
 from fedkd.base.garbage import old_objects_kept
 
 
+def is_looked_at(thing: object) -> bool:
+    """Whether the collector's lists hold this very object."""
+    return any(thing is each for each in gc.get_objects())
+
+
 def test_old_objects_are_passed_over_inside_the_block_and_looked_at_again_after_it() -> None:
-    held = [object()]
+    old = [object()]
     with old_objects_kept():
-        frozen = gc.get_freeze_count()
-        assert not any(held is each for each in gc.get_objects())
+        assert not is_looked_at(old)
+        new = [object()]
         with old_objects_kept():
-            assert gc.get_freeze_count() == frozen
-        assert gc.get_freeze_count() == frozen > 0
+            assert is_looked_at(new), "a block within a block hides nothing more"
+        assert not is_looked_at(old), "the inner block's end is not the outer one's"
     assert gc.get_freeze_count() == 0
-    assert any(held is each for each in gc.get_objects())
+    assert is_looked_at(old)
