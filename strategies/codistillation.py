@@ -143,9 +143,8 @@ def exchanges_of(experiment: Settings, every: int) -> int:
     """So many that who has the most labelled samples takes at most ``every`` steps in each; 1 where that is 0."""
     if not every:
         return 1
-    federation, train = experiment.run_federation, experiment.train
-    most = max(len(federation.client_train(client).labelled()) for client in range(experiment.data.clients))
-    return max(1, math.ceil(batches_a_round(most, train) / every))
+    most = experiment.run_federation.most_labelled
+    return max(1, math.ceil(batches_a_round(most, experiment.train) / every))
 
 
 def clock(node: Node, exchanges: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import count
 from fedkd.base.randomness import generator
-from fedkd.data.federation import Federation, moments_of, view
+from fedkd.data.dealt_out import DealtOut, moments_of, view
 from fedkd.data.partition import make_partition
 from fedkd.data.public import public_from
 from fedkd.data.samples import Samples
@@ -35,7 +35,7 @@ def build_federation(
     seed: int,
     test_limit: int = 0,
     normalise: str = "global",
-) -> Federation:
+) -> DealtOut:
     """Set public and validation samples apart and get ready to deal out the rest.
 
     The training samples are shuffled by the seed and cut to ``train_limit`` (0 = all); then the public samples (unless
@@ -76,7 +76,7 @@ def build_federation(
     public_set = _set_apart(source, held_rows, source.train_labels if public_labels else None, normalise)
     if public_source:
         public_set = public_from(public_source, source, count=public, labels=public_labels, seed=seed, normalise=normalise)
-    return Federation(
+    return DealtOut(
         source=source,
         clients=clients,
         public=public_set,

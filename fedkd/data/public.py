@@ -10,7 +10,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import describe
 from fedkd.base.inputs import rows as take_rows
 from fedkd.base.randomness import generator
-from fedkd.data.federation import moments_of
+from fedkd.data.dealt_out import moments_of
 from fedkd.data.rows import row_hashes
 from fedkd.data.samples import Samples
 from fedkd.data.source import Source

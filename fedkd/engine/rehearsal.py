@@ -14,8 +14,6 @@ from torch import Tensor
 from fedkd.base.errors import InputError, Notice, under
 from fedkd.base.inputs import Inputs, describe, shape_of
 from fedkd.base.randomness import seeded
-from fedkd.data import Samples
-from fedkd.data.federation import moments_of
 from fedkd.data.views import find_view
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.conditions import why_idle
@@ -51,11 +49,8 @@ def rehearse(strategy: Algorithm, node: Node) -> None:
 
 def _batch(node: Node) -> Batch:
     """Training samples, normalised as in training: (B, ...), B = 6, over again where there are fewer."""
-    source = node.federation.source
-    pool = node.federation.pool
-    moments = moments_of(source, node.federation.normalise, source.train_inputs, pool)
-    samples = Samples(source.train_inputs, source.train_labels, pool, source.kind, moments, node.classes)
-    return Batch(samples, torch.arange(BATCH_SIZE) % len(pool), node.work(), 0)
+    samples = node.federation.examples
+    return Batch(samples, torch.arange(BATCH_SIZE) % len(samples), node.work(), 0)
 
 
 def _check_views(node: Node, batch: Batch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -52,14 +51,13 @@ class RecordedData:
     @classmethod
     def of(cls, federation: Federation) -> RecordedData:
         """Describe a federation. Raises InputError where the partition cannot be drawn."""
-        source, digest = federation.source, hashlib.blake2b(digest_size=16)
-        splits = [(federation.client_train(client), federation.client_test(client)) for client in range(federation.clients)]
-        for samples in (samples for split in splits for samples in split):
-            digest.update(repr(len(samples)).encode() + samples.indices.contiguous().numpy().tobytes())
-        shared = source.moments if federation.normalise == "global" else NO_MOMENTS
-        own: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
-        if federation.normalise == "client":
-            own = tuple((tuple(train.moments.mean.tolist()), tuple(train.moments.std.tolist())) for train, _ in splits)
+        source, holdings = federation.source, federation.holdings
+        shared = federation.examples.moments if federation.normalise == "global" else NO_MOMENTS
+        own = (
+            [federation.client_moments(client) for client in range(federation.clients)]
+            if federation.normalise == "client"
+            else []
+        )
         return cls(
             source=source.name,
             content_hash=source.content_hash,
@@ -71,17 +69,17 @@ class RecordedData:
             public=len(federation.public or ()),
             public_hash=federation.public_hash,
             validation=len(federation.validation or ()),
-            client_train=tuple(len(train) for train, _ in splits),
-            client_test=tuple(len(test) for _, test in splits),
-            client_classes=tuple(tuple(train.label_counts().tolist()) for train, _ in splits),
-            partition_hash=digest.hexdigest(),
+            client_train=tuple(held.train for held in holdings),
+            client_test=tuple(held.test for held in holdings),
+            client_classes=tuple(held.train_classes for held in holdings),
+            partition_hash=federation.partition_hash,
             unlabelled=tuple(federation.unlabelled.tolist()),
             unheld=federation.unheld,
             public_content=federation.public_content,
             kind=source.kind.name,
             vocabulary=source.vocabulary,
             normalise=federation.normalise,
-            client_moments=own,
+            client_moments=tuple((tuple(mean.tolist()), tuple(std.tolist())) for mean, std in own),
         )
 
     @classmethod

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from fedkd.base.errors import InputError
-from fedkd.data import Samples, Source, load_source, normalise
+from fedkd.data import KINDS, Samples, Source, load_source, normalise
 from fedkd.data.idx import DEBIAN_FASHION_MNIST, has_idx_files
-from fedkd.data.kinds.image import channel_moments
 from fedkd.data.source import hold_out
 from fedkd.experiment.algorithm.sections import Training
 from fedkd.experiment.algorithm.train import Batch
@@ -88,7 +87,7 @@ def test_a_source_and_a_batch_are_read_by_their_earlier_names() -> None:
 def test_channel_moments_by_hand() -> None:
     # the first channel is half 0, half 255; the second is constant
     images = torch.tensor([[0, 255], [51, 51]], dtype=torch.uint8).view(1, 2, 1, 2)
-    mean, std = channel_moments(images)
+    mean, std = KINDS["image"].measure(images, torch.arange(len(images)))
     torch.testing.assert_close(mean, torch.tensor([0.5, 0.2]))
     torch.testing.assert_close(std, torch.tensor([0.5, 1.0]))
     assert normalise(images, mean, std).flatten().tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-6)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
-from fedkd.data.kinds.kind import CHUNK, Kind, Moments, check_finite, moments_of, tensor_of
+from fedkd.data.kinds.kind import CHUNK, Kind, Moments, Spread, check_finite, spread_of, tensor_of
 
 
 class Features(Kind):
@@ -30,8 +30,13 @@ class Features(Kind):
 
     def measure(self, inputs: Inputs, rows: Tensor) -> Moments:
         """Of each feature."""
+        return self.spread(inputs, rows).moments()
+
+    def spread(self, inputs: Inputs, rows: Tensor) -> Spread:
+        """Likewise."""
         assert isinstance(inputs, Tensor)
-        return moments_of((inputs[some].flatten(0, -2) for some in rows.split(CHUNK)), inputs.shape[-1])
+        chunks = (inputs[some].flatten(0, -2) for some in rows.split(CHUNK))
+        return spread_of(chunks, inputs.shape[-1])._replace(rows=len(rows))
 
     def scale(self, inputs: Inputs) -> Inputs:
         """In float32."""

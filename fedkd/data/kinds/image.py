@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
-from fedkd.data.kinds.kind import CHUNK, Kind, Moments, check_finite, moments_of, tensor_of
+from fedkd.data.kinds.kind import CHUNK, Kind, Moments, Spread, check_finite, spread_of, tensor_of
 
 #: The largest value of each type that pixels are stored in.
 LARGEST = {torch.uint8: 255, torch.uint16: 65535}
@@ -32,8 +32,12 @@ class Image(Kind):
 
     def measure(self, inputs: Inputs, rows: Tensor) -> Moments:
         """Of each channel, of pixels in 0..1."""
+        return self.spread(inputs, rows).moments()
+
+    def spread(self, inputs: Inputs, rows: Tensor) -> Spread:
+        """Likewise."""
         assert isinstance(inputs, Tensor)
-        return channel_moments(inputs, rows) if inputs.dtype == torch.uint8 else moments_of_pixels(inputs, rows)
+        return spread_of_bytes(inputs, rows) if inputs.dtype == torch.uint8 else spread_of_pixels(inputs, rows)
 
     def scale(self, inputs: Inputs) -> Inputs:
         """Pixels in 0..1; real numbers as they are."""
@@ -65,23 +69,22 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor, *, dtype: torch.dtype =
     return standardise(pixels_of(images), mean, std).to(dtype)
 
 
-def channel_moments(images: Tensor, rows: Tensor | None = None) -> Moments:
-    """Mean and standard deviation (C,) of each channel of uint8 images (N, C, H, W), pixels in 0..1.
+def spread_of_bytes(images: Tensor, rows: Tensor) -> Spread:
+    """How the pixels of uint8 images (N, C, H, W), brought to 0..1, spread in each channel, (C,).
 
-    Counting pixel values makes them exact, so the number of threads does not change a bit.
+    Counting pixel values makes it exact, so the number of threads does not change a bit.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for some in (torch.arange(len(images)) if rows is None else rows).split(CHUNK):
+    for some in rows.split(CHUNK):
         counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images[some].unbind(1)])
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts.double() / counts.sum(1, keepdim=True)  # (C, 256)
     mean = (shares * values).sum(1)  # (C,)
     variance = (shares * (values - mean[:, None]) ** 2).sum(1)  # (C,)
-    std = torch.where(variance > 0, variance.sqrt(), 1.0)
-    return Moments(mean.float(), std.float())
+    return Spread(len(rows), mean, variance)
 
 
-def moments_of_pixels(images: Tensor, rows: Tensor) -> Moments:
-    """The same of 16-bit and real pixels, in float64."""
+def spread_of_pixels(images: Tensor, rows: Tensor) -> Spread:
+    """The same of 16-bit and real pixels."""
     chunks = (pixels_of(images[some]).movedim(1, -1).flatten(0, -2) for some in rows.split(CHUNK))
-    return moments_of(chunks, images.shape[1])
+    return spread_of(chunks, images.shape[1])._replace(rows=len(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -30,6 +30,19 @@ class Moments(NamedTuple):
         return Moments(self.mean.to(device), self.std.to(device))
 
 
+class Spread(NamedTuple):
+    """How the numbers of some rows spread, in float64: what moments are made of, and what rows of several places add up to."""
+
+    rows: int
+    mean: Tensor  # like those of Moments
+    variance: Tensor  # likewise; 0 where all values are equal
+
+    def moments(self) -> Moments:
+        """What to standardise by."""
+        std = torch.where(self.variance > 0, self.variance.sqrt(), 1.0)
+        return Moments(self.mean.float(), std.float())
+
+
 #: Of what is not standardised.
 NO_MOMENTS = Moments(torch.zeros(0), torch.ones(0))
 
@@ -47,6 +60,11 @@ class Kind(ABC):
     def measure(self, inputs: Inputs, rows: Tensor) -> Moments:
         """The moments of some rows. Default: none, so that nothing is standardised."""
         return NO_MOMENTS
+
+    def spread(self, inputs: Inputs, rows: Tensor) -> Spread:
+        """The same before rounding, so that those of several places can be put together. Default: as ``measure`` has it."""
+        mean, std = self.measure(inputs, rows)
+        return Spread(len(rows), mean.double(), std.double() ** 2 if len(mean) else mean.double())
 
     def scale(self, inputs: Inputs) -> Inputs:
         """Raw rows as the numbers that ``measure`` speaks of. Default: as they are."""
@@ -68,8 +86,8 @@ def tensor_of(where: str, kind: str, inputs: Inputs) -> Tensor:
     return inputs
 
 
-def moments_of(chunks: Iterable[Tensor], width: int) -> Moments:
-    """Mean and standard deviation (F,) of real numbers that come in pieces (n, F), in float64; std 1 where all are equal.
+def spread_of(chunks: Iterable[Tensor], width: int) -> Spread:
+    """How real numbers (n, F) that come in pieces spread.
 
     NumPy sums on one thread: equal bits whatever the number of threads.
     """
@@ -81,8 +99,21 @@ def moments_of(chunks: Iterable[Tensor], width: int) -> Moments:
         total, squares, seen = total + values.sum(0), squares + (values**2).sum(0), seen + len(values)
     mean = total / max(seen, 1)
     variance = np.maximum(squares / max(seen, 1) - mean**2, 0)
-    std = np.where(variance > 0, np.sqrt(variance), 1.0)
-    return Moments(torch.from_numpy(mean + first).float(), torch.from_numpy(std).float())
+    return Spread(seen, torch.from_numpy(mean + first), torch.from_numpy(variance))
+
+
+def pooled(parts: Sequence[Spread]) -> Spread:
+    """The spread of all rows together, of that of each part.
+
+    >>> parts = [Spread(1, torch.tensor([0.0]), torch.tensor([0.0])), Spread(3, torch.tensor([4.0]), torch.tensor([0.0]))]
+    >>> pooled(parts).mean.item(), pooled(parts).variance.item()
+    (3.0, 3.0)
+    """
+    rows = sum(part.rows for part in parts)
+    shares = [part.rows / max(rows, 1) for part in parts]
+    mean = torch.stack([share * part.mean for share, part in zip(shares, parts, strict=True)]).sum(0)
+    within = [share * (part.variance + (part.mean - mean) ** 2) for share, part in zip(shares, parts, strict=True)]
+    return Spread(rows, mean, torch.stack(within).sum(0))
 
 
 def check_finite(where: str, inputs: Tensor, what: str) -> None:

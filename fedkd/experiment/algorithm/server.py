@@ -62,8 +62,8 @@ class Server(Node):
 
     @cached_property
     def sizes(self) -> Sequence[int]:
-        """How many training samples each client has by this server's own federation."""
-        return [len(self.federation.client_train(client)) for client in self.clients]
+        """How many training samples each client has; empty where they do not tell it, under [privacy]."""
+        return [held.train for held in self.federation.holdings]
 
     def architecture_of(self, client: int) -> str:
         """The name of a client's net."""

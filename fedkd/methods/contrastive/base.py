@@ -73,6 +73,5 @@ class Base(ABC, Generic[S]):
 
 def smallest_client(server: Server) -> tuple[int, int]:
     """The id of the client with the fewest training samples, and how many it has."""
-    sizes = {client: len(server.federation.client_train(client)) for client in server.clients}
-    client = min(sizes, key=sizes.__getitem__)
-    return client, sizes[client]
+    client = min(server.clients, key=server.sizes.__getitem__)
+    return client, server.sizes[client]

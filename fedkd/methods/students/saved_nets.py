@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError, under
 from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
-from fedkd.data.federation import moments_of
 from fedkd.experiment.algorithm.net_shares import is_given, read_nets
 from fedkd.experiment.algorithm.server import Server
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
@@ -49,7 +48,7 @@ def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[s
     nets = read_nets_of(run, shape=source.shape, classes=len(theirs), vocabulary=source.vocabulary, functions=server.user_nets)
     if theirs != ours:
         nets = {name: with_our_classes(net, columns) for name, net in nets.items()}
-    moments = moments_of(source, server.federation.normalise, source.train_inputs, server.federation.pool)
+    moments = server.federation.examples.moments
     _check_normalised(run, data, len(moments.mean))
     if data and (data.mean, data.std) != (tuple(moments.mean.tolist()), tuple(moments.std.tolist())):
         both = (torch.tensor(data.mean), torch.tensor(data.std)), moments

@@ -1,0 +1,32 @@
+"""What a client keeps of its samples for its own test, and which of the others keep their labels: a draw by seed and client."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedkd.base.randomness import generator
+
+
+def cut_test(labels: Tensor, rows: Tensor, share: float, *, seed: int, client: int) -> tuple[Tensor, Tensor]:
+    """Train and test rows of a client's ``rows``, at least one of each where a share is asked for and two have labels.
+
+    ``labels`` (N,) are those of the whole set, -1 where there is none: only who has one can be tested on.
+    """
+    shuffled = rows[torch.randperm(len(rows), generator=generator(seed, "client test", client))]
+    known = labels[shuffled] >= 0
+    labelled, others = shuffled[known], shuffled[~known]
+    held = tested(len(labelled), share)
+    return torch.cat([labelled[held:], others]), labelled[:held]
+
+
+def tested(labelled: int, share: float) -> int:
+    """How many of so many labelled samples a client keeps for its own test."""
+    return max(min(max(round(labelled * share), 1), labelled - 1), 0) if share else 0
+
+
+def unlabelled_rows(labels: Tensor, train: Tensor, share: float, *, seed: int, client: int) -> Tensor:
+    """The rows among a client's ``train`` whose labels may not be used, where only a share of them may."""
+    known = train[labels[train] >= 0]
+    shuffled = known[torch.randperm(len(known), generator=generator(seed, "labelled", client))]
+    return shuffled[round(len(known) * share) :]
