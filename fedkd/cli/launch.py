@@ -137,7 +137,7 @@ def refuse_other_experiment(launch: Launch) -> None:
     if (launch.out / "checkpoint").is_dir():
         RunDirectory.find(launch.out)
     for key, (was, is_now) in differences(there.experiment, now.experiment).items():
-        if not key.startswith("engine."):
+        if not key.startswith(("engine.", "record.")):
             difference = f"{key} is {was!r} there and {is_now!r} here"
             raise InputError(
                 f"{launch.out} holds a run of another experiment ({difference}): give another directory with --out"

@@ -27,6 +27,7 @@ from fedkd.results.history import History
 from fedkd.results.identity import Identity, code_of, refuse_other
 from fedkd.results.logs import CLIENTS, read_clients, read_metrics
 from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
+from fedkd.results.statistics import best_round
 
 
 def run_recorded(
@@ -44,15 +45,21 @@ def run_recorded(
         InputError: what can be known to be wrong before round 1, before anything is written.
         RunFailed: the run has nothing to show. Its rows and checkpoints stay in ``out``, without final nets or a report.
     """
+    keeps = experiment.record
     if not out:
+        if keeps.uploads:
+            raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
         return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         if run.metrics.representations:
             classes = run.server.federation.source.classes
             directory.save_representations(row["round"], run.metrics.representations, classes)
+        if run.metrics.uploads:
+            directory.save_uploads(row["round"], run.metrics.uploads)
         directory.append(row, clients)
-        directory.save_checkpoint(row["round"], parts_of(run))
+        best = best_round(run.history.metrics, keeps.best) if keeps.best else None
+        directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also={best} - {None})
         if on_round:
             on_round(row)
         if row["round"]:  # not before a round is shown: drawing takes a second

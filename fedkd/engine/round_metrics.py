@@ -27,6 +27,8 @@ class RoundMetrics:
         self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
         #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
+        #: Of each exchange, what clients uploaded, where the experiment keeps uploads. In no row.
+        self.uploads: list[Mapping[int, Knowledge]] = []
 
     def client(self, client: int) -> dict[str, Any]:
         """The line of a client."""
@@ -50,12 +52,14 @@ class RoundMetrics:
             for key, size in zip(keys, (of_client.raw, of_client.coded, of_client.wire), strict=True):
                 row[key] = row.get(key, 0) + size
 
-    def enter(self, received: Received) -> None:
+    def enter(self, received: Received, *, keep_uploads: bool = False) -> None:
         """What came up in one exchange, what did not come, and why.
 
         Of several exchanges in a round, a client's line has the last metrics, but the seconds of all.
         """
         self.count(received.traffic)
+        if keep_uploads:
+            self.uploads.append(dict(received.uploads))
         for client, upload in received.uploads.items():
             before = self.clients[client].get("seconds", 0.0)
             seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}

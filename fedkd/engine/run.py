@@ -159,7 +159,7 @@ class Run:
             if answer is not None:
                 self.broadcasts.announce(answer)
         self.server.release(kept=False)
-        self.metrics.enter(received)
+        self.metrics.enter(received, keep_uploads=self.experiment.record.uploads)
         self.metrics.row |= self.server.reported
         if self.experiment.privacy.noise_multiplier:
             asked = {client: self.strategy.upload_schema(self.server, client) for client in in_time}

@@ -2,7 +2,7 @@
 
 ``checkpoint/round-00007/`` holds ``arrays.safetensors`` (every array of every record), ``records.json`` (the records
 around them, and the run's note) and ``manifest.json`` (hashes of both, written last). The directory appears by one
-rename, so it is whole or absent; should the disk damage it later, the hashes tell and the round before is used.
+rename, so it is whole or absent; should the disk damage it later, the hashes tell and the newest whole one is used.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,11 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.results.files import sync, sync_directory, write_atomically
-
-KEPT = 2
-"""How many rounds' checkpoints stay on disk: the newest, and one to fall back to."""
 
 WRITING = ".writing"
 """The directory of a checkpoint that is not yet whole."""
@@ -46,40 +45,72 @@ class Checkpoint:
     note: dict[str, Any]
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint into ``folder`` atomically, then delete all but the last ``KEPT`` rounds."""
-    place = folder / f"round-{checkpoint.round:05d}"
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, also: Collection[int] = ()) -> None:
+    """Write the checkpoint into ``folder``, whole or not at all, then delete those of earlier rounds.
+
+    Args:
+        folder: holds the checkpoints of one run.
+        checkpoint: what to write.
+        keep: how many stay, the newest; of two, one is there to fall back to.
+        also: rounds whose checkpoints stay besides.
+    """
     writing = folder / WRITING
     shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
+    try:
+        writing.mkdir(parents=True)
+        _write(writing, checkpoint)
+        _remove(place := place_of(folder, checkpoint.round))
+        writing.rename(place)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)  # on a full disk others need the room
+        raise
+    sync_directory(folder)
+    for old in places(folder)[keep:]:
+        if round_of(old) not in also:
+            _remove(old)
+
+
+def _write(writing: Path, checkpoint: Checkpoint) -> None:
     tensors: dict[str, NDArray[Any]] = {}
     names: dict[int, str] = {}  # id of the bytes -> tensor name: arrays that share their bytes are stored once
     parts = {
         part: {key: _record_to_json(record, f"{part}/{key}", tensors, names) for key, record in records.items()}
         for part, records in checkpoint.parts.items()
     }
-    save_file(tensors, writing / "arrays.safetensors")
+    _save_tensors(tensors, writing / "arrays.safetensors")
     sync(writing / "arrays.safetensors")
     write_atomically(writing / "records.json", json.dumps({"parts": parts, "note": checkpoint.note}, default=_encode))
     hashes = {name: _sha256(writing / name) for name in _FILES}
     write_atomically(writing / "manifest.json", json.dumps({"round": checkpoint.round, "sha256": hashes}, indent=1))
-    _remove(place)
-    writing.rename(place)
-    sync_directory(folder)
-    for old in _places(folder)[KEPT:]:
-        _remove(old)
+
+
+def _save_tensors(tensors: dict[str, NDArray[Any]], file: Path) -> None:
+    """Write a file of tensors. Raises OSError where it cannot be written, which safetensors tells in words only."""
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(file)) from error
 
 
 def newest(folder: Path) -> Path:
     """The newest checkpoint whose files are whole, with a Notice where it is not the last. InputError when there is none."""
-    places = _places(folder)
-    for place in places:
-        if _is_whole(place):
-            if place != places[0]:
-                text = f"{places[0]} is damaged: the run goes on from round {round_of(place)}"
-                warnings.warn(text, Notice, stacklevel=2)
+    there = places(folder)
+    for place in there:
+        if not damage(place):
+            if place != there[0]:
+                text = f"{there[0]} is damaged ({damage(there[0])}): the run goes on from round {round_of(place)}"
+                warnings.warn(f"{text}; bring it back from a copy to go on from round {round_of(there[0])}", Notice, stacklevel=2)
             return place
-    raise InputError(f"{folder.parent} has no complete checkpoint to resume from: delete it and start the run again")
+    why = f" ({there[0]} is damaged: {damage(there[0])})" if there else ""
+    raise InputError(f"{folder.parent} has no complete checkpoint to resume from{why}: delete it and start the run again")
+
+
+def place_of(folder: Path, round: int) -> Path:
+    """Where the checkpoint of a round lies."""
+    return folder / f"round-{round:05d}"
 
 
 def round_of(place: Path) -> int:
@@ -159,10 +190,10 @@ def _decode(value: dict[str, Any]) -> Any:
     return base64.b64decode(value["__base64__"]) if value.keys() == {"__base64__"} else value
 
 
-def _places(folder: Path) -> list[Path]:
+def places(folder: Path) -> list[Path]:
     """The checkpoint directories in ``folder``, newest first; whatever else lies there is none of ours."""
-    places = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
-    return sorted(places, key=round_of, reverse=True)
+    found = [place for place in folder.glob("round-*") if re.fullmatch(r"round-\d{5,}", place.name) and place.is_dir()]
+    return sorted(found, key=round_of, reverse=True)
 
 
 def _remove(place: Path) -> None:
@@ -173,13 +204,20 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _is_whole(place: Path) -> bool:
+def damage(place: Path) -> str:
+    """What is wrong with the checkpoint at ``place``, in words that name the file; empty where it is whole."""
     try:
         manifest = json.loads((place / "manifest.json").read_bytes())
-        named = manifest["round"] == round_of(place) and manifest["sha256"].keys() == set(_FILES)
-        return named and all(_sha256(place / name) == expected for name, expected in manifest["sha256"].items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # a file is missing, or is no manifest
-        return False
+        if manifest["round"] != round_of(place) or manifest["sha256"].keys() != set(_FILES):
+            return "manifest.json is of another checkpoint"
+        for name, expected in manifest["sha256"].items():
+            if _sha256(place / name) != expected:
+                return f"{name} has another sha256 than when it was written"
+    except OSError as error:
+        return f"{Path(error.filename or place).name} cannot be read: {error.strerror}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "manifest.json names no files and hashes"
+    return ""
 
 
 def _sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -20,6 +20,8 @@ from fedkd.results.identity import CODE, EXPERIMENT, Identity, refuse_edited
 from fedkd.results.logs import CLIENTS, METRICS, Log, logs_until
 from fedkd.results.place import refuse_if_taken, refuse_without_run
 from fedkd.results.representations import FOLDER, representation_files
+from fedkd.results.uploads import FOLDER as UPLOADS
+from fedkd.results.uploads import Uploads, upload_files, write_uploads
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -86,7 +88,7 @@ class RunDirectory:
         with writing(self.path):
             for log in self._logs.values():
                 log.cut()
-            for round, file in representation_files(self.path).items():
+            for round, file in self._files_of_rounds():
                 if round > last.round:
                     file.unlink()
             write_down(self.path, last.round, changed, packages_since(self.path))
@@ -128,11 +130,18 @@ class RunDirectory:
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
 
-    def save_checkpoint(self, round: int, parts: Mapping[str, RecordDict]) -> None:
-        """Keep what the run needs to go on after this round. The last two rounds stay."""
+    def save_uploads(self, round: int, uploads: Uploads) -> None:
+        """Keep what clients uploaded in a round. Call it before ``append`` for the same round."""
+        with writing(self.path / UPLOADS):
+            write_uploads(self.path, round, uploads)
+
+    def save_checkpoint(
+        self, round: int, parts: Mapping[str, RecordDict], *, keep: int = 2, also: Collection[int] = ()
+    ) -> None:
+        """Keep what the run needs to go on after this round. The ``keep`` newest rounds stay, and those of ``also``."""
         note = {**self._identity, "logs": {name: log.extent for name, log in self._logs.items()}}
         with writing(self.path / "checkpoint"):
-            checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), note))
+            checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), note), keep=keep, also=also)
 
     def load_checkpoint(self) -> Checkpoint:
         """The checkpoint that this directory was found with. Raises InputError for a new run, which has none."""
@@ -164,16 +173,20 @@ class RunDirectory:
                 representation(run, self.path / "representation.png")
             write_report(run, self.path / "report.html")
 
+    def _files_of_rounds(self) -> list[tuple[int, Path]]:
+        """The files that hold one round's tensors each, with the round."""
+        return [*representation_files(self.path).items(), *upload_files(self.path).items()]
+
     def discard_unstarted(self) -> None:
         """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
         if any((self.path / "checkpoint").glob("round-*")):
             return
         names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS)
         code = [self.path / CODE / name for name in self._identity["code"]]
-        for file in [*(self.path / name for name in names), *code, *representation_files(self.path).values()]:
+        for file in [*(self.path / name for name in names), *code, *(file for _, file in self._files_of_rounds())]:
             if file.exists():
                 file.unlink()
         shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)
-        for folder in ("checkpoint", FOLDER, CODE):
+        for folder in ("checkpoint", FOLDER, UPLOADS, CODE):
             if (self.path / folder).is_dir() and not any((self.path / folder).iterdir()):
                 (self.path / folder).rmdir()

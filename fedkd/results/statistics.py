@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fedkd.results.row_keys import SHARE, describe_key
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,23 @@ def summary(rows: Sequence[Mapping[str, Any]], metric: str = "accuracy") -> Summ
     best_round, best = max(measured, key=lambda pair: (pair[1], -pair[0]))  # the first of equals
     last_five = [value for _, value in measured[-5:]]
     return Summary(last, last_round, best, best_round, sum(last_five) / len(last_five), len(last_five))
+
+
+def best_round(rows: Sequence[Mapping[str, Any]], metric: str) -> int | None:
+    """The round after 0 in which the metric was best, the first of equals; None where it was never measured.
+
+    Shares (accuracies, agreement) are best where they are highest, all else where it is lowest.
+
+    >>> best_round([{"round": 0, "loss": 0.1}, {"round": 1, "loss": 0.7}, {"round": 2, "loss": 0.4}], "loss")
+    2
+    """
+    best = -1.0 if describe_key(metric).unit == SHARE else 1.0
+    measured = [(best * row[metric], row["round"]) for row in rows if row["round"] > 0 and _is_number(row.get(metric))]
+    return min(measured)[1] if measured else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def last_measured(counts: Sequence[int]) -> str:

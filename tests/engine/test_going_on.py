@@ -298,10 +298,11 @@ def test_a_line_that_the_crash_tore_is_dropped(unfinished: Path) -> None:
 )
 def test_a_manifest_that_says_nothing_gives_way_to_the_round_before(manifest: str, unfinished: Path) -> None:
     (unfinished / "checkpoint" / "round-00002" / "manifest.json").write_text(manifest)
-    with pytest.warns(Notice, match="round-00002 is damaged: the run goes on from round 1"):
+    with pytest.warns(Notice, match=r"round-00002 is damaged \(manifest.json .*\): the run goes on from round 1"):
         assert RunDirectory.find(unfinished).load_checkpoint().round == 1
     (unfinished / "checkpoint" / "round-00001" / "manifest.json").write_text(manifest)
-    assert "no complete checkpoint" in refused(lambda: RunDirectory.find(unfinished), unfinished)
+    line = refused(lambda: RunDirectory.find(unfinished), unfinished)
+    assert "no complete checkpoint" in line and "round-00002 is damaged: manifest.json" in line
 
 
 def test_what_is_none_of_ours_among_the_checkpoints_is_let_be(unfinished: Path) -> None:
@@ -394,7 +395,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_what_others_put_the
     place = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
 
-        def full(self: RunDirectory, *arguments: Any) -> None:
+        def full(self: RunDirectory, *arguments: Any, **kept: Any) -> None:
             (place / "thesis.tex").write_text("ten years of work")
             raise RunFailed("the disk is full")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.results import checkpoint
 from fedkd.results.checkpoint import Checkpoint
 
@@ -122,6 +126,12 @@ def save_rounds(folder: Path, *rounds: int) -> None:
         checkpoint.save(folder, Checkpoint(round, {"server": records}, {}))
 
 
+def test_as_many_rounds_stay_as_are_asked_for_and_the_best_one(tmp_path: Path) -> None:
+    for round in range(1, 6):
+        checkpoint.save(tmp_path, Checkpoint(round, {}, {}), keep=3, also={1})
+    assert sorted(place.name[-1] for place in tmp_path.iterdir()) == ["1", "3", "4", "5"]
+
+
 def test_the_last_two_rounds_stay(tmp_path: Path) -> None:
     save_rounds(tmp_path, 8, 9, 10)
     assert sorted(place.name for place in tmp_path.iterdir()) == ["round-00009", "round-00010"]
@@ -137,7 +147,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: 
         file.write_bytes(file.read_bytes()[:-7])
     else:
         file.unlink()
-    assert checkpoint.newest(tmp_path).name == "round-00001"
+    with pytest.warns(Notice, match=rf"round-00002 is damaged \({name} .*\): the run goes on from round 1; bring it back"):
+        assert checkpoint.newest(tmp_path).name == "round-00001"
 
 
 def test_a_crash_while_writing_leaves_the_last_checkpoint_and_no_litter(
@@ -151,6 +162,61 @@ def test_a_crash_while_writing_leaves_the_last_checkpoint_and_no_litter(
     assert checkpoint.newest(tmp_path).name == "round-00001"
     save_rounds(tmp_path, 2)
     assert sorted(place.name for place in tmp_path.iterdir()) == ["round-00001", "round-00002"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file a descriptor is of")
+@pytest.mark.parametrize("full_at", range(6))
+def test_a_disk_that_is_full_at_any_write_leaves_the_last_checkpoint_and_no_litter(
+    full_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is flushed six times: three files, and the directory after two of them and at the end."""
+    save_rounds(tmp_path, 1)
+    flushes, fsync = iter(range(9)), os.fsync
+
+    def full(descriptor: int) -> None:
+        if next(flushes) == full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "fsync", full)
+        save_rounds(tmp_path, 2)
+    whole = ["round-00001"] if full_at < 5 else ["round-00001", "round-00002"]  # the last flush is of what stands there
+    assert sorted(place.name for place in tmp_path.iterdir()) == whole
+    assert checkpoint.newest(tmp_path).name == whole[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_file_that_outgrows_the_disk_is_an_error_of_the_system_with_its_name(tmp_path: Path) -> None:
+    """In a process whose files may not grow over 100 kB; safetensors itself tells of it in words only."""
+    code = f"""
+import resource, sys
+import numpy as np
+from pathlib import Path
+from flwr.app import Array, ArrayRecord, RecordDict
+from fedkd.results import checkpoint
+from fedkd.results.checkpoint import Checkpoint
+from fedkd.results.files import writing
+
+def save(round, size):
+    records = RecordDict({{"net": ArrayRecord({{"w": Array(np.zeros(size))}})}})
+    checkpoint.save(folder, Checkpoint(round, {{"server": records}}, {{}}))
+
+folder = Path({str(tmp_path)!r})
+save(1, 100)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with writing(folder):
+        save(2, 100_000)
+except Exception as error:
+    print(type(error).__name__, error)
+print([place.name for place in folder.iterdir()])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, left = done.stdout.splitlines()
+    assert said == f"RunFailed cannot write {tmp_path / '.writing' / 'arrays.safetensors'}: File too large"
+    assert left == "['round-00001']"
 
 
 def test_no_checkpoint_at_all_is_bad_input(tmp_path: Path) -> None:

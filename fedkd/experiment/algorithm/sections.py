@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from fedkd.base.errors import InputError, unknown
 from fedkd.experiment.algorithm.data_section import Data
+from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.algorithm.schedule import rate_at
 from fedkd.experiment.algorithm.section import Epochs, OptimizerName, Section, Shares
 
@@ -213,5 +214,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "attack": Attacking,
     "privacy": Privacy,
     "guard": Guarding,
+    "record": Record,
     "engine": Engine,
 }

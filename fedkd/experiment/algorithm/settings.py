@@ -12,6 +12,7 @@ from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, read_nets, shares_of
+from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.algorithm.section import Names, Section
 from fedkd.experiment.algorithm.sections import Attacking, Engine, Evaluation, Faults, Guarding, Privacy, Training
 
@@ -63,6 +64,7 @@ class Settings(Section):
     attack: Attacking = Attacking()
     privacy: Privacy = Privacy()
     guard: Guarding = Guarding()
+    record: Record = Record()
     engine: Engine = Engine()
 
     @field_validator("nets", mode="before")
