@@ -102,7 +102,9 @@ def newest(folder: Path) -> Path:
         if not damage(place):
             if place != there[0]:
                 text = f"{there[0]} is damaged ({damage(there[0])}): the run goes on from round {round_of(place)}"
-                warnings.warn(f"{text}; bring it back from a copy to go on from round {round_of(there[0])}", Notice, stacklevel=2)
+                warnings.warn(
+                    f"{text}; bring it back from a copy to go on from round {round_of(there[0])}", Notice, stacklevel=2
+                )
             return place
     why = f" ({there[0]} is damaged: {damage(there[0])})" if there else ""
     raise InputError(f"{folder.parent} has no complete checkpoint to resume from{why}: delete it and start the run again")

@@ -29,7 +29,7 @@ def upload_files(path: Path) -> dict[int, Path]:
 
 
 def write_uploads(path: Path, round: int, uploads: Uploads) -> None:
-    """Keep a round's uploads: tensors are named ``exchange/client/name``, their spaces and the weights stand in the metadata."""
+    """Keep a round's uploads: tensors are named ``exchange/client/name``, their spaces stand in the metadata."""
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
