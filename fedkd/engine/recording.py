@@ -59,7 +59,7 @@ def run_recorded(
             directory.save_uploads(row["round"], run.metrics.uploads)
         directory.append(row, clients)
         best = best_round(run.history.metrics, keeps.best) if keeps.best else None
-        directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also={best} - {None})
+        directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also=[] if best is None else [best])
         if on_round:
             on_round(row)
         if row["round"]:  # not before a round is shown: drawing takes a second
