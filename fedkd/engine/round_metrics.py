@@ -28,7 +28,7 @@ class RoundMetrics:
         #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
         #: Of each exchange, what clients uploaded, where the experiment keeps uploads. In no row.
-        self.uploads: list[Mapping[int, Knowledge]] = []
+        self.uploads: list[dict[int, dict[str, tuple[str, Tensor]]]] = []
 
     def client(self, client: int) -> dict[str, Any]:
         """The line of a client."""
@@ -59,7 +59,8 @@ class RoundMetrics:
         """
         self.count(received.traffic)
         if keep_uploads:
-            self.uploads.append(dict(received.uploads))
+            of = {client: (upload.spaces, upload.tensors) for client, upload in received.uploads.items()}
+            self.uploads.append({c: {name: (spaces[name], t) for name, t in held.items()} for c, (spaces, held) in of.items()})
         for client, upload in received.uploads.items():
             before = self.clients[client].get("seconds", 0.0)
             seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}

@@ -21,7 +21,7 @@ from fedkd.results.logs import CLIENTS, METRICS, Log, logs_until
 from fedkd.results.place import refuse_if_taken, refuse_without_run
 from fedkd.results.representations import FOLDER, representation_files
 from fedkd.results.uploads import FOLDER as UPLOADS
-from fedkd.results.uploads import Uploads, upload_files, write_uploads
+from fedkd.results.uploads import Tables, upload_files, write_uploads
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -130,10 +130,10 @@ class RunDirectory:
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
 
-    def save_uploads(self, round: int, uploads: Uploads) -> None:
-        """Keep what clients uploaded in a round. Call it before ``append`` for the same round."""
+    def save_uploads(self, round: int, exchanges: Sequence[Tables]) -> None:
+        """Keep what clients uploaded in a round's exchanges. Call it before ``append`` for the same round."""
         with writing(self.path / UPLOADS):
-            write_uploads(self.path, round, uploads)
+            write_uploads(self.path, round, exchanges)
 
     def save_checkpoint(
         self, round: int, parts: Mapping[str, RecordDict], *, keep: int = 2, also: Collection[int] = ()

@@ -13,12 +13,10 @@ from fedkd.results.files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedkd.knowledge.knowledge import Knowledge
-
 #: The folder of a run that holds them.
 FOLDER = "uploads"
-#: Of each exchange of a round, what each client uploaded.
-Uploads = Sequence[Mapping[int, "Knowledge"]]
+#: Of one exchange, what each client uploaded: name -> what the tensor means, and the tensor.
+Tables = Mapping[int, Mapping[str, tuple[str, "Tensor"]]]
 
 
 def upload_files(path: Path) -> dict[int, Path]:
@@ -28,24 +26,24 @@ def upload_files(path: Path) -> dict[int, Path]:
     return dict(sorted(by_round.items()))
 
 
-def write_uploads(path: Path, round: int, uploads: Uploads) -> None:
-    """Keep a round's uploads: tensors are named ``exchange/client/name``, their spaces stand in the metadata."""
+def write_uploads(path: Path, round: int, exchanges: Sequence[Tables]) -> None:
+    """Keep the uploads of a round's exchanges: tensors are named ``exchange/client/name``, their spaces stand in the metadata."""
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
     spaces: dict[str, str] = {}
-    for exchange, by_client in enumerate(uploads):
-        for client, upload in by_client.items():
-            for name, tensor in upload.tensors.items():
+    for exchange, uploads in enumerate(exchanges):
+        for client, upload in uploads.items():
+            for name, (space, tensor) in upload.items():
                 key = f"{exchange}/{client}/{name}"
-                tensors[key], spaces[key] = tensor.detach().cpu().contiguous().clone(), upload.spaces[name]
+                tensors[key], spaces[key] = tensor.detach().cpu().contiguous().clone(), space
     file = path / FOLDER / f"round-{round:04d}.safetensors"
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, save(tensors, metadata={"spaces": json.dumps(spaces)}))
 
 
-def read_tables(file: Path) -> dict[int, dict[str, tuple[str, Tensor]]]:
-    """The tensors of a round by client: name -> its space and the tensor; of several exchanges, the first that has the name.
+def read_tables(file: Path) -> Tables:
+    """The uploads of a round; of several exchanges, the first that has the name counts.
 
     Raises InputError for a file that is damaged.
     """
