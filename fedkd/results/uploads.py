@@ -27,7 +27,7 @@ def upload_files(path: Path) -> dict[int, Path]:
 
 
 def write_uploads(path: Path, round: int, exchanges: Sequence[Tables]) -> None:
-    """Keep the uploads of a round's exchanges: tensors are named ``exchange/client/name``, their spaces stand in the metadata."""
+    """Keep the uploads of a round's exchanges: tensors by ``exchange/client/name``, their spaces in the metadata."""
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
