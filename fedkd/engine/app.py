@@ -21,6 +21,7 @@ from fedkd.engine.evaluation.evaluate import evaluate_client
 from fedkd.engine.guard import common_ground
 from fedkd.engine.instruction import RECORD, Instruction
 from fedkd.engine.joining import facts_of
+from fedkd.engine.node_memory import keep_on_disk, note_run, recall
 from fedkd.engine.sent_probes import split_probes
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.client import Client
@@ -83,6 +84,7 @@ def client_app_of(functions: Functions) -> ClientApp:
             experiment = _experiment(context, functions)
             node = Client(0, experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine))
             facts = facts_of(experiment.strategy, node, simulated=_simulated(context))
+            note_run(message, context)
         warm_up()
         partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
@@ -93,6 +95,7 @@ def client_app_of(functions: Functions) -> ClientApp:
             _persist(context, held[1])
         return Message(RecordDict(), reply_to=message)
 
+    app.query("recall")(recall)
     return app
 
 
@@ -175,6 +178,7 @@ def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
 
 def _persist(context: Context, client: Client) -> None:
     client.flush()
+    keep_on_disk(context, client)
     client.memory.write(context.state)
     client.release()
     _LIVE.pop(id(context), None)

@@ -10,10 +10,12 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedkd.base.records import record_of
 
-#: The kinds of messages, as Flower names them: who are you, write your memory, train, evaluate.
-JOIN, PERSIST, TRAIN, EVALUATE = "query.join", "query.persist", "train", "evaluate"
+#: The kinds of messages, as Flower names them: who are you, write your memory, go back to it, train, evaluate.
+JOIN, PERSIST, RECALL, TRAIN, EVALUATE = "query.join", "query.persist", "query.recall", "train", "evaluate"
 #: The name of the record, of the reply to ``JOIN`` too.
 RECORD = "fedkd.instruction"
+#: The key, and the name of the record, of a run's number: see ``fedkd.engine.node_memory``.
+RUN = "fedkd.run"
 #: Which message: round and exchange in which it was sent, ``"3.0"``; empty for none.
 _MESSAGE = re.compile(r"(\d{1,9}\.\d{1,9})?", re.ASCII)
 #: No run has so many rounds, exchanges or clients.

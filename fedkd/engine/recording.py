@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.engine.node_memory import draw_number, recall_all
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.experiment import Experiment
@@ -90,6 +91,8 @@ def identity_of(experiment: Experiment, functions: Functions) -> Identity:
 
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
     """The directory of a new run. It is made when all that can be checked before round 1 has been."""
+    if not run.transport.simulated:
+        run.transport.run = draw_number()
     run.prepare()
     return RunDirectory.create(path, now)
 
@@ -101,6 +104,8 @@ def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
     refuse_other(path, now)
     restore(run, directory.load_checkpoint())
     run.prepare()
+    if not run.transport.simulated:
+        recall_all(run.transport, run.server.clients, run.done)
     directory.take_up(now)
     run.history = History(read_metrics(path), read_clients(path))
     return directory
@@ -130,7 +135,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
     """
-    if run.experiment.privacy.noise_multiplier and not isinstance(run.transport.grid, JobGrid):
+    if run.experiment.privacy.noise_multiplier and not run.transport.simulated:
         raise InputError(
             "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
             "in the round that broke off: begin a new run"

@@ -28,7 +28,6 @@ from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import check_protected
-from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
@@ -82,7 +81,8 @@ class Run:
         """
         with torch_threads(self.experiment.engine.num_cpus):
             rehearse(self.strategy, self.server)
-            self.transport.join(facts_of(self.strategy, self.server, simulated=isinstance(self.transport.grid, JobGrid)))
+            facts = facts_of(self.strategy, self.server, simulated=self.transport.simulated)
+            self.transport.join(facts, begins=self.done < 0)
             if self.done < 0:
                 self.begin(0)
                 self._first_broadcast()
@@ -170,13 +170,12 @@ class Run:
 
     def _in_time(self, round: int, exchange: int) -> dict[int, bool]:
         """Who was asked -> whether the reply counts: drawn on our own grids; elsewhere whatever came before the timeout."""
-        ours = isinstance(self.transport.grid, JobGrid)
-        in_time = draw_in_time(self.experiment, round, exchange, self._cohort) if ours else set(self._cohort)
+        simulated = self.transport.simulated
+        in_time = draw_in_time(self.experiment, round, exchange, self._cohort) if simulated else set(self._cohort)
         return {client: client in in_time for client in self._cohort}
 
     def _guard(self) -> Guard:
-        simulated = isinstance(self.transport.grid, JobGrid)
-        return guard_of(self.strategy, self.server, simulated=simulated, sent_to=self.broadcasts.to)
+        return guard_of(self.strategy, self.server, simulated=self.transport.simulated, sent_to=self.broadcasts.to)
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedkd.base.errors import InputError
 from fedkd.base.records import record_of
 from fedkd.engine.guard import Guard
-from fedkd.engine.instruction import JOIN, RECORD, TRAIN, Instruction
+from fedkd.engine.instruction import JOIN, RECORD, RUN, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.grids.jobs import JobGrid
@@ -63,7 +63,9 @@ class Transport:
 
     def __init__(self, grid: Grid, *, up: ServerChannel, down: ServerChannel, clients: int, timeout: float) -> None:
         self.grid, self.up, self.down = grid, up, down
-        self._clients, self._timeout = clients, timeout
+        self._clients, self.timeout = clients, timeout
+        #: The number of a run in a deployment, under which nodes keep their clients' memories; empty where none is kept.
+        self.run = ""
         self._node_of: dict[int, int] = {}
         #: What each client was last sent, until its upload says that it came: which broadcast, and the bases it left.
         self._sent: dict[int, tuple[str, codecs.Bases]] = {}
@@ -71,11 +73,16 @@ class Transport:
         self._unanswered: dict[str, tuple[int, int]] = {}
 
     @property
+    def simulated(self) -> bool:
+        """Whether the clients are those of a grid of ours."""
+        return isinstance(self.grid, JobGrid)
+
+    @property
     def keeps_contexts(self) -> bool:
         """Whether clients may keep live values between the exchanges of a round."""
         return isinstance(self.grid, JobGrid) and self.grid.keeps_contexts
 
-    def join(self, facts: Mapping[str, str], poll: float = 0.5) -> None:
+    def join(self, facts: Mapping[str, str], *, begins: bool = True, poll: float = 0.5) -> None:
         """Find out which node is which client, and that all hold the data of which these are the ``facts``.
 
         Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there; each is the client of its
@@ -84,17 +91,18 @@ class Transport:
         Raises:
             InputError: too few nodes within the timeout, two nodes claim one partition, or a node holds other data.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         while len(nodes := sorted(self.grid.get_node_ids())) < self._clients:
             if time.monotonic() > deadline:
-                raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self._timeout:g} s")
+                raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self.timeout:g} s")
             time.sleep(poll)
-        asked = [Message(RecordDict({RECORD: ConfigRecord()}), node, JOIN) for node in nodes]
+        number = {RUN: self.run} if self.run and begins else {}
+        asked = [Message(RecordDict({RECORD: ConfigRecord(number)}), node, JOIN) for node in nodes]
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
         else:
-            replies = list(self.grid.send_and_receive(asked, timeout=self._timeout))
+            replies = list(self.grid.send_and_receive(asked, timeout=self.timeout))
         refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
         check_data(replies, {node: client for client, node in self._node_of.items()}, facts)
@@ -149,10 +157,10 @@ class Transport:
         if not messages:
             return Replies([], {})
         if isinstance(self.grid, JobGrid) or enough == len(messages):
-            return Replies(list(self.grid.send_and_receive(messages, timeout=self._timeout)), {})
+            return Replies(list(self.grid.send_and_receive(messages, timeout=self.timeout)), {})
         current = set(self.grid.push_messages(messages))
         self._unanswered |= dict.fromkeys(current, (round, exchange))
-        replies, deadline = Replies([], {}), time.monotonic() + self._timeout
+        replies, deadline = Replies([], {}), time.monotonic() + self.timeout
         while True:
             for reply in self.grid.pull_messages(sorted(self._unanswered)):
                 asked = self._unanswered.pop(reply.metadata.reply_to_message_id, None)
@@ -229,10 +237,12 @@ class Transport:
         return self.up.bases(client) if base else {}
 
     def save(self) -> dict[str, RecordDict]:
-        """The codecs' bases, for a checkpoint."""
-        return self.up.save() | self.down.save()
+        """The codecs' bases and the run's number, for a checkpoint."""
+        number = {RUN: RecordDict({RUN: ConfigRecord({RUN: self.run})})} if self.run else {}
+        return self.up.save() | self.down.save() | number
 
     def restore(self, parts: Mapping[str, RecordDict]) -> None:
-        """Take the codecs' bases from a checkpoint's parts."""
+        """Take them from a checkpoint's parts."""
+        self.run = str(parts[RUN].config_records[RUN][RUN]) if RUN in parts else ""
         self.up.restore(parts)
         self.down.restore(parts)

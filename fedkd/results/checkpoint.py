@@ -59,7 +59,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, also: Collectio
     try:
         writing.mkdir(parents=True)
         _write(writing, checkpoint)
-        _remove(place := place_of(folder, checkpoint.round))
+        remove(place := place_of(folder, checkpoint.round))
         writing.rename(place)
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)  # on a full disk others need the room
@@ -67,7 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, also: Collectio
     sync_directory(folder)
     for old in places(folder)[keep:]:
         if round_of(old) not in also:
-            _remove(old)
+            remove(old)
 
 
 def _write(writing: Path, checkpoint: Checkpoint) -> None:
@@ -198,7 +198,7 @@ def places(folder: Path) -> list[Path]:
     return sorted(found, key=round_of, reverse=True)
 
 
-def _remove(place: Path) -> None:
+def remove(place: Path) -> None:
     """Delete a checkpoint, or the link that stands for one."""
     if place.is_symlink():
         place.unlink()
