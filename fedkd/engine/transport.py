@@ -96,8 +96,8 @@ class Transport:
             if time.monotonic() > deadline:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self.timeout:g} s")
             time.sleep(poll)
-        number = {RUN: self.run} if self.run and begins else {}
-        asked = [Message(RecordDict({RECORD: ConfigRecord(number)}), node, JOIN) for node in nodes]
+        record = ConfigRecord({RUN: self.run} if self.run and begins else {})
+        asked = [Message(RecordDict({RECORD: record}), node, JOIN) for node in nodes]
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
