@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from fedkd.base.errors import InputError, Notice, RunFailed
+from fedkd.cli.audit import audit
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.plain_help import PlainCommand
@@ -157,8 +158,8 @@ def plot(
         print(file)
 
 
-for listing in (strategies, keys, losses, targets):
-    app.command(cls=PlainCommand)(listing)
+for command in (audit, strategies, keys, losses, targets):
+    app.command(cls=PlainCommand)(command)
 
 
 @app.command(cls=PlainCommand)

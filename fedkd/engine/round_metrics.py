@@ -59,8 +59,7 @@ class RoundMetrics:
         """
         self.count(received.traffic)
         if keep_uploads:
-            of = {client: (upload.spaces, upload.tensors) for client, upload in received.uploads.items()}
-            self.uploads.append({c: {name: (spaces[name], t) for name, t in held.items()} for c, (spaces, held) in of.items()})
+            self.uploads.append({client: upload.by_name() for client, upload in received.uploads.items()})
         for client, upload in received.uploads.items():
             before = self.clients[client].get("seconds", 0.0)
             seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}

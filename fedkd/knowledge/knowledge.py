@@ -68,6 +68,10 @@ class Knowledge:
         """The same with tensors of its own: those of a net change when it is trained on."""
         return replace(self, tensors={name: tensor.clone() for name, tensor in self.tensors.items()})
 
+    def by_name(self) -> dict[str, tuple[str, Tensor]]:
+        """Name -> space and tensor."""
+        return {name: (self.spaces[name], tensor) for name, tensor in self.tensors.items()}
+
     def with_header(self, **facts: str | int | float) -> Knowledge:
         """The same Knowledge with these facts added to its header."""
         return replace(self, header={**self.header, **facts})
