@@ -67,6 +67,12 @@ class Strategy(Algorithm, FlowerStrategy):
         result.evaluate_metrics_serverapp.update(scores)
         return result
 
+    def initialize_parameters(self, client_manager: object) -> None:
+        """Where Flower's legacy workflows begin, SecAgg+ among them. Raises InputError: none of them can run this."""
+        from fedkd.engine.secure_aggregation import refuse_workflow
+
+        refuse_workflow()
+
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Flower's hook: the messages of a round. ``config``: the experiment's flat keys; ``arrays``: what to broadcast."""
         from fedkd.engine.flower_loop import open_round

@@ -15,6 +15,7 @@ from fedkd.engine.guard import Guard
 from fedkd.engine.instruction import JOIN, RECORD, RUN, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.engine.reasons import clipped, in_words
+from fedkd.engine.secure_aggregation import refuse_mod
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
 from fedkd.knowledge.channels import ServerChannel
@@ -182,6 +183,7 @@ class Transport:
             if client is None or client in contents or client in received.failed:
                 continue
             if reply.has_error():
+                refuse_mod(client, reply.error.reason or "")
                 received.failed[client] = clipped(reply.error.reason or f"error {reply.error.code}")
             elif not reply.has_content():
                 received.failed[client] = "its reply is empty"

@@ -106,7 +106,7 @@ def _targets(
     path: Path, files: Mapping[int, Path], experiment: Experiment, functions: Functions, federation: DealtOut
 ) -> tuple[int, list[Told]]:
     """The last round in which clients told of public samples, and what they told."""
-    for round, file in reversed(files.items()):
+    for round, file in sorted(files.items(), reverse=True):
         if tables := tables_in(read_tables(file)):
             last = round
             break
@@ -189,10 +189,8 @@ def _surrogates(everyone: Sequence[Told], federation: DealtOut, candidates: Samp
 def _flat(inputs: Inputs, samples: Samples) -> Tensor:
     """Samples as a net sees them, each as one row (M, F) of numbers."""
     raw, _, _ = samples.take(torch.arange(len(samples)))
-    seen = samples.kind.normalise(raw, samples.moments)
-    parts: list[Tensor] = []
-    each(lambda tensor: parts.append(tensor.double().flatten(1)), seen)
-    return torch.cat(parts, 1)
+    seen = each(lambda tensor: tensor.double().flatten(1), samples.kind.normalise(raw, samples.moments))
+    return seen if isinstance(seen, Tensor) else torch.cat([*seen.values()], 1)
 
 
 def _membership(sure: Tensor, held: Tensor, targets: Sequence[Told], shadows: Sequence[Told]) -> Attack:

@@ -47,8 +47,9 @@ def leakage(predictions: Tensor, truth: Tensor, shadow_predictions: Tensor, shad
     """
     guessed = estimate(predictions.mean(1), shadow_predictions.mean(1), shadow_truth)
     uniform = torch.full_like(truth, 1 / truth.shape[1])
-    pairs = [figure for guess in (guessed, uniform, prior.expand_as(truth)) for figure in _distances(truth, guess)]
-    return Leakage(*pairs, clients=len(truth))
+    return Leakage(
+        *_distances(truth, guessed), *_distances(truth, uniform), *_distances(truth, prior.expand_as(truth)), len(truth)
+    )
 
 
 def estimate(means: Tensor, shadow_means: Tensor, shadow_truth: Tensor) -> Tensor:
@@ -56,8 +57,8 @@ def estimate(means: Tensor, shadow_means: Tensor, shadow_truth: Tensor) -> Tenso
     centre, level = shadow_means.mean(0), shadow_truth.mean(0)
     features, wanted = shadow_means - centre, shadow_truth - level
     ridge = RIDGE * torch.eye(features.shape[1], dtype=features.dtype)
-    slope = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted)  # (C, C)
-    guess = (level + (means - centre) @ slope).clamp(min=0)
+    slope: Tensor = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted)  # (C, C)
+    guess: Tensor = (level + (means - centre) @ slope).clamp(min=0)
     return guess / guess.sum(1, keepdim=True)
 
 

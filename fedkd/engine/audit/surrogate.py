@@ -27,4 +27,5 @@ def smoother(public: Tensor, candidates: Tensor) -> Tensor:
     kernel = torch.exp(-((among / width) ** 2) / 2)
     towards = torch.exp(-((torch.cdist(candidates, public) / width) ** 2) / 2)  # (N, P)
     ridge = RIDGE * torch.eye(len(public), dtype=torch.float64)
-    return torch.linalg.solve(kernel + ridge, towards.T).T
+    weights: Tensor = torch.linalg.solve(kernel + ridge, towards.T)  # (P, N)
+    return weights.T
