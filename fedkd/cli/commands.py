@@ -15,6 +15,7 @@ import typer
 
 from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.audit import audit
+from fedkd.cli.export import export
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.plain_help import PlainCommand
@@ -158,7 +159,7 @@ def plot(
         print(file)
 
 
-for command in (audit, strategies, keys, losses, targets):
+for command in (audit, export, strategies, keys, losses, targets):
     app.command(cls=PlainCommand)(command)
 
 
