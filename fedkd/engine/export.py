@@ -92,9 +92,10 @@ def _weights(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(file)
+        weights: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file} cannot be read ({error}): bring it back from a copy") from None
+    return weights
 
 
 def _config(experiment: Experiment, data: RecordedData, choice: Choice, weights: Mapping[str, Tensor]) -> dict[str, Any]:
