@@ -6,9 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
+from fedkd import (
+    Classifier,
+    Client,
+    Knowledge,
+    Needs,
+    Node,
+    Server,
+    Settings,
+    Strategy,
+    TensorSpec,
+    classifier,
+    load,
+    predict,
+)
 from fedkd.experiment.algorithm.conditions import Always, Idle
 from fedkd.losses import cross_entropy_loss
+from fedkd.methods.pooled import check_pooled
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net
 
@@ -31,6 +45,11 @@ class Centralised(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net",))
     is_baseline: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"labels": (Always("no client trains a net"),)}
+
+    def check(self, experiment: Settings) -> None:
+        """Refuses samples that do not leave their clients."""
+        super().check(experiment)
+        check_pooled(self, experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The initial weights."""

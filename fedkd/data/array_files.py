@@ -13,6 +13,7 @@ import numpy as np
 from fedkd.base.errors import InputError, Notice
 from fedkd.data.arrays import Split, channels_first, source_of_arrays
 from fedkd.data.layout import some
+from fedkd.data.options import HELD_OUT
 from fedkd.data.rows import MappedArray
 from fedkd.data.source import Source
 from fedkd.data.splits import SPELLINGS, words_of
@@ -25,27 +26,27 @@ ROLES = {
 READ = "train_images and train_labels, x_train and y_train, or x and y; test likewise; groups says whose each sample is"
 
 
-def array_reader(path: Path) -> Callable[[str], Source] | None:
+def array_reader(path: Path, held_out: float = HELD_OUT) -> Callable[[str], Source] | None:
     """What reads an .npz, or a folder of .npy files that are called after what they hold; None where there is neither."""
     if path.suffix.lower() == ".npz" and path.is_file():
-        return lambda name: read_npz(name, path)
+        return lambda name: read_npz(name, path, held_out)
     files = sorted(file for file in path.glob("*.npy") if not file.name.startswith(".")) if path.is_dir() else []
     roles = {role_of(file.stem)[1] for file in files}
-    return (lambda name: read_npy_files(name, files)) if {"inputs", "labels"} <= roles else None
+    return (lambda name: read_npy_files(name, files, held_out)) if {"inputs", "labels"} <= roles else None
 
 
-def read_npz(name: str, path: Path) -> Source:
+def read_npz(name: str, path: Path, held_out: float = HELD_OUT) -> Source:
     """The arrays of an .npz: x and y, x_train ..., or train_images ... as MedMNIST has them."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return source_of_named(name, {key: arrays[key] for key in arrays.files})
+            return source_of_named(name, {key: arrays[key] for key in arrays.files}, held_out)
     except InputError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"{str(path)!r} is no readable .npz of arrays: {' '.join(str(error).split())}") from error
 
 
-def read_npy_files(name: str, files: Iterable[Path]) -> Source:
+def read_npy_files(name: str, files: Iterable[Path], held_out: float = HELD_OUT) -> Source:
     """The arrays of .npy files, ``train_inputs.npy``, ``train_labels.npy``, ``test_inputs.npy`` ...: samples stay on disk."""
     arrays: dict[str, Any] = {}
     for file in files:
@@ -56,10 +57,10 @@ def read_npy_files(name: str, files: Iterable[Path]) -> Source:
                 arrays[file.stem] = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError, TypeError) as error:
             raise InputError(f"{str(file)!r} is no readable .npy of numbers: {' '.join(str(error).split())}") from error
-    return source_of_named(name, arrays)
+    return source_of_named(name, arrays, held_out)
 
 
-def source_of_named(name: str, arrays: Mapping[str, Any]) -> Source:
+def source_of_named(name: str, arrays: Mapping[str, Any], held_out: float = HELD_OUT) -> Source:
     """The source of arrays whose names say their split and role.
 
     Raises:
@@ -86,7 +87,7 @@ def source_of_named(name: str, arrays: Mapping[str, Any]) -> Source:
 
     mine = part(train)
     given = Split(mine.inputs, mine.labels, None if groups is None else arrays[groups])
-    return source_of_arrays(name, given, None if test is None else part(test))
+    return source_of_arrays(name, given, None if test is None else part(test), held_out=held_out)
 
 
 def role_of(key: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from fedkd.base.inputs import Inputs, count, rows
 from fedkd.data.kinds.image import LARGEST
 from fedkd.data.kinds.tokens import TOKEN_IDS
 from fedkd.data.labels import LabelColumn, never_trained, read_labels
+from fedkd.data.options import HELD_OUT
 from fedkd.data.rows import MappedArray, is_mapped
 from fedkd.data.source import Source, hold_out
 from fedkd.data.unlabelled import with_labels_to_judge_by
@@ -35,14 +36,17 @@ class Split:
     groups: Any = None
 
 
-def source_of_arrays(name: str, train: Split, test: Split | None, classes: tuple[str, ...] | None = None) -> Source:
-    """A source of arrays. Without a test split, a fixed fifth of the labelled samples is held out.
+def source_of_arrays(
+    name: str, train: Split, test: Split | None, classes: tuple[str, ...] | None = None, *, held_out: float = HELD_OUT
+) -> Source:
+    """A source of arrays. Without a test split, a fixed share of the labelled samples is held out.
 
     Args:
         name: of the source.
         train: samples (N, ...), labels (N,): whole numbers, or names.
         test: likewise.
         classes: the names of the class numbers, where they are known.
+        held_out: that share.
 
     Raises:
         InputError: arrays whose type or shape says nothing, labels of another length, several a sample, or real ones.
@@ -64,8 +68,11 @@ def source_of_arrays(name: str, train: Split, test: Split | None, classes: tuple
             for said in filter(None, (remark, never_trained(source.train_labels, source.test_labels, names))):
                 warnings.warn(f"{where}: {said}", Notice, stacklevel=2)
             return source
+        if not held_out:
+            nothing = torch.arange(0)
+            return Source(name, inputs, labels[0], rows(inputs, nothing), labels[0][nothing], names, groups)
         _refuse_copying(inputs)
-        kept, held = hold_out(count(inputs), 0.2, only=labels[0] >= 0)
+        kept, held = hold_out(count(inputs), held_out, only=labels[0] >= 0)
         if not len(held):
             raise InputError(f"there is no test split, and {count(inputs)} samples are too few to hold out a fifth: give one")
     except InputError as error:

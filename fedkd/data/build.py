@@ -116,6 +116,8 @@ def _check_counts(clients: int, **counts: int) -> None:
 def _check_labels(source: Source) -> None:
     """There must be something to tell apart. Labels that are missing are said."""
     where = f"data source {source.name!r}"
+    if not len(source.test_labels):
+        raise InputError(f"{where}, test split: there are no samples")
     known = source.train_labels[source.train_labels >= 0]
     if not len(known):
         raise InputError(f"{where}: no training sample has a label, and encoders too are judged with labels")

@@ -1,11 +1,13 @@
-"""What a client keeps of its samples for its own test, and which of the others keep their labels: a draw by seed and client."""
+"""What is drawn for tests, by a client of its own samples and globally, and which samples keep their labels."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from fedkd.base.inputs import count
 from fedkd.base.randomness import generator
+from fedkd.data.source import Source
 
 
 def cut_test(labels: Tensor, rows: Tensor, share: float, *, seed: int, client: int) -> tuple[Tensor, Tensor]:
@@ -30,3 +32,10 @@ def unlabelled_rows(labels: Tensor, train: Tensor, share: float, *, seed: int, c
     known = train[labels[train] >= 0]
     shuffled = known[torch.randperm(len(known), generator=generator(seed, "labelled", client))]
     return shuffled[round(len(known) * share) :]
+
+
+def drawn_for_test(source: Source, limit: int, *, seed: int) -> Tensor:
+    """Rows of the labelled samples of a source's test split, or of ``limit`` of them, ascending. 0 is all."""
+    shuffled = torch.randperm(count(source.test_inputs), generator=generator(seed, "test limit"))
+    labelled = shuffled[source.test_labels[shuffled] >= 0]
+    return labelled[: limit or None].sort().values

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.base.inputs import Inputs, count
-from fedkd.base.randomness import generator
-from fedkd.data.cutting import cut_test, unlabelled_rows
+from fedkd.base.inputs import Inputs
+from fedkd.data.cutting import cut_test, drawn_for_test, unlabelled_rows
 from fedkd.data.dealing import Partition
 from fedkd.data.federation import Federation
 from fedkd.data.holding import Holding
@@ -43,10 +42,7 @@ class DealtOut(Federation):
     @cached_property
     def test(self) -> Samples:
         """The labelled samples of the global test set, or ``test_limit`` of them."""
-        source = self.source
-        shuffled = torch.randperm(count(source.test_inputs), generator=generator(self.seed, "test limit"))
-        labelled = shuffled[source.test_labels[shuffled] >= 0]
-        rows = labelled[: self.test_limit or None].sort().values
+        source, rows = self.source, drawn_for_test(self.source, self.test_limit, seed=self.seed)
         moments = self.moments_for(source.test_inputs, rows)
         return Samples(source.test_inputs, source.test_labels, rows, source.kind, moments, len(source.classes))
 
@@ -87,6 +83,11 @@ class DealtOut(Federation):
         if owner not in self._measured:
             self._measured[owner] = self.source.kind.measure(self.source.train_inputs, self._splits[owner][0])
         return self._measured[owner]
+
+    @property
+    def all_client_moments(self) -> Sequence[Moments]:
+        """Measured, under ``client``."""
+        return [self.client_moments(client) for client in range(self.clients)] if self.normalise == "client" else []
 
     @cached_property
     def _measured(self) -> dict[int, Moments]:

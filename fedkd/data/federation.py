@@ -66,6 +66,11 @@ class Federation(ABC):
     def client_moments(self, client: int) -> Moments:
         """What a client normalises by whatever it sees, its own samples and others."""
 
+    @property
+    @abstractmethod
+    def all_client_moments(self) -> Sequence[Moments]:
+        """Those of all clients where each has its own and they are known here; else none."""
+
     @abstractmethod
     def moments_for(self, inputs: Inputs, rows: Tensor) -> Moments:
         """What samples that are no client's own are normalised by."""

@@ -66,14 +66,14 @@ def source_of(given: object, name: str, options: Options) -> Source:
         return _of_tables(given, name, options)
     if isinstance(given, Mapping):
         options.refuse_but(what="the data set is arrays by name, without columns")
-        return with_channels(source_of_named(name, given), options.channels)
+        return with_channels(source_of_named(name, given, options.held_out), options.channels)
     splits = _splits_of(given, name)
     if any(_is_text(split.inputs) or _is_frame(split.inputs) for split in splits):
         frames = [_frame_of(split) for split in splits]
         return _of_tables(tuple(frames) if len(frames) > 1 else frames[0], name, options)
     options.refuse_but(what="the data set is arrays, without columns")
     train, *rest = splits
-    source = source_of_arrays(name, train, rest[0] if rest else None, _classes_of(given))
+    source = source_of_arrays(name, train, rest[0] if rest else None, _classes_of(given), held_out=options.held_out)
     return with_channels(source, options.channels)
 
 

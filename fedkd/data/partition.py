@@ -17,6 +17,9 @@ from fedkd.data.arguments import check_values
 from fedkd.data.dealing import Partition, by_label, client_order, in_drawn_order, owners_of, shuffled
 from fedkd.data.dirichlet import dirichlet
 
+#: The name of no draw: each node's data are its client's.
+EACH_ITS_OWN = "own"
+
 
 def make_partition(name: str, arguments: Mapping[str, Any], *, clients: int, seed: int) -> Partition:
     """A function that deals out samples. Making it checks the name and the arguments, calling it draws.
@@ -73,6 +76,8 @@ def _parameters(name: str) -> dict[str, Parameter]:
     if name in OWN:
         taken = signature(OWN[name], eval_str=True).parameters
         return {key: parameter for key, parameter in taken.items() if parameter.kind is Parameter.KEYWORD_ONLY}
+    if name == EACH_ITS_OWN:
+        return {}
     from fedkd.data.flower_partition import parameters, partitioners  # only here: see make_partition
 
     if name not in partitioners():
@@ -81,10 +86,10 @@ def _parameters(name: str) -> dict[str, Parameter]:
 
 
 def partition_names() -> list[str]:
-    """Every name that make_partition knows."""
+    """Every name that data.partition takes."""
     from fedkd.data.flower_partition import partitioners
 
-    return sorted({*OWN, *partitioners()})
+    return sorted({*OWN, EACH_ITS_OWN, *partitioners()})
 
 
 def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:

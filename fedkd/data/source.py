@@ -34,7 +34,7 @@ class Source:
     name: str
     train_inputs: Inputs  # (N, ...); rows may lie on disk, in a fedkd.data.MappedArray
     train_labels: Tensor  # (N,) int64, -1 where there is no label
-    test_inputs: Inputs  # (M, ...)
+    test_inputs: Inputs  # (M, ...), M = 0 where a client's own data come without a test split
     test_labels: Tensor  # (M,) int64, likewise
     classes: tuple[str, ...]
     groups: Tensor | None = None  # (N,) int64: whose each training sample is (a writer, a user ...)
@@ -53,13 +53,13 @@ class Source:
             ("test", self.test_inputs, self.test_labels),
         ):
             self.kind.check(f"{where}, {split} split", inputs)
-            _check_labels(f"{where}, {split} split", labels, count(inputs), len(self.classes))
+            _check_labels(f"{where}, {split} split", labels, count(inputs), len(self.classes), may_be_empty=split == "test")
         if shape_of(self.train_inputs) != shape_of(self.test_inputs):
             shapes = describe(self.shape), describe(shape_of(self.test_inputs))
             raise InputError(f"{where}: train samples are {shapes[0]} but test samples {shapes[1]}")
         if len(set(self.classes)) < len(self.classes):
             raise InputError(f"{where}: two classes have the same name: {', '.join(self.classes)}")
-        if bool((self.test_labels < 0).all()):
+        if len(self.test_labels) and bool((self.test_labels < 0).all()):
             raise InputError(f"{where}: no test sample has a label")
         if self.groups is not None and self.groups.shape != self.train_labels.shape:
             raise InputError(f"{where}: groups must name one owner for each training sample")
@@ -137,7 +137,7 @@ def with_channels(source: Source, channels: str) -> Source:
     return replace(source, train_inputs=in_channels(train, wanted), test_inputs=in_channels(test, wanted))
 
 
-def _check_labels(where: str, labels: Tensor, samples: int, classes: int) -> None:
+def _check_labels(where: str, labels: Tensor, samples: int, classes: int, *, may_be_empty: bool) -> None:
     if labels.is_floating_point():
         cure = "regression is not what fedkd does: it takes one class number a sample"
         raise InputError(f"{where}: labels are real numbers ({labels.dtype}): {cure}")
@@ -146,6 +146,8 @@ def _check_labels(where: str, labels: Tensor, samples: int, classes: int) -> Non
     if labels.dtype != torch.int64 or labels.shape != (samples,):
         raise InputError(f"{where}: labels must be int64 ({samples},), not {labels.dtype} {tuple(labels.shape)}")
     if not samples:
+        if may_be_empty:
+            return
         raise InputError(f"{where}: there are no samples")
     if labels.min() < -1 or labels.max() >= classes:
         bounds = f"labels run from {labels.min()} to {labels.max()}"

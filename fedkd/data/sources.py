@@ -10,7 +10,7 @@ from pathlib import Path
 from fedkd.base.errors import unknown
 from fedkd.data.array_files import array_reader
 from fedkd.data.embedded import breast_cancer, digits, shoulder_exercises, wine
-from fedkd.data.options import Options
+from fedkd.data.options import HELD_OUT, Options
 from fedkd.data.source import Source, with_channels
 from fedkd.data.word_languages import word_languages
 
@@ -28,6 +28,7 @@ def load_source(
     missing: str = "",
     tokens: str = "",
     length: int = 0,
+    held_out: float = HELD_OUT,
 ) -> Source:
     """Load a data set: once per process, and again when its files have changed.
 
@@ -43,6 +44,7 @@ def load_source(
         missing: ``"mean"`` fills missing values with the training mean, ``"drop"`` leaves their rows out; empty: refuse them.
         tokens: how a column of text is read: by ``"characters"``, or by the tokenizer.json at this path.
         length: how many tokens a text has, padded or cut; 0: as the longest training text, at most 256.
+        held_out: share of the labelled samples that become the test split of a set without one; 0: it has no test samples.
 
     Raises:
         InputError: an unknown name, a missing path, files that hold no data set, or columns that do not fit.
@@ -60,6 +62,7 @@ def load_source(
         missing=missing,
         tokens=tokens,
         length=length,
+        held_out=held_out,
     )
     return _load(name, path, options, source_stamp(name, path, tokens))
 
@@ -95,7 +98,7 @@ def _from_files(name: str, path: str, hub_id: str, options: Options) -> Source:
     from fedkd.data.tables import hub_tables, local_tables
 
     place = Path(path).expanduser()
-    if path and (read := array_reader(place)):
+    if path and (read := array_reader(place, options.held_out)):
         options.refuse_but(what="the files hold arrays, without columns")
         return with_channels(read(name), options.channels)
     return read_source(name, local_tables(place, options.layout) if path else hub_tables(hub_id), options)

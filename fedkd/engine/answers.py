@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from fedkd.results.row_keys import OWN_TEST
+
 #: ``<predictor>/<split>/correct`` and ``.../samples``.
 COUNT = re.compile(r"(?P<name>[A-Za-z0-9_][\w .:+-]{0,99})/(?P<split>own|global)/(?P<what>correct|samples)", re.ASCII)
 #: No strategy scores more predictors at one client: a generation, exit or branch each.
@@ -68,6 +70,18 @@ def describe_headlines(answers: Iterable[Mapping[str, float]]) -> str:
     if any(named.values()):
         return f"linear probes of clients' own {' or '.join(f'{name}s' for name in named)}, mean"
     return f"clients' own {' or '.join(named)} classifiers, mean"
+
+
+def describe_own(answers: Iterable[Mapping[str, float]]) -> str:
+    """Whose accuracy the headline is where there is no global test set, as ``accuracy_of`` has it.
+
+    >>> describe_own([{"main/own/correct": 1, "main/own/samples": 2}])
+    'main classifiers, mean over clients, each on its own test samples'
+    """
+    named = {next(iter(answer)).partition("/")[0].replace("_", " "): "probe/own/correct" in answer for answer in answers}
+    kind = "linear probes of " if any(named.values()) else ""
+    what = " or ".join(f"{name}s" if kind else f"{name} classifiers" for name in named)
+    return f"{kind}{what}, mean over clients, {OWN_TEST}"
 
 
 def other_accuracies(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -22,7 +22,9 @@ from fedkd.engine.guard import common_ground
 from fedkd.engine.instruction import RECORD, Instruction
 from fedkd.engine.joining import facts_of
 from fedkd.engine.node_memory import keep_on_disk, note_run, recall
+from fedkd.engine.own_nodes import as_client, told_by
 from fedkd.engine.sent_probes import split_probes
+from fedkd.engine.sent_test import split_test
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
@@ -81,12 +83,14 @@ def client_app_of(functions: Functions) -> ClientApp:
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
         with functions.given_only(), _reasons(context, "joining"):
-            experiment = _experiment(context, functions)
+            partition = int(context.node_config.get("partition-id", -1))
+            experiment = as_client(_experiment(context, functions), message.content, context, max(partition, 0))
             node = Client(0, experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine))
             facts = facts_of(experiment.strategy, node, simulated=_simulated(context))
             note_run(message, context)
+            simulated = _simulated(context)
+            facts = {**facts_of(experiment.strategy, node, simulated=simulated), **told_by(node, simulated=simulated)}
         warm_up()
-        partition = int(context.node_config.get("partition-id", -1))
         return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
     @app.query("persist")
@@ -143,10 +147,10 @@ def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | No
 
 
 def _experiment(context: Context, functions: Functions) -> Experiment:
-    """The experiment of the run, with this node's own place of the files."""
+    """The experiment of the run, with this node's own places of the files."""
     config = dict(context.run_config)
-    if path := context.node_config.get("data-path"):
-        config["data.path"] = path
+    places = {"data-path": "data.path", "public-path": "data.public_source"}
+    config |= {key: context.node_config[name] for name, key in places.items() if context.node_config.get(name)}
     return Experiment.from_flat(config, functions)
 
 
@@ -197,7 +201,7 @@ def _close(asked: Instruction, context: Context, client: Client) -> None:
 def _exchange(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
     """One exchange: strategy, then codec, then record."""
     start = time.perf_counter()
-    experiment = _experiment(context, functions)
+    experiment = as_client(_experiment(context, functions), content, context, asked.client)
     client = _open(asked, context, experiment, functions)
     seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
@@ -222,13 +226,14 @@ def _exchange(asked: Instruction, content: RecordDict, context: Context, functio
 
 def _evaluate(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
     """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
-    experiment = _experiment(context, functions)
+    experiment = as_client(_experiment(context, functions), content, context, asked.client)
     client = _open(asked, context, experiment, functions)
     if experiment.privacy.noise_multiplier and not client.simulated:
         raise ClientFailure("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
     seed = derive(experiment.seed, client.round, client.name, "evaluate")
     with torch_threads(experiment.engine.num_cpus), seeded(seed):
         broadcast, probes = split_probes(from_records(content, memo=_UNPACKED), client.device)
+        broadcast = split_test(broadcast, client)
         predictors = experiment.strategy.predictors(client, broadcast)
         answer = evaluate_client(predictors, client, probes, globally=bool(asked.globally), logits=asked.compared)
         client.release()

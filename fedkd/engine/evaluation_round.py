@@ -12,9 +12,11 @@ from torch import Tensor
 
 from fedkd.base.errors import Notice
 from fedkd.base.randomness import derive, seeded, torch_threads
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.engine.answers import (
     check_answer,
     describe_headlines,
+    describe_own,
     headline_accuracy,
     means,
     other_accuracies,
@@ -27,9 +29,11 @@ from fedkd.engine.evaluation.peers import compared
 from fedkd.engine.guard import SLACK_BYTES, check_upload
 from fedkd.engine.instruction import EVALUATE
 from fedkd.engine.reasons import first_line, in_words
+from fedkd.engine.received import Traffic
 from fedkd.engine.round_metrics import RoundMetrics
 from fedkd.engine.sent_probes import with_probes
-from fedkd.engine.transport import Traffic, Transport
+from fedkd.engine.sent_test import with_test
+from fedkd.engine.transport import Transport
 from fedkd.experiment.algorithm.participation import draw_evaluated
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
@@ -46,6 +50,7 @@ class EvaluationRound:
         self._experiment, self._server, self._transport = experiment, server, transport
         self._compares = False
         self._splits: tuple[str, ...] = ("own",)
+        self._headline_is_own = False
         self._asked: list[int] = []
 
     def ask(self, broadcasts: Broadcasts, metrics: RoundMetrics) -> list[Message]:
@@ -65,10 +70,14 @@ class EvaluationRound:
         self._asked = self._whom_to_ask()
         distinct = {id(knowledge): knowledge for knowledge in map(broadcasts.to, self._asked)}
         sent = {key: with_probes(self._transport.as_received(each), scores.probes) for key, each in distinct.items()}
+        globally = not predictors and len(server.federation.test) > 0
+        if globally and self._experiment.data.partition == EACH_ITS_OWN:
+            sent = {key: with_test(each, server.federation.test) for key, each in sent.items()}
         messages = {client: sent[id(broadcasts.to(client))] for client in self._asked}
-        self._compares = strategy.compares_clients and not predictors
-        self._splits = ("own",) if predictors else ("own", "global")
-        asked = {"globally": not predictors, "compared": self._compares}
+        self._compares = strategy.compares_clients and globally
+        self._splits = ("own", "global") if globally else ("own",)
+        self._headline_is_own = "accuracy" not in scores.row and not globally
+        asked = {"globally": globally, "compared": self._compares}
         return self._transport.instruct(EVALUATE, messages, metrics.evaluation, round=server.round, **asked)
 
     def _whom_to_ask(self) -> list[int]:
@@ -83,6 +92,7 @@ class EvaluationRound:
         contents, received = self._transport.receive(replies, self._asked)
         own, everyone, beside, beside_global = [], [], [], []
         answered: list[Mapping[str, float]] = []
+        answered_own: list[Mapping[str, float]] = []
         logits: dict[int, Tensor] = {}
         failed = dict.fromkeys(received.late, "no answer in time") | received.failed
         for client, records in contents.items():
@@ -98,6 +108,7 @@ class EvaluationRound:
             if scores["own"] is not None:
                 own.append(scores["own"])
                 metrics.client(client)["accuracy"] = scores["own"]
+                answered_own.append(answer.metrics)
                 beside.append(other_accuracies(answer.metrics))
             if scores["global"] is not None:
                 everyone.append(scores["global"])
@@ -106,6 +117,8 @@ class EvaluationRound:
         if own:
             metrics.row |= {"client_accuracy": sum(own) / len(own), "worst_tenth_accuracy": worst_tenth(own)}
         metrics.row |= means(beside)
+        if own and self._headline_is_own:
+            metrics.row |= {"accuracy": sum(own) / len(own), "accuracy_of": describe_own(answered_own)}
         if everyone:
             metrics.row |= {"accuracy": sum(everyone) / len(everyone), "accuracy_of": describe_headlines(answered)}
             metrics.row |= means(beside_global)
@@ -128,11 +141,12 @@ class EvaluationRound:
 
     def _samples(self, client: int, split: str) -> int | None:
         """How many labelled test samples this client has, if that is known here."""
-        data, federation = self._experiment.data, self._server.federation
-        if data.partition == "own" or (split == "own" and not isinstance(self._transport.grid, JobGrid)):
-            return None
-        test = federation.test if split == "global" else federation.client_test(client)
-        return len(test.labelled())
+        federation = self._server.federation
+        if split == "global":
+            return len(federation.test.labelled())
+        if self._experiment.data.partition == EACH_ITS_OWN:
+            return federation.holdings[client].test if federation.holdings else None
+        return len(federation.client_test(client).labelled()) if isinstance(self._transport.grid, JobGrid) else None
 
     def _compare(self, logits: Mapping[int, Tensor]) -> dict[str, object]:
         """The clients that answered, as peers in order of client id."""

@@ -10,6 +10,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from fedkd.data import Federation
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.engine.client_metrics import check_metrics
 from fedkd.engine.outliers import too_far, too_heavy
 from fedkd.experiment.algorithm.algorithm import Algorithm
@@ -87,11 +88,12 @@ def guard_of(strategy: Algorithm, server: Server, *, simulated: bool, sent_to: C
     Args:
         strategy: whose uploads.
         server: it stands in that exchange.
-        simulated: whether the clients' data are those of the server's own federation, so that their sizes are known.
+        simulated: whether the clients' data are those of the server's own federation, so that their sizes are known. Where each
+            has its own, they are as told when it joined.
         sent_to: what a client was sent.
     """
     experiment = server.experiment
-    known = simulated and experiment.data.partition != "own"
+    known = bool(server.sizes) if experiment.data.partition == EACH_ITS_OWN else simulated
     return Guard(
         schema_of=lru_cache(maxsize=None)(lambda client: strategy.upload_schema(server, client)),
         check=lambda upload: strategy.check_upload(server, upload),

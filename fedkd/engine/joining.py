@@ -35,18 +35,17 @@ def refuse_errors(replies: Iterable[Message]) -> None:
 
 
 def facts_of(strategy: Algorithm, node: Node, *, simulated: bool) -> dict[str, str]:
-    """What a node says of its data, and where not all nodes are in one simulation of its frozen weights, when it joins."""
+    """What must be equal at all nodes: of data, and where not all are in one simulation of frozen weights."""
     facts = agreed_facts(node.federation.facts, node.experiment.privacy, simulated=simulated)
     return facts if simulated else facts | frozen_fact(strategy, node)
 
 
-def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: Mapping[str, str]) -> None:
+def check_data(reply_of: Mapping[int, Message], ours: Mapping[str, str]) -> None:
     """Compare what each client's node says of its data and its frozen weights, by name, with the server's.
 
     Raises:
         InputError: the first client, in order of id, whose node holds others.
     """
-    reply_of = {client_of[reply.metadata.src_node_id]: reply for reply in replies if reply.metadata.src_node_id in client_of}
     for client, reply in sorted(reply_of.items()):
         facts = reply.content.get(RECORD) if reply.has_content() else None
         for name, expected in ours.items():
@@ -56,7 +55,9 @@ def check_data(replies: Iterable[Message], client_of: Mapping[int, int], ours: M
                     f"its {name.replace('_', ' ')} is {str(theirs or 'not said')[:64]}, the server's is {expected or 'empty'}"
                 )
                 held = "frozen weights" if name == FROZEN else "data"
-                raise InputError(f"client {client} holds other {held} than the server ({what}): give all nodes the same files")
+                cure = "give all nodes the same files"
+                cure += ', or set data.partition = "own" if each is to have its own' if name == "content_hash" else ""
+                raise InputError(f"client {client} holds other {held} than the server ({what}): {cure}")
 
 
 def assign_clients(claims: Mapping[int, int], nodes: Sequence[int], clients: int) -> dict[int, int]:

@@ -68,8 +68,9 @@ def run_recorded(
 
     path = Path(out)
     (refuse_without_run if resume else refuse_if_taken)(path)
-    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS))
-    now = identity_of(experiment, functions)
+    number = "" if resume or isinstance(grid, JobGrid) else draw_number()
+    run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS), number=number)
+    now = identity_of(run.experiment, functions)
     with only_writer(path):
         directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
         try:
@@ -91,8 +92,6 @@ def identity_of(experiment: Experiment, functions: Functions) -> Identity:
 
 def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
     """The directory of a new run. It is made when all that can be checked before round 1 has been."""
-    if not run.transport.simulated:
-        run.transport.run = draw_number()
     run.prepare()
     return RunDirectory.create(path, now)
 

@@ -17,7 +17,7 @@ from fedkd.base.errors import Notice, TrainingError
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.privacy_ledger import RELEASES
 from fedkd.engine.reasons import first_line
-from fedkd.engine.transport import Received
+from fedkd.engine.received import Received
 from fedkd.experiment.algorithm.participation import draw_fault
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment

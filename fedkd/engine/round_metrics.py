@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fedkd.engine.reasons import first_line
-from fedkd.engine.transport import Received, Traffic
+from fedkd.engine.received import Received, Traffic
 from fedkd.knowledge.knowledge import Knowledge
 
 UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")

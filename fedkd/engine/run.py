@@ -16,6 +16,7 @@ from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.joining import facts_of
 from fedkd.engine.late_uploads import LateUploads
+from fedkd.engine.own_nodes import met
 from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.rollback import Rollback
@@ -50,26 +51,26 @@ class Run:
         initial_arrays: ArrayRecord | None = None,
         on_round: OnRound | None = None,
         reasons: str = "history.clients",
+        number: str = "",
     ) -> None:
-        self.experiment, self.strategy = experiment, experiment.strategy
+        self.strategy = experiment.strategy
         up = ServerChannel("uplink", self.strategy.uplink(experiment))
         down = ServerChannel("downlink", self.strategy.downlink(experiment))
         self.transport = Transport(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
+        self.transport.run = number
+        self.experiment = experiment = met(experiment, self.transport)
         self.late_uploads = LateUploads(experiment.late_rounds)
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
-            check_protected(
-                type(self.strategy).__name__, upload_schemas(self.strategy, self.server), partition=experiment.data.partition
-            )
+            schemas = upload_schemas(self.strategy, self.server)
+            check_protected(type(self.strategy).__name__, schemas, partition=experiment.data.partition)
         self.evaluation = EvaluationRound(experiment, self.server, self.transport)
-        self.done = -1
-        self.broadcasts = Broadcasts()
+        self.done, self.broadcasts = -1, Broadcasts()
         self.rollback = Rollback(experiment, self.server, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
         self._cohort: list[int] = []
-        self._exchanges = 1
-        self.metrics = RoundMetrics(0, experiment.timeout)
+        self._exchanges, self.metrics = 1, RoundMetrics(0, experiment.timeout)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
         self.history = History()
         self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)

@@ -46,7 +46,8 @@ def simulate(
     tell_what_is_idle(experiment, engine)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
-    Experiment.from_flat(config, code).federation()
+    if experiment.clients_are_here:  # else each is at its node of the grid
+        Experiment.from_flat(config, code).federation()
     context = run_app(
         server_app_of(code, on_round),
         client_app_of(code),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -15,6 +14,7 @@ from fedkd.engine.guard import Guard
 from fedkd.engine.instruction import JOIN, RECORD, RUN, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
 from fedkd.engine.reasons import clipped, in_words
+from fedkd.engine.received import Received, Replies, Traffic
 from fedkd.engine.secure_aggregation import refuse_mod
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
@@ -25,38 +25,6 @@ from fedkd.knowledge.records import config_bytes, from_records, to_records, wire
 #: How often a grid that is not ours is asked for replies, in seconds.
 POLL_SECONDS = 0.5
 _PLAIN = ServerChannel("downlink", ())
-
-
-@dataclass
-class Traffic:
-    """Bytes of one direction: raw, as the strategy's tensors are; coded, by codecs; and on Flower's wire."""
-
-    raw: int = 0
-    coded: int = 0
-    wire: int = 0
-
-    def add(self, raw: int, coded: int, wire: int) -> None:
-        """Count one message."""
-        self.raw, self.coded, self.wire = self.raw + raw, self.coded + coded, self.wire + wire
-
-
-@dataclass
-class Received:
-    """What came back: uploads by client id, in order; why the others did not count."""
-
-    uploads: dict[int, Knowledge] = field(default_factory=dict)
-    late_uploads: dict[int, Knowledge] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    late: list[int] = field(default_factory=list)
-    traffic: dict[int, Traffic] = field(default_factory=dict)
-
-
-@dataclass
-class Replies:
-    """Replies to the messages of an exchange, and to those of earlier ones, by round and exchange."""
-
-    current: list[Message]
-    earlier: dict[tuple[int, int], list[Message]]
 
 
 class Transport:
@@ -70,6 +38,9 @@ class Transport:
         self._node_of: dict[int, int] = {}
         #: What each client was last sent, until its upload says that it came: which broadcast, and the bases it left.
         self._sent: dict[int, tuple[str, codecs.Bases]] = {}
+        #: Records that go with every message: what all agreed on when they joined.
+        self.beside: dict[str, ConfigRecord] = {}
+        self._joined: dict[int, Message] = {}
         #: Messages of ended exchanges that may still be answered: id -> round and exchange.
         self._unanswered: dict[str, tuple[int, int]] = {}
 
@@ -83,14 +54,27 @@ class Transport:
         """Whether clients may keep live values between the exchanges of a round."""
         return isinstance(self.grid, JobGrid) and self.grid.keeps_contexts
 
-    def join(self, facts: Mapping[str, str], *, begins: bool = True, poll: float = 0.5) -> None:
-        """Find out which node is which client, and that all hold the data of which these are the ``facts``.
+    def join(self, facts: Mapping[str, str], *, begins: bool = True) -> None:
+        """Find out which node is which client, if that is not known yet, and that all hold the data of these ``facts``.
+
+        Raises:
+            InputError: as ``meet``, or a node holds other data.
+        """
+        check_data(self._joined or self.meet({}, begins=begins), facts)
+
+    def meet(self, told: Mapping[str, ConfigRecord], *, begins: bool = True, poll: float = 0.5) -> Mapping[int, Message]:
+        """Ask the nodes who they are: their answers by client id.
 
         Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there; each is the client of its
         ``partition-id``, or else they come in the order of node ids.
 
+        Args:
+            told: records that go with the question.
+            begins: whether the run is new, so that nodes note its number.
+            poll: seconds from one look at who is there to the next.
+
         Raises:
-            InputError: too few nodes within the timeout, two nodes claim one partition, or a node holds other data.
+            InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
         deadline = time.monotonic() + self.timeout
         while len(nodes := sorted(self.grid.get_node_ids())) < self._clients:
@@ -98,7 +82,7 @@ class Transport:
                 raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self.timeout:g} s")
             time.sleep(poll)
         record = ConfigRecord({RUN: self.run} if self.run and begins else {})
-        asked = [Message(RecordDict({RECORD: record}), node, JOIN) for node in nodes]
+        asked = [Message(RecordDict({RECORD: record, **told}), node, JOIN) for node in nodes]
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
@@ -106,7 +90,10 @@ class Transport:
             replies = list(self.grid.send_and_receive(asked, timeout=self.timeout))
         refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
-        check_data(replies, {node: client for client, node in self._node_of.items()}, facts)
+        client_of = {node: client for client, node in self._node_of.items()}
+        answers = {client_of.get(reply.metadata.src_node_id): reply for reply in replies}
+        self._joined = {client: answers[client] for client in sorted(self._node_of) if client in answers}
+        return self._joined
 
     def instruct(
         self,
@@ -141,9 +128,9 @@ class Transport:
             instruction = Instruction(
                 round, exchange, client, self.up.which(client), channel.which(client), **asked
             ).to_record()
-            content = record_of(RecordDict, {**records, RECORD: instruction})
+            content = record_of(RecordDict, {**records, RECORD: instruction, **self.beside})
             messages.append(Message(content, self._node_of[client], kind, group_id=str(round)))
-            wire = size + config_bytes(instruction)
+            wire = size + sum(map(config_bytes, (instruction, *self.beside.values())))
             traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
             if kind == TRAIN:
                 self._sent[client] = (f"{round}.{exchange}", left)

@@ -33,7 +33,7 @@ def tell_idle_messages(experiment: Experiment) -> None:
     given = given_keys(experiment, None)
     asked = {"uplink", "downlink", "attack.name", "attack.scale", "faults.nan", "guard.step_ratio", "data.normalise"} & given
     unseen = "evaluate_clients" in given and not experiment.evaluate_clients
-    if asked or unseen:
+    if (asked or unseen) and experiment.clients_are_here:
         functions, federation = experiment.functions(), experiment.federation()
         server = Server(experiment, functions, federation, Memory(), device_of(experiment.engine))
         rehearse(experiment.strategy, server)

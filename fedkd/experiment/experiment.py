@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError, field_validator, model_validato
 from fedkd.base.config_text import flatten, located, parse_value, read_toml, to_toml, unflatten
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object, path_of
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.experiment import registry
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.functions import Functions, named_code
@@ -86,6 +87,11 @@ class Experiment(ExperimentValues):
             chain(names, key)
         check_named_nets(self)
         self.strategy.check(self)
+        if self.privacy.noise_multiplier and self.data.partition == EACH_ITS_OWN and self.data.normalise == "global":
+            raise InputError(
+                'data.normalise = "global": with data.partition = "own" each client would tell the mean of its samples, for '
+                'which [privacy] has no noise: set data.normalise = "client" or "none"'
+            )
         if self.privacy.noise_multiplier and (schemas := schemas_before_data(self.strategy, self)):
             check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
         if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):

@@ -16,6 +16,7 @@ _LISTS = {
     "train.milestones": int,
     "evaluation.label_shares": float,
     "data.feature_columns": str,
+    "data.classes": str,
     "uplink": str,
     "downlink": str,
 }

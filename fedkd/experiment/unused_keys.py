@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.experiment import registry
 from fedkd.experiment.algorithm.algorithm import USABLE
 from fedkd.experiment.algorithm.conditions import why_idle
@@ -89,6 +90,8 @@ def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
     if callable(data.source) or ":" in data.source:
         for key in ("path", "layout"):
             yield Unused(f"data.{key}", "the function of data.source reads the data itself")
+    if data.partition != EACH_ITS_OWN:
+        yield Unused("data.classes", f'data.partition is "{data.partition}", and the data set names its classes')
     if not data.tokens and data.source != "word_languages":
         yield Unused("data.length", "it counts tokens of text, and data.tokens is not set", "set data.tokens, or leave it out")
     if not (data.public or data.public_source):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 #: What a tensor means. Aggregation never mixes two spaces: the mean of logits is not the mean of probabilities.
-SPACES = ("weights", "logits", "probabilities", "labels", "embedding", "counts", "coded")
+SPACES = ("weights", "logits", "probabilities", "labels", "embedding", "counts", "samples", "coded")
 #: The dtypes that travel, by name.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype

@@ -38,7 +38,7 @@ class RecordedData:
     validation: int  # samples that the server holds
     client_train: tuple[int, ...]  # samples that each client trains on
     client_test: tuple[int, ...]  # and keeps for its own test
-    client_classes: tuple[tuple[int, ...], ...]  # (clients, classes): labelled training samples of each class
+    client_classes: tuple[tuple[int, ...], ...]  # (clients, classes): labelled training samples; with own data, all samples
     partition_hash: str  # of who holds which sample
     unlabelled: tuple[int, ...] = ()  # samples without a label at each client
     unheld: int = 0  # samples that the partition leaves with nobody
@@ -53,11 +53,6 @@ class RecordedData:
         """Describe a federation. Raises InputError where the partition cannot be drawn."""
         source, holdings = federation.source, federation.holdings
         shared = federation.examples.moments if federation.normalise == "global" else NO_MOMENTS
-        own = (
-            [federation.client_moments(client) for client in range(federation.clients)]
-            if federation.normalise == "client"
-            else []
-        )
         return cls(
             source=source.name,
             content_hash=source.content_hash,
@@ -79,7 +74,7 @@ class RecordedData:
             kind=source.kind.name,
             vocabulary=source.vocabulary,
             normalise=federation.normalise,
-            client_moments=tuple((tuple(mean.tolist()), tuple(std.tolist())) for mean, std in own),
+            client_moments=tuple((tuple(mean.tolist()), tuple(std.tolist())) for mean, std in federation.all_client_moments),
         )
 
     @classmethod

@@ -114,7 +114,7 @@ class RunDirectory:
     def draw_partition(self, data: RecordedData, counts: Tensor) -> None:
         """Write ``partition.png``, of counts (clients, classes), where it is not there yet."""
         figure = self.path / "partition.png"
-        if figure.exists():
+        if figure.exists() or not len(counts):  # under [privacy] clients with data of their own do not tell them
             return
         from fedkd.results.plots import partition
 

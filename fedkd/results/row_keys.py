@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import final
 
+#: How ``accuracy_of`` ends where there is no global test set.
+OWN_TEST = "each on its own test samples"
 SHARE, BYTES, SECONDS, NATS, CLIENTS = "share", "bytes", "s", "nats", "clients"
 
 
@@ -53,7 +55,13 @@ def _own(key: str, label: str, meaning: str, unit: str = "", heading: str = "") 
 #: In the order in which the report has its columns.
 OF_ROUNDS = (
     RowKey("round", "round", "number of the round; row 0 is the state before training"),
-    RowKey("accuracy", "test accuracy", "the headline, on the global test set; `accuracy_of` says whose", SHARE, "accuracy"),
+    RowKey(
+        "accuracy",
+        "test accuracy",
+        "the headline, on the global test set if there is one; `accuracy_of` says whose",
+        SHARE,
+        "accuracy",
+    ),
     RowKey("client_accuracy", "mean client accuracy", "mean over clients on their own test splits", SHARE, "client accuracy"),
     RowKey(
         *("worst_tenth_accuracy", "mean accuracy of the worst tenth of clients"),

@@ -11,8 +11,8 @@ from flwr.app import Message
 
 from fedkd import Experiment, Knowledge, simulate
 from fedkd.engine.instruction import TRAIN
+from fedkd.engine.received import Received
 from fedkd.engine.round_metrics import DOWN, UP, RoundMetrics
-from fedkd.engine.transport import Received
 from fedkd.grids import InProcessGrid
 from fedkd.knowledge.records import wire_bytes
 

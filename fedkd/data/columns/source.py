@@ -43,7 +43,7 @@ def _read(name: str, found: Splits, options: Options) -> Source:
     label = label_column(first, options, owner)
     reader, remark = input_reader(first, options, label, owner)
     chosen = _choose_splits(splits, found, label)
-    said = [found.reading, _of_splits(splits, chosen), remark]
+    said = [found.reading, _of_splits(splits, chosen, options.held_out), remark]
     if is_guessed(first, options, label):
         said.append(f"its labels are column {label!r}, the only one that can be it (data.label_column)")
     train, test = Part(chosen.train, found.tables[chosen.train]), Part(chosen.test, found.tables.get(chosen.test, []))
@@ -56,13 +56,13 @@ def _read(name: str, found: Splits, options: Options) -> Source:
     train_labels = torch.cat(labels[: len(train.tables)])
     test_labels = torch.cat([*labels[len(train.tables) :], labels[0][:0]])
     groups = _groups(train, owner) if owner else None
-    kept, held = hold_out(len(train_labels), 0.2, only=train_labels >= 0)
+    kept, held = hold_out(len(train_labels), options.held_out, only=train_labels >= 0)
     everything = torch.arange(len(train_labels))
     read = reader.read(train, test if test.tables else None, everything if test.tables else kept)
     inputs, test_inputs = read.train, read.test
     said += read.said
     if test_inputs is None:
-        if not len(held):
+        if options.held_out and not len(held):
             few = f"{int((train_labels >= 0).sum())} labelled samples"
             raise InputError(f"there is no test split, and {few} are too few to hold out a fifth: add some or a test split")
         test_inputs, test_labels = part_of(inputs, held), train_labels[held]
@@ -98,9 +98,11 @@ def _choose_splits(splits: Mapping[str, str], found: Splits, label: str) -> Chos
     return chosen
 
 
-def _of_splits(splits: Mapping[str, str], chosen: Chosen) -> str:
+def _of_splits(splits: Mapping[str, str], chosen: Chosen, held_out: float) -> str:
     """Which splits are used and which are not, where that does not go without saying."""
     left = f"; left out: {', '.join(chosen.left_out)}" if chosen.left_out else ""
+    if not chosen.test and not held_out:
+        return f"its only split that is read is {chosen.train}{left}" if left else ""
     if not chosen.test and splits[chosen.train] in ("test", "validation"):
         return f"its only split, {chosen.train}, is trained on, but for a fifth that is held out as test samples"
     if chosen.test and (left or splits[chosen.test] != "test"):

@@ -27,7 +27,7 @@ class ClientEmbedder:
     """Its features of some splits of samples, by name, computed once.
 
     The server probes the encoder it has. A net that is a client's own is probed there by the same protocol, on the labelled
-    training samples of all clients: in a simulation every node has them, and in a deployment every node builds them.
+    training samples of all clients, which every node has or builds; where each client has its own data, on its own.
     """
 
     def __init__(self, function: Function, splits: Mapping[str, Samples], probe: Probe | None, client: Client) -> None:

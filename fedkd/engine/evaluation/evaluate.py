@@ -124,12 +124,16 @@ def in_words(name: str, predictor: Predictor) -> str:
 
 
 def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalScores:
-    """Score every predictor on the global test set; the first is the headline, ``accuracy``. The first Peers are compared."""
+    """Score every predictor on the global test set; the first is the headline, ``accuracy``. The first Peers are compared.
+
+    Nothing is found where that set is empty, nor of embedders where no labelled samples are here to fit probes to: a server may
+    lack both, where each client has its own data.
+    """
     row: dict[str, Any] = {}
     probes: dict[str, Probe] = {}
     pictured: dict[str, Tensor] = {}
     test = node.federation.test
-    for position, (name, predictor) in enumerate(predictors.items()):
+    for position, (name, predictor) in enumerate(_scored_here(predictors, node).items()):
         beside: dict[str, Any] = {}
         if isinstance(predictor, Embedder):
             train, asked = (features_of(predictor.function, each, node) for each in (node.federation.train.labelled(), test))
@@ -149,6 +153,16 @@ def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalSc
         row |= beside
         row.setdefault(f"{name}_accuracy", scored.accuracy)
     return GlobalScores(row, probes, pictured)
+
+
+def _scored_here(predictors: Mapping[str, Predictor], node: Node) -> Mapping[str, Predictor]:
+    """Those that there is something to score on, and for embedders something to fit a probe to."""
+    if not len(node.federation.test):
+        return {}
+    embedders = any(isinstance(predictor, Embedder) for predictor in predictors.values())
+    if not embedders or len(node.federation.train.labelled()):
+        return predictors
+    return {name: predictor for name, predictor in predictors.items() if not isinstance(predictor, Embedder)}
 
 
 def _of_embedder(predictor: Embedder, train: Features, test: Features, node: Node) -> dict[str, Any]:

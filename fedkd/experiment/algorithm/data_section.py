@@ -57,10 +57,17 @@ class Data(Section):
     """How many clients there are. ``clients = 20``"""
     partition: str = "dirichlet"
     """How the training samples are dealt out to clients: dirichlet, iid, shared, natural_id, or a partitioner of flwr-datasets.
-    Its arguments stand beside it, such as alpha (0.5 for dirichlet). ``partition = "iid"``
+    Its arguments stand beside it, such as alpha (0.5 for dirichlet). With own nothing is dealt out: the data at each node (its
+    data-path, or in a simulation a folder of client/) are its client's, whole. ``partition = "iid"``
+    """
+    classes: Names = ()
+    """With partition own: the names of all classes, in order. Empty: those of the server's own samples.
+    ``classes = ["ant", "bee"]``
     """
     client_test: float = Field(0.2, ge=0, lt=1)
-    """Share of its samples that each client keeps for its own test, and never trains on. ``client_test = 0.1``"""
+    """Share of its samples that each client keeps for its own test, and never trains on. With partition own only where its data
+    have no test split. ``client_test = 0.1``
+    """
     public: int = Field(0, ge=0)
     """Samples that are set apart for all clients and the server, before the rest is dealt out; 0 is none. ``public = 1000``"""
     public_labels: bool = False
@@ -120,8 +127,13 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        from fedkd.data.partition import check_partition
+        from fedkd.data.partition import EACH_ITS_OWN, check_partition
         from fedkd.data.views import PRESETS
+
+        if self.partition == EACH_ITS_OWN and self.train_limit:
+            raise InputError(
+                f"data.train_limit = {self.train_limit}: with data.partition = {EACH_ITS_OWN!r} all are used: set it to 0"
+            )
 
         check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
         if self.views and ":" not in self.views and self.views not in PRESETS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedkd.base.errors import InputError
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, read_nets, shares_of
@@ -109,11 +110,41 @@ class Settings(Section):
         """Whether a round is evaluated: every so many, and the last."""
         return round % self.evaluate_every == 0 or round == self.rounds
 
+    @property
+    def split_seed(self) -> int:
+        """The seed of who holds what."""
+        return self.seed if self.data.split_seed < 0 else self.data.split_seed
+
     def federation(self) -> Federation:
-        """Who holds which samples. Loaded once a process, and again where the files have changed."""
-        return federation_of(self.data, self.seed)
+        """Who holds which samples. Loaded once a process, and again where the files have changed.
+
+        Where each client has its own data, as the server of a simulation sees it, that has all of them here.
+        """
+        if self.data.partition == EACH_ITS_OWN:
+            from fedkd.experiment.algorithm.own_data import simulated
+
+            return simulated(self.data, self.split_seed)
+        return federation_of(self.data, self.split_seed)
+
+    @property
+    def clients_are_here(self) -> bool:
+        """Whether the data of all clients are here, so that who holds what is known before nodes join."""
+        from fedkd.experiment.algorithm.own_sources import has_clients
+
+        return self.data.partition != EACH_ITS_OWN or has_clients(self.data)
 
     @cached_property
     def run_federation(self) -> Federation:
         """The same as it was when first asked for: what changes on a disk while a run goes on is not for this run."""
         return self.federation()
+
+    def held_by(self, federation: Federation) -> Self:
+        """The same settings at a node that sees this federation as the run's: where each client has its own data."""
+        settings = self.model_copy()
+        vars(settings)["run_federation"] = federation
+        return settings
+
+    @cached_property
+    def at_clients(self) -> dict[object, Self]:
+        """Where each client has its own data: the settings at the clients of this process, so that none is loaded twice."""
+        return {}

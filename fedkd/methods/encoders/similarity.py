@@ -38,7 +38,7 @@ def compare_uploaded(server: Server, uploads: Mapping[int, Knowledge]) -> None:
 
     One net at the server takes each client's weights and buffers in turn.
     """
-    if len(uploads) < 2 or not compares_encoders(server):
+    if len(uploads) < 2 or not compares_encoders(server) or not len(server.federation.test):
         return
     samples = server.federation.test.subset(drawn_from_test(server, server.experiment.evaluation.compared))
     net = server.net("compared", heads=()).eval()
