@@ -48,18 +48,15 @@ def test_nothing_is_said_of_other_nets_and_where_nets_may_differ() -> None:
 
 
 def test_a_node_with_other_frozen_weights_is_named() -> None:
-    said = {7: "aa", 9: "bb"}
-    replies: Any = [
-        SimpleNamespace(
-            metadata=SimpleNamespace(src_node_id=node),
-            content=RecordDict({"fedkd.instruction": ConfigRecord({FROZEN: theirs})}),
-            has_content=lambda: True,
+    replies: Any = {
+        client: SimpleNamespace(
+            content=RecordDict({"fedkd.instruction": ConfigRecord({FROZEN: theirs})}), has_content=lambda: True
         )
-        for node, theirs in said.items()
-    ]
+        for client, theirs in enumerate(["aa", "bb"])
+    }
     told = "client 1 holds other frozen weights than the server (its hash of frozen weights is bb, the server's is aa)"
     with pytest.raises(InputError, match=re.escape(told)):
-        check_data(replies, {7: 0, 9: 1}, {FROZEN: "aa"})
+        check_data(replies, {FROZEN: "aa"})
 
 
 @pytest.mark.slow
