@@ -18,7 +18,9 @@ from fedkd.cli.audit import audit
 from fedkd.cli.export import export
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
+from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
+from fedkd.cli.supernode import supernode
 from fedkd.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ def main() -> None:
     """Entry point. Bad input: one line on stderr, exit code 2. A failed run: one line, 1. The rest keeps its traceback."""
     from click.exceptions import ClickException
 
-    os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
+    if sys.argv[1:2] != ["supernode"]:  # a SuperNode says what it does
+        os.environ.setdefault("FLWR_LOG_LEVEL", "WARNING")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # Flower reads it when it is imported
     _show_notices()
     try:
@@ -87,7 +90,9 @@ def _show_notices() -> None:
 
 @app.command(cls=PlainCommand)
 def run(
-    file: Annotated[Path | None, typer.Argument(help="The experiment, a TOML file.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="The experiment, a TOML file; or pyproject.toml of an app.", show_default=False)
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0-2 or 0,3,7. Finished ones are skipped.")] = None,
@@ -159,8 +164,9 @@ def plot(
         print(file)
 
 
-for command in (audit, export, strategies, keys, losses, targets):
+for command in (audit, export, strategies, keys, losses, targets, new):
     app.command(cls=PlainCommand)(command)
+app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)
 
 
 @app.command(cls=PlainCommand)

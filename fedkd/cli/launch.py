@@ -101,11 +101,12 @@ def at(place: Path, experiment: Experiment, *, go_on: bool) -> Launch:
 
 
 def default_place(file: Path, experiment: Experiment) -> Path:
-    """runs/FILE-STRATEGY-sSEED; the strategy's name once, where the file is named after it too."""
+    """runs/FILE-STRATEGY-sSEED; the strategy's name once, where the file is named after it too; for FILE an app's directory."""
     from fedkd.experiment.registry import name_of
 
     strategy = name_of(type(experiment.strategy)).rpartition(":")[2]
-    stem = file.stem if strategy in file.stem else f"{file.stem}-{strategy}"
+    name = file.resolve().parent.name if file.name == "pyproject.toml" else file.stem
+    stem = name if strategy in name else f"{name}-{strategy}"
     return Path("runs") / f"{stem}-s{experiment.seed}"
 
 

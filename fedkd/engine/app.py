@@ -25,6 +25,7 @@ from fedkd.engine.node_memory import keep_on_disk, note_run, recall
 from fedkd.engine.own_nodes import as_client, told_by
 from fedkd.engine.sent_probes import split_probes
 from fedkd.engine.sent_test import split_test
+from fedkd.engine.shown import shown
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
@@ -129,8 +130,14 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
         experiment = Experiment.from_flat(context.run_config, functions)
         out, resume = str(context.run_config.get("out", "")), bool(context.run_config.get("resume", False))
         try:
-            with functions.given_only(), old_objects_kept():
-                history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=on_round)
+            with functions.given_only(), old_objects_kept(), shown(experiment, grid, out) as show:
+
+                def note(row: dict[str, Any]) -> None:
+                    show(row)
+                    if on_round:
+                        on_round(row)
+
+                history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=note)
         finally:
             forget_data()
         history.write(context.state)

@@ -115,7 +115,7 @@ def recall_all(transport: Transport, clients: Iterable[int], round: int) -> None
         Message(RecordDict({**message.content, RUN: number}), message.metadata.dst_node_id, RECALL)
         for message in transport.instruct(RECALL, dict.fromkeys(everyone, Knowledge()), {}, round=round)
     ]
-    contents, received = transport.receive(transport.grid.send_and_receive(messages, timeout=transport.timeout), everyone)
+    contents, received = transport.receive(transport.ask(messages), everyone)
     lost = dict.fromkeys(received.late, "it did not answer in time") | received.failed
     for client, content in contents.items():
         record = content.get(RECORD)

@@ -222,7 +222,7 @@ class Run:
         if left and self._exchanges > 1 and self.transport.keeps_contexts:
             nothing = dict.fromkeys(left, Knowledge())
             messages = self.transport.instruct(PERSIST, nothing, {}, round=round, persist=True)
-            list(self.transport.grid.send_and_receive(messages, timeout=self.experiment.timeout))
+            self.transport.ask(messages)
 
     def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
         everyone = dict.fromkeys(self.server.clients, False)
@@ -246,5 +246,4 @@ class Run:
 
     def _evaluate(self, round: int) -> None:
         messages = self.evaluation_instructions(round)
-        replies = self.transport.grid.send_and_receive(messages, timeout=self.experiment.timeout) if messages else []
-        self.absorb_evaluation(round, replies)
+        self.absorb_evaluation(round, self.transport.ask(messages))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterable, Mapping
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedkd.base.errors import InputError
 from fedkd.base.records import record_of
 from fedkd.engine.guard import Guard
 from fedkd.engine.instruction import JOIN, RECORD, RUN, TRAIN, Instruction
@@ -16,14 +14,13 @@ from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_e
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.engine.received import Received, Replies, Traffic
 from fedkd.engine.secure_aggregation import refuse_mod
+from fedkd.engine.waiting import looks, replies_to, wait_for_nodes
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
 from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
 
-#: How often a grid that is not ours is asked for replies, in seconds.
-POLL_SECONDS = 0.5
 _PLAIN = ServerChannel("downlink", ())
 
 
@@ -76,18 +73,14 @@ class Transport:
         Raises:
             InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
-        deadline = time.monotonic() + self.timeout
-        while len(nodes := sorted(self.grid.get_node_ids())) < self._clients:
-            if time.monotonic() > deadline:
-                raise InputError(f"data.clients: {len(nodes)} of {self._clients} nodes joined in {self.timeout:g} s")
-            time.sleep(poll)
+        nodes = wait_for_nodes(self.grid, self._clients, self.timeout, poll)
         record = ConfigRecord({RUN: self.run} if self.run and begins else {})
         asked = [Message(RecordDict({RECORD: record, **told}), node, JOIN) for node in nodes]
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
         else:
-            replies = list(self.grid.send_and_receive(asked, timeout=self.timeout))
+            replies = self.ask(asked)
         refuse_errors(replies)
         self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
         client_of = {node: client for client, node in self._node_of.items()}
@@ -144,21 +137,25 @@ class Transport:
         """Send messages and wait, at most the timeout: on our own grids for all replies, elsewhere for ``enough`` of them."""
         if not messages:
             return Replies([], {})
-        if isinstance(self.grid, JobGrid) or enough == len(messages):
-            return Replies(list(self.grid.send_and_receive(messages, timeout=self.timeout)), {})
+        if isinstance(self.grid, JobGrid):
+            return Replies(self.ask(messages), {})
         current = set(self.grid.push_messages(messages))
         self._unanswered |= dict.fromkeys(current, (round, exchange))
-        replies, deadline = Replies([], {}), time.monotonic() + self.timeout
-        while True:
+        replies = Replies([], {})
+        for _ in looks(self.timeout):
             for reply in self.grid.pull_messages(sorted(self._unanswered)):
                 asked = self._unanswered.pop(reply.metadata.reply_to_message_id, None)
                 if asked is None:  # an answer to nothing, or a second one
                     continue
                 mine = reply.metadata.reply_to_message_id in current
                 (replies.current if mine else replies.earlier.setdefault(asked, [])).append(reply)
-            if len(replies.current) >= enough or time.monotonic() > deadline:
-                return replies
-            time.sleep(POLL_SECONDS)
+            if len(replies.current) >= enough:
+                break
+        return replies
+
+    def ask(self, messages: list[Message]) -> list[Message]:
+        """Send messages and wait, at most the timeout, for a reply to each."""
+        return replies_to(messages, self.grid, self.timeout)
 
     def receive(self, replies: Iterable[Message], asked: Iterable[int]) -> tuple[dict[int, RecordDict], Received]:
         """Sort replies by client id, and find out who failed and who is late. A client's second reply is ignored."""

@@ -20,7 +20,7 @@ from fedkd.experiment.algorithm.net_shares import FUNCTION, shares_of
 from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import explained, shown
 from fedkd.experiment.misplaced import refuse_misplaced
-from fedkd.experiment.run_config import APP_KEYS, tables_of
+from fedkd.experiment.run_config import APP_KEYS, tables_of, tables_of_file
 from fedkd.experiment.strategy_of_round import strategy_of
 from fedkd.experiment.unused import forget_but, given_keys, is_complete, tell
 from fedkd.experiment.values import ExperimentValues
@@ -110,10 +110,14 @@ class Experiment(ExperimentValues):
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Mapping[str, str] | None = None) -> Experiment:
-        """Read an experiment file. ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``."""
+        """Read an experiment file, or the experiment of a Flower app in its pyproject.toml.
+
+        ``overrides`` are dotted keys with values as typed: ``{"data.alpha": "0.1"}``.
+        """
         text, tables = read_toml(path)
         flat = {key: parse_value(value) if isinstance(value, str) else value for key, value in (overrides or {}).items()}
         with located(Path(path).name, text, besides=flat):
+            tables = tables_of_file(tables)
             values = unflatten(flat, into=tables)
             if not is_complete(tables) and flat.keys().isdisjoint(("strategy", "strategy.name")):
                 return cls(**values)

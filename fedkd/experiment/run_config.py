@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedkd.base.config_text import Scalar, parse_value, unflatten
+from fedkd.base.config_text import Scalar, flatten, parse_value, unflatten
 from fedkd.base.errors import InputError
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.net_shares import FUNCTION, is_given, read_nets
@@ -28,13 +28,7 @@ def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any
     Raises:
         InputError: the config names code that was not given.
     """
-    tables = unflatten({key: _listed(key, value) for key, value in flat.items() if key not in APP_KEYS})
-    for name in ("data", "strategy", "net_options"):
-        if not isinstance(tables.get(name, {}), dict):
-            raise InputError(f"{name} is a table, not {tables[name]!r}: write {name}.KEY with the key that you mean")
-    sections = (tables.get("data"), *tables.get("net_options", {}).values())
-    for section in (section for section in sections if isinstance(section, dict)):
-        section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
+    tables = read_flat(flat)
     for argument, key, name in _code(tables):
         if getattr(functions, argument) is None or (argument == "nets" and name not in functions.nets):
             raise InputError(f"{key}: a config may not name code: pass {argument}= to the app for {name!r}")
@@ -43,6 +37,34 @@ def tables_of(flat: Mapping[str, Scalar], functions: Functions) -> dict[str, Any
     if functions.data is not None:
         tables.setdefault("data", {})["source"] = functions.data
     return tables
+
+
+def read_flat(flat: Mapping[str, Scalar]) -> dict[str, Any]:
+    """The tables behind dotted keys, lists as lists, without the app's own keys. InputError: a value where a table must be."""
+    tables = unflatten({key: _listed(key, value) for key, value in flat.items() if key not in APP_KEYS})
+    for name in ("data", "strategy", "net_options"):
+        if not isinstance(tables.get(name, {}), dict):
+            raise InputError(f"{name} is a table, not {tables[name]!r}: write {name}.KEY with the key that you mean")
+    sections = (tables.get("data"), *tables.get("net_options", {}).values())
+    for section in (section for section in sections if isinstance(section, dict)):
+        section.update({key: parse_value(value) for key, value in section.items() if isinstance(value, str) and "," in value})
+    return tables
+
+
+def tables_of_file(tables: dict[str, Any]) -> dict[str, Any]:
+    """What an experiment file says; of a Flower app's pyproject.toml, what stands under ``[tool.flwr.app.config]``.
+
+    Raises:
+        InputError: a pyproject.toml without that table.
+    """
+    if not {"project", "tool"} & tables.keys():
+        return tables
+    config: object = tables
+    for name in ("tool", "flwr", "app", "config"):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping):
+        raise InputError("this is a project's file without [tool.flwr.app.config]: put the experiment's keys there")
+    return read_flat(flatten(config))
 
 
 def _listed(key: str, value: Scalar) -> object:

@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.results.files import sync, sync_directory, write_atomically
@@ -86,6 +84,9 @@ def _write(writing: Path, checkpoint: Checkpoint) -> None:
 
 def _save_tensors(tensors: dict[str, NDArray[Any]], file: Path) -> None:
     """Write a file of tensors. Raises OSError where it cannot be written, which safetensors tells in words only."""
+    from safetensors import SafetensorError  # here and below: most processes write no checkpoint
+    from safetensors.numpy import save_file
+
     try:
         save_file(tensors, file)
     except SafetensorError as error:
@@ -122,6 +123,8 @@ def round_of(place: Path) -> int:
 
 def load(place: Path) -> Checkpoint:
     """Read the checkpoint at ``place``: the records that were saved, in their order."""
+    from safetensors.numpy import load_file
+
     content = json.loads((place / "records.json").read_text(), object_hook=_decode)
     tensors = load_file(place / "arrays.safetensors")
     arrays: dict[str, Array] = {}  # by tensor name: arrays that shared their bytes share them again

@@ -128,10 +128,10 @@ def stop_after(round: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseExce
     """Ctrl-C as soon as this round's checkpoint is written; -1: before the first."""
     save = RunDirectory.save_checkpoint
 
-    def stopping(self: RunDirectory, now: int, *arguments: Any) -> None:
+    def stopping(self: RunDirectory, now: int, *arguments: Any, **named: Any) -> None:
         if now > round:
             raise error
-        save(self, now, *arguments)
+        save(self, now, *arguments, **named)
 
     monkeypatch.setattr(RunDirectory, "save_checkpoint", stopping)
 

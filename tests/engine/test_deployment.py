@@ -1,7 +1,6 @@
 """A real SuperLink and two real SuperNodes give the rows that the in-process run of the same experiment gives."""
 
 import json
-import os
 import sys
 import tomllib
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from flwr.common.config import flatten_dict
-from programs import Programs, free_ports, listens
+from programs import Programs, flower_environment, free_ports, listens
 
 from fedkd import Experiment, simulate
 from fedkd.results.history import TIMES
@@ -72,9 +71,10 @@ def test_a_deployment_gives_the_rows_of_the_in_process_run(name: str, tmp_path: 
             *("superlink", f"{BIN}/flower-superlink", "--insecure", "--disable-runtime-dependency-installation"),
             *("--host", "127.0.0.1", "--port", str(link)),
         )
+        supernode = [f"{BIN}/flower-supernode"] if name == "fedx" else [f"{BIN}/fedkd", "supernode"]
         for client, port in enumerate(nodes):
             programs.start(
-                *(f"supernode-{client}", f"{BIN}/flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}"),
+                *(f"supernode-{client}", *supernode, "--insecure", "--superlink", f"127.0.0.1:{link}"),
                 *("--host", "127.0.0.1", "--port", str(port), "--node-config", f"partition-id={client}"),
             )
         programs.wait_until("the SuperLink listens", lambda: listens(link), 120)
@@ -82,23 +82,10 @@ def test_a_deployment_gives_the_rows_of_the_in_process_run(name: str, tmp_path: 
         programs.wait_until("flwr run has ended", lambda: flwr.process.poll() is not None, 600, ends=flwr)
         assert flwr.process.returncode == 0, programs.report("flwr run failed")
         assert (deployed / "report.html").exists(), programs.report("the run left no report")
+        assert "round 1/2  loss" in flwr.log.read_text(), programs.report("no round was shown")
 
     simulate(experiment, out=here)
     for name in ("metrics.jsonl", "clients.jsonl"):
         assert rows(deployed / name) == rows(here / name)
     assert [row["clients_ok"] for row in rows(deployed / "metrics.jsonl")] == [0, 2, 2]
     assert (deployed / "experiment.toml").read_text() == (here / "experiment.toml").read_text()
-
-
-def flower_environment(home: Path) -> dict[str, str]:
-    """Nothing of the user's own Flower, nothing over the network, and no second lost between a task and its process."""
-    return {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }

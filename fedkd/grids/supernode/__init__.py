@@ -1,0 +1,1 @@
+"""Flower's SuperNode, kept warm: it looks for messages often, and one process answers all of a run's."""
