@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedkd.base.errors import InputError
 from fedkd.base.records import record_of
-from fedkd.data.own import Agreement, OwnAtClient, Told, agreed
+from fedkd.data.own import Agreement, OwnAtClient, Told
 from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.engine.instruction import RECORD
 from fedkd.engine.transport import Transport
@@ -34,9 +34,8 @@ def met(experiment: Experiment, transport: Transport) -> Experiment:
     replies = transport.meet({AGREED: _record(Agreement(held.classes))})
     counted = counts_are_told(experiment, simulated=transport.simulated)
     told = tuple(_told(client, replies[client], len(held.classes), counted=counted) for client in range(data.clients))
-    agreement = agreed(held.classes, told, everyones_moments=data.normalise == "global")
-    federation = at_server(data, experiment.split_seed, held, told, agreement)
-    transport.beside[AGREED] = _record(agreement)
+    federation = at_server(data, experiment.split_seed, held, told)
+    transport.beside[AGREED] = _record(federation.agreement)
     return experiment.held_by(federation)
 
 

@@ -13,6 +13,8 @@ from fedkd.data.kinds import NO_MOMENTS, Moments
 from fedkd.data.kinds.kind import pooled
 from fedkd.data.own.told import Told
 
+ODD = "the message does not say what classes and moments all agree on: give all nodes the same fedkd"
+
 
 @final
 @dataclass(frozen=True)
@@ -38,18 +40,22 @@ class Agreement:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
         """Undoes ``to_facts``. InputError for what it does not write."""
-        classes, mean, std = (tuple(facts.get(name, ())) for name in ("classes", "mean", "std"))
+        lists = [facts.get(name, []) for name in ("classes", "mean", "std")]
         vocabulary, most = (facts.get(name, 0) for name in ("vocabulary", "most_labelled"))
-        numbers = [type(number) is float for number in (*mean, *std)]
-        if not (all(type(name) is str for name in classes) and all(numbers) and type(vocabulary) is type(most) is int):
-            raise InputError("the message does not say what classes and moments all agree on: give all nodes the same fedkd")
+        if not all(isinstance(each, list) for each in lists) or not type(vocabulary) is type(most) is int:
+            raise InputError(ODD)
+        classes, mean, std = map(tuple, lists)
+        right = all(type(name) is str for name in classes) and all(type(number) is float for number in (*mean, *std))
+        if not right or len(mean) != len(std):
+            raise InputError(ODD)
         return cls(classes, mean, std, vocabulary, most)
 
 
-def agreed(classes: tuple[str, ...], told: Sequence[Told], *, everyones_moments: bool) -> Agreement:
+def agreed(classes: tuple[str, ...], told: Sequence[Told], *, everyones_moments: bool, vocabulary: int = 0) -> Agreement:
     """The agreement that follows from what the clients told, in order of client id.
 
-    ``everyones_moments``: whether inputs are normalised by the moments of all clients' samples together.
+    ``everyones_moments``: whether inputs are normalised by the moments of all clients' samples together; ``vocabulary``: of the
+    server's own tokens.
     """
     counts = [each.counts for each in told if each.counts is not None]
     moments = pooled([each.spread for each in counts]).moments() if everyones_moments and counts else NO_MOMENTS
@@ -58,6 +64,6 @@ def agreed(classes: tuple[str, ...], told: Sequence[Told], *, everyones_moments:
         classes,
         mean=tuple(moments.mean.tolist()),
         std=tuple(moments.std.tolist()) if standardised else (),
-        vocabulary=max(each.vocabulary for each in told),
+        vocabulary=max(vocabulary, *(each.vocabulary for each in told)),
         most_labelled=max((each.labelled for each in counts), default=0),
     )

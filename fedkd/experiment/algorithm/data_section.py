@@ -131,10 +131,7 @@ class Data(Section):
         from fedkd.data.views import PRESETS
 
         if self.partition == EACH_ITS_OWN and self.train_limit:
-            raise InputError(
-                f"data.train_limit = {self.train_limit}: with data.partition = {EACH_ITS_OWN!r} all are used: set it to 0"
-            )
-
+            raise InputError(f'data.train_limit = {self.train_limit}: with data.partition = "own" all are used: set it to 0')
         check_partition(self.partition, self.arguments, known=type(self).model_fields, clients=self.clients)
         if self.views and ":" not in self.views and self.views not in PRESETS:
             raise unknown("data.views", self.views, PRESETS)

@@ -15,7 +15,7 @@ from fedkd.experiment.algorithm.own_sources import holds_clients, of_client, of_
 
 if TYPE_CHECKING:
     from fedkd.data import Samples, Source
-    from fedkd.data.own import Agreement, OwnAtClient, OwnAtServer, Told
+    from fedkd.data.own import Agreement, Form, OwnAtClient, OwnAtServer, Told
 
 
 @final
@@ -89,7 +89,7 @@ def servers_own(data: Data) -> ServersOwn:
     return ServersOwn(in_classes(source, classes) if source else None, public, classes)
 
 
-def at_server(data: Data, seed: int, held: ServersOwn, told: tuple[Told, ...], agreement: Agreement) -> OwnAtServer:
+def at_server(data: Data, seed: int, held: ServersOwn, told: tuple[Told, ...]) -> OwnAtServer:
     """What the server knows, from what it holds and what the clients told, in order of their ids.
 
     Raises:
@@ -97,14 +97,11 @@ def at_server(data: Data, seed: int, held: ServersOwn, told: tuple[Told, ...], a
     """
     from fedkd.data import Source
     from fedkd.data.kinds import find_kind
-    from fedkd.data.own import Form, OwnAtServer
+    from fedkd.data.own import OwnAtServer, agreed
 
-    here = held.source or held.public
-    form, whose = (Form.of(here), "the server's") if here else (told[0].form, "those of client 0")
-    for client, each_told in enumerate(told):
-        if each_told.form != form:
-            cure = "bring all to one form (data.channels for images, data.length for text, the same columns of a table)"
-            raise InputError(f"client {client} has samples of another form, {each_told.form}, and {whose} are {form}: {cure}")
+    form, here = _one_form(held, told), held.source or held.public
+    vocabulary = here.vocabulary if here else 0
+    agreement = agreed(held.classes, told, everyones_moments=data.normalise == "global", vocabulary=vocabulary)
     source = held.source
     if source is None:
         blank, no_label = form.blank(), torch.tensor([-1])
@@ -134,12 +131,28 @@ def at_server(data: Data, seed: int, held: ServersOwn, told: tuple[Told, ...], a
 
 def simulated(data: Data, seed: int) -> OwnAtServer:
     """What the server knows once all have joined, where the data of all clients are here."""
-    from fedkd.data.own import Agreement, agreed
+    from fedkd.data.own import Agreement
 
     held = servers_own(data)
     joining = Agreement(held.classes)
     told = tuple(at_client(data, seed, id, joining).told(counted=True) for id in range(data.clients))
-    return at_server(data, seed, held, told, agreed(held.classes, told, everyones_moments=data.normalise == "global"))
+    return at_server(data, seed, held, told)
+
+
+def _one_form(held: ServersOwn, told: tuple[Told, ...]) -> Form:
+    """The form of all samples: of the server's own if it has some, else of client 0's."""
+    from fedkd.data.own import Form
+
+    here = held.source or held.public
+    form, whose = (Form.of(here), "the server's") if here else (told[0].form, "those of client 0")
+    for client, each in enumerate(told):
+        if each.form != form:
+            cure = "bring all to one form (data.channels for images, data.length for text, the same columns of a table)"
+            raise InputError(f"client {client} has samples of another form, {each.form}, and {whose} are {form}: {cure}")
+        if each.counts and told[0].counts and len(each.counts.mean) != len(told[0].counts.mean):
+            numbers = f"{len(each.counts.mean)} means, client 0 {len(told[0].counts.mean)}"
+            raise InputError(f"client {client} tells {numbers}: give all nodes the same fedkd")
+    return form
 
 
 def _public_set(data: Data, seed: int, other: Source | None, federation: OwnAtClient | OwnAtServer) -> Samples | None:
@@ -163,5 +176,7 @@ def _validation_set(data: Data, seed: int, federation: OwnAtServer) -> Samples |
     labelled = drawn[source.train_labels[drawn] >= 0][: data.validation]
     if len(labelled) < data.validation:
         cure = "lower it, or give the server a train split"
-        raise InputError(f"data.validation = {data.validation}, but the server has {len(labelled)} training samples: {cure}")
+        raise InputError(
+            f"data.validation = {data.validation}, but the server has {len(labelled)} labelled training samples: {cure}"
+        )
     return federation.training(labelled)
