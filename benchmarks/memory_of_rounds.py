@@ -1,0 +1,95 @@
+"""Does memory grow with the rounds? FedMD with mixed nets and delta codecs, 500 rounds in this process, 100 on Ray.
+
+    python benchmarks/memory_of_rounds.py                    # both, then the table; writes results/memory_of_rounds.json
+    python benchmarks/memory_of_rounds.py --engines in-process --rounds 200
+
+After each round the memory of this process and all that it started is read (proportional set size, so that what processes
+share counts once). Growth is the slope of a straight line through the second half of the rounds, in MB a round: in the first
+half caches fill. A run in this process takes two minutes on an idle core, one on Ray as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "memory_of_rounds.json"
+ROUNDS = {"in-process": 500, "ray": 100}
+SETTING: dict[str, Any] = {
+    "strategy": "fedmd",
+    "nets": {"mlp": 0.5, "cnn": 0.5},
+    "net_options": {"cnn": {"channels": [8, 8], "hidden": 32}},
+    "uplink": ["delta", "deflate"],
+    "evaluate_every": 10,
+    "train": {"batch_size": 32},
+    "data": {"clients": 8, "partition": "iid", "train_limit": 500, "public": 100, "test_limit": 100},
+}
+
+
+def descendants(process: int) -> list[int]:
+    """This process and all that it started, directly or not."""
+    children = Path(f"/proc/{process}/task").glob("*/children")
+    try:
+        ids = [int(child) for file in children for child in file.read_text().split()]
+    except OSError:  # it has ended meanwhile
+        ids = []
+    return [process, *(each for child in ids for each in descendants(child))]
+
+
+def memory() -> float:
+    """Megabytes of this process and its descendants, what they share counted once."""
+    total = 0
+    for process in descendants(os.getpid()):
+        try:
+            text = Path(f"/proc/{process}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+def measure(engine: str, rounds: int) -> dict[str, Any]:
+    """One run, into a directory, as checkpoints belong to a round."""
+    from fedkd import Experiment, simulate
+
+    held: list[float] = []
+    experiment = Experiment(**SETTING, rounds=rounds, engine={"name": engine, "actors": 2} if engine == "ray" else {})
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(experiment, out=Path(folder) / "run", on_round=lambda row: held.append(memory()))
+    second = held[len(held) // 2 :]
+    slope = float(np.polyfit(np.arange(len(second)), second, 1)[0])
+    seconds = round(time.perf_counter() - began, 1)
+    return {
+        "rounds": rounds,
+        "mb_a_round": round(slope, 4),
+        "mb_at_half": round(second[0], 1),
+        "mb_at_end": round(second[-1], 1),
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    from fedkd.results.environment import cpu_model
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", nargs="+", default=list(ROUNDS), choices=ROUNDS)
+    parser.add_argument("--rounds", type=int, help="in place of 500 and 100")
+    given = parser.parse_args()
+    found = {engine: measure(engine, given.rounds or ROUNDS[engine]) for engine in given.engines}
+    for engine, figures in found.items():
+        print(engine, figures)
+    before = json.loads(RESULTS.read_text())["engines"] if RESULTS.exists() else {}
+    facts = {"command": "python benchmarks/memory_of_rounds.py", "cpu": cpu_model(), "cores": os.cpu_count()}
+    RESULTS.write_text(json.dumps({**facts, "setting": SETTING, "engines": {**before, **found}}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
