@@ -17,7 +17,7 @@ from pieces import auto, documented, first_line, keys_table, listed, page, param
 
 from fedkd import losses, targets
 from fedkd.data.flower_partition import FILLED_IN, partitioners
-from fedkd.data.partition import OWN, partition_names
+from fedkd.data.partition import EACH_ITS_OWN, OWN, partition_names
 from fedkd.data.views import PRESETS
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.keys import TOP, Key, experiment_keys, strategy_keys
@@ -235,7 +235,8 @@ def partitions_page() -> str:
         "`alpha = 0.5`. Some are fedkd's own; the others are the partitioners of flwr-datasets, by name in snake case, whose "
         "words for their arguments are quoted here. The number of clients, the column and the seed are filled in.",
     ]
-    for name in partition_names():
+    parts += [f"## `{EACH_ITS_OWN}`", "Nothing is dealt out: see [each client its own data](../own_data.md)."]
+    for name in sorted({*partition_names()} - {EACH_ITS_OWN}):
         kind: Any = OWN[name] if name in OWN else partitioners()[name]
         described = parameters(inspect.getdoc(kind) or "")
         rows = [

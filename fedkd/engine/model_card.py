@@ -11,6 +11,7 @@ from fedkd.base.config_text import to_toml, unflatten
 from fedkd.results.data import RecordedData
 from fedkd.results.environment import read_environment
 from fedkd.results.recorded import RecordedRun
+from fedkd.results.row_keys import with_test_set
 
 LOAD = '''import json
 
@@ -99,7 +100,7 @@ def _scores(card: Card) -> list[tuple[str, float]]:
         found += [("accuracy on the client's own test samples", own[-1]["accuracy"])] if own else []
     else:
         last = next((row for row in reversed(card.run.rows) if row.get("accuracy") is not None), None)
-        found += [(f"accuracy on the global test set ({last['accuracy_of']})", last["accuracy"])] if last else []
+        found += [(f"accuracy: {with_test_set(last['accuracy_of'])}", last["accuracy"])] if last else []
     return found
 
 

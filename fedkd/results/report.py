@@ -17,7 +17,7 @@ from fedkd.results.imbalance import imbalance
 from fedkd.results.peers_plot import has_peers
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representation_plot import has_representations
-from fedkd.results.row_keys import BYTES, OF_ROUNDS, OWN_TEST, SECONDS, SHARE, describe_key, find_entry
+from fedkd.results.row_keys import BYTES, OF_ROUNDS, SECONDS, SHARE, describe_key, find_entry, with_test_set
 from fedkd.results.statistics import duration, last_measured, size, summary
 
 if TYPE_CHECKING:
@@ -91,11 +91,11 @@ def protocol(run: RecordedRun) -> list[tuple[str, str]]:
     every = int(experiment.get("evaluate_every", 1))
     clients = experiment.get("data.clients", "?")
     share = float(experiment.get("participation", 1.0))
-    split, of = float(experiment.get("data.client_test", 0.0)), headline(run)
+    split = float(experiment.get("data.client_test", 0.0))
     peers = ("ensemble_accuracy", "agreement", "peer_divergence") if has_peers(run) else ()
     encoders = ("probe_accuracy", "client_probe_accuracy", "alignment", "uniformity", "client_cka")
     return [
-        ("Accuracy", f"of: {of}{'' if of.endswith(OWN_TEST) else '; on the global test set'}, measured {_every(every)}"),
+        ("Accuracy", f"of: {with_test_set(headline(run))}, measured {_every(every)}"),
         *map(explained, peers),
         *(explained(key) for key in encoders if any(key in row for row in run.rows)),
         *privacy(run),

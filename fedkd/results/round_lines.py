@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fedkd.results.row_keys import describe_key
+from fedkd.results.row_keys import describe_key, with_test_set
 from fedkd.results.statistics import duration, size
 
 Row = Mapping[str, Any]
@@ -23,7 +23,7 @@ def plain_lines(title: str, rounds: int) -> Iterator[OnRow]:
 
     def on_row(row: Row) -> None:
         if (whose := str(row.get("accuracy_of", ""))) and whose not in announced:
-            print(f"accuracy: {whose}, on the global test set", flush=True)
+            print(f"accuracy: {with_test_set(whose)}", flush=True)
             announced.add(whose)
         cells = describe(row)
         text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")

@@ -15,6 +15,15 @@ OWN_TEST = "each on its own test samples"
 SHARE, BYTES, SECONDS, NATS, CLIENTS = "share", "bytes", "s", "nats", "clients"
 
 
+def with_test_set(accuracy_of: str) -> str:
+    """Whose accuracy the headline is, and on which samples.
+
+    >>> with_test_set("global classifier, at the server")
+    'global classifier, at the server, on the global test set'
+    """
+    return accuracy_of if accuracy_of.endswith(OWN_TEST) else f"{accuracy_of}, on the global test set"
+
+
 @final
 @dataclass(frozen=True)
 class RowKey:
