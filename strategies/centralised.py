@@ -6,23 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from fedkd import (
-    Classifier,
-    Client,
-    Knowledge,
-    Needs,
-    Node,
-    Server,
-    Settings,
-    Strategy,
-    TensorSpec,
-    classifier,
-    load,
-    predict,
-)
+from fedkd import Classifier, Client, Knowledge, Needs, Node, Server, Strategy, TensorSpec, classifier, load, predict
 from fedkd.experiment.algorithm.conditions import Always, Idle
 from fedkd.losses import cross_entropy_loss
-from fedkd.methods.pooled import check_pooled
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.nets import Net
 
@@ -42,14 +28,9 @@ class Centralised(Strategy):
 
     paper: ClassVar[str] = "none (upper bound)"
     sends: ClassVar[str] = "nothing up, weights and buffers down to be evaluated"
-    needs: ClassVar[Needs] = Needs(labels=True, uses=("server_net",))
+    needs: ClassVar[Needs] = Needs(labels=True, pooled_data=True, uses=("server_net",))
     is_baseline: ClassVar[bool] = True
     idle: ClassVar[Idle] = {"labels": (Always("no client trains a net"),)}
-
-    def check(self, experiment: Settings) -> None:
-        """Refuses samples that do not leave their clients."""
-        super().check(experiment)
-        check_pooled(self, experiment)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The initial weights."""

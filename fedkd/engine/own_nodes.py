@@ -50,12 +50,18 @@ def as_client(experiment: Experiment, content: RecordDict, context: Context, cli
     if not isinstance(record, ConfigRecord):
         raise InputError('the message does not say what all agree on, as the server\'s data.partition is not "own"')
     agreement = Agreement.from_facts(record)
-    node, held = context.node_config, experiment.at_clients
-    if (key := (client, agreement)) not in held:
+    held = experiment.at_clients.get(client)
+    known = held.run_federation if held is not None else None
+    if held is not None and isinstance(known, OwnAtClient) and known.agreement == agreement:
+        return held
+    if isinstance(known, OwnAtClient) and known.source.classes == agreement.classes:
+        federation = known.agreeing(agreement)  # it is loaded already
+    else:
+        node = context.node_config
         given, simulated = "data-path" in node, bool(node.get("simulated", False))
         federation = at_client(experiment.data, experiment.split_seed, client, agreement, given=given, simulated=simulated)
-        held[key] = experiment.held_by(federation)
-    return held[key]
+    experiment.at_clients[client] = experiment.held_by(federation)
+    return experiment.at_clients[client]
 
 
 def told_by(client: Client, *, simulated: bool) -> Mapping[str, Any]:

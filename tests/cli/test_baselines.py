@@ -86,6 +86,11 @@ def test_of_several_seeds_each_has_its_baselines(fedkd: Fedkd) -> None:
     assert [line.split()[0] for line in done.out.splitlines()[-4:]] == ["fedavg", "local", "centralised", "ensemble"]
 
 
+def test_the_samples_of_all_clients_are_at_no_place_where_each_has_its_own() -> None:
+    asked = Experiment(strategy="fedavg", data={"source": "sites", "partition": "own"})
+    assert list(baselines_of(asked)) == ["local", "ensemble"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

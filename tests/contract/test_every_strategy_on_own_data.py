@@ -23,7 +23,7 @@ BYTES = ("wire_bytes_down", "evaluation_bytes")
 #: Of encoders: on joined data a probe is fitted to the labels of all clients, here to those of the server or of one client.
 OF_PROBES = re.compile("accuracy|alignment|uniformity")
 #: What is refused before round 1, as it takes the samples of several clients at one place.
-REFUSED = {name for name, cls in strategies().items() if cls.needs.shared_data} | {"centralised"}
+REFUSED = {name for name, cls in strategies().items() if cls.needs.shared_data or cls.needs.pooled_data}
 
 
 def rows(history: History, *, of_probes: bool) -> list[dict[str, Any]]:
@@ -55,3 +55,12 @@ def test_rows_are_those_of_the_joined_data_to_the_bit(name: str, tmp_path: Path)
 def test_what_needs_the_samples_of_others_is_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^strategy: {strategies()[name].__name__} .*data\.partition = \"(own|shared)\""):
         Experiment(strategy=name, data={"source": str(tmp_path), "partition": "own"})
+
+
+def test_a_student_at_the_server_needs_public_samples_where_runs_teach_it() -> None:
+    taught = {"name": "multi_teacher", "teachers": "runs/done"}
+    with pytest.raises(
+        InputError, match=r"^strategy: MultiTeacher needs the samples of all clients at the server, .*\(data.public\)"
+    ):
+        Experiment(strategy=taught, data={"source": "sites", "partition": "own"})
+    Experiment(strategy=taught, data={"source": "sites", "partition": "own", "public": 9, "public_source": "photos"})

@@ -50,6 +50,15 @@ class OwnAtClient(Federation):
         test = Samples(inputs, labels, rows, self.source.kind, self.moments_for(inputs, rows), len(self.source.classes))
         return replace(self, sent_test=test)
 
+    def agreeing(self, agreement: Agreement) -> Self:
+        """The same data, once it is known what all agreed on."""
+        source = replace(self.source, vocabulary=agreement.vocabulary) if agreement.vocabulary else self.source
+        agreed = replace(self, source=source, agreement=agreement, public=None)
+        if self.public is None:
+            return agreed
+        moments = agreed.moments_for(self.public.inputs, self.public.indices)
+        return replace(agreed, public=replace(self.public, moments=moments))
+
     @property
     def train(self) -> Samples:
         """The client's own."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from fedkd.base.errors import InputError
 from fedkd.data import Source
+from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.conditions import Idle
 from fedkd.experiment.algorithm.node import Node
@@ -39,6 +40,7 @@ class Needs:
     equal_nets: bool = False
     server_net: bool = False
     shared_data: bool = False
+    pooled_data: bool = False  # the samples of all clients at the server, which no federation has
     images: bool = False  # it crops or turns samples, say: others are refused when the data are known, before round 1
     uses: tuple[str, ...] | None = None
 
@@ -56,6 +58,8 @@ class Needs:
             and experiment.server_net not in ("", *experiment.architectures),
             "a server net: set server_net": self.server_net and not experiment.server_net and not experiment.nets,
             'the same samples at all clients: set data.partition = "shared"': self.shared_data and data.partition != "shared",
+            'the samples of all clients at the server, and with data.partition = "own" they stay at the clients: take public '
+            "samples (data.public) or another strategy": self.pooled_data and data.partition == EACH_ITS_OWN,
         }
         if lack := next((text for text, missing in lacks.items() if missing), ""):
             raise InputError(f"strategy: {name} needs {lack}")

@@ -145,6 +145,6 @@ class Settings(Section):
         return settings
 
     @cached_property
-    def at_clients(self) -> dict[object, Self]:
+    def at_clients(self) -> dict[int, Self]:
         """Where each client has its own data: the settings at the clients of this process, so that none is loaded twice."""
         return {}

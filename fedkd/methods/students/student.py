@@ -19,7 +19,6 @@ from fedkd.experiment.algorithm.train import Split, predict
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods.architecture_groups import weights_schema
-from fedkd.methods.pooled import check_pooled
 from fedkd.methods.public_distillation import train_on_labels
 from fedkd.methods.students.saved_nets import load_nets
 from fedkd.methods.students.teachers import CLASSES, Runs
@@ -28,10 +27,10 @@ from fedkd.nets import Net, load
 
 def check(strategy: Strategy, experiment: Settings, runs: Runs) -> None:
     """Raise InputError if the experiment does not give what is needed; public samples are needed for clients' nets only."""
-    needs = replace(strategy.needs, public=False) if runs else strategy.needs
+    data = experiment.data
+    without = replace(strategy.needs, public=False, pooled_data=not (data.public or data.public_source))
+    needs = without if runs else strategy.needs
     needs.check(type(strategy).__name__, experiment)
-    if not (experiment.data.public or experiment.data.public_source):
-        check_pooled(strategy, experiment, "set data.public and data.public_source")
 
 
 def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -> Knowledge:
