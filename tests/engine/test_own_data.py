@@ -15,9 +15,13 @@ from grids.renumbered import RenumberedGrid
 from own_data import CLASSES, images, joined, split_up, write
 from torch import Tensor
 
-from fedkd import Experiment, History, InputError, simulate
+from fedkd import Experiment, History, InputError, Knowledge, simulate
 from fedkd.base.errors import Notice
+from fedkd.engine.guard import guard_of
 from fedkd.engine.instruction import RECORD
+from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.algorithm.server import Server
+from fedkd.knowledge.memory import Memory
 from fedkd.results.data import RecordedData
 from fedkd.results.history import TIMES
 
@@ -33,6 +37,13 @@ def deployment(*paths: str, **more: Any) -> Any:
     configs = {70 + 7 * id: {"partition-id": id, "data-path": path, **more} for id, path in enumerate(paths)}
     grid = RenumberedGrid(configs)
     grid._present = list(configs)
+    return grid
+
+
+def given_nothing(nodes: int) -> Any:
+    """The grid of a deployment whose nodes have a number and no path."""
+    grid = RenumberedGrid({7 + id: {"partition-id": id} for id in range(nodes)})
+    grid._present = [7 + id for id in range(nodes)]
     return grid
 
 
@@ -70,6 +81,7 @@ def folder(place: Path, images: Tensor, labels: Tensor) -> None:
         Image.fromarray(image[0].numpy()).save(place / CLASSES[label] / f"{number:03}.png")
 
 
+@pytest.mark.slow
 def test_a_folder_of_clients_is_the_deployment_of_its_folders(tmp_path: Path) -> None:
     """The same keys: all clients' folders here, or at each node its own; bytes on the wire too."""
     for seed, part in enumerate(("client/north", "client/south", "test", "public"), 1):
@@ -82,6 +94,8 @@ def test_a_folder_of_clients_is_the_deployment_of_its_folders(tmp_path: Path) ->
     grid = deployment(*(str(tmp_path / "all" / "client" / name) for name in ("north", "south")))
     there = simulate(experiment("fedmd", **settings), grid)
     assert metrics(there) == metrics(here)
+    settings["data"]["source"] = str(tmp_path / "all")
+    assert metrics(simulate(experiment("fedmd", **settings), given_nothing(2))) == metrics(here), "each node takes its part"
     beside = simulate(experiment("fedmd", **settings | {"data": {"source": str(tmp_path / "all"), "public": 9}}))
     assert metrics(beside) == metrics(here), "the folder public/ is the public set"
 
@@ -93,6 +107,7 @@ def test_owners_of_one_set_are_clients_with_data_of_their_own() -> None:
     assert history.metrics[-1]["accuracy_of"] == "global classifier, at the server"
 
 
+@pytest.mark.slow
 def test_the_global_accuracy_of_clients_nets_is_of_the_servers_test_set(tmp_path: Path) -> None:
     """Other test images at the server, another accuracy, though nothing else changes."""
     split = split_up(tmp_path, public=24)
@@ -257,15 +272,17 @@ class Overheard(RenumberedGrid):
         return replies
 
 
-def test_under_privacy_no_number_of_a_client_is_told(one: str, server: str) -> None:
+@pytest.mark.slow
+def test_under_privacy_no_number_of_a_client_is_told(one: str, server: str, tmp_path: Path) -> None:
     configs = {5: {"partition-id": 0, "data-path": one}, 6: {"partition-id": 1, "data-path": one}}
     grid: Any = Overheard(configs)
     grid._present = list(configs)
     noise = {"noise_multiplier": 1.0}
-    data = {"source": server, "public": 9, "public_source": write(Path(one).parent / "p.npz", train=images(9, 7))}
+    data = {"source": server, "public": 9, "public_source": write(tmp_path / "p.npz", train=images(9, 7))}
     private = experiment("dsfl", data={**data, "normalise": "none"}, privacy=noise)
     with pytest.warns(Notice, match="not asked for their accuracy"):
-        simulate(private, grid)
+        simulate(private, grid, out=tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").is_file() and not (tmp_path / "run" / "partition.png").exists()
     assert grid.said.keys() == {"partition-id", "label_space", "public_set", "form", "vocabulary"}
     with pytest.raises(InputError, match=r'^data.normalise = "global": .* set data.normalise = "client" or "none"$'):
         experiment("dsfl", data=data, privacy=noise)
@@ -278,6 +295,7 @@ def test_keys_that_do_not_go_with_it(one: str) -> None:
         experiment(data={"source": one, "partition": "iid", "classes": CLASSES})
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
     for seed, name in enumerate(("client/north", "client/south", "test"), 1):
         folder(tmp_path / "all" / name, *images(24, seed))
@@ -294,10 +312,12 @@ def test_a_run_goes_on_with_the_same_data_only(tmp_path: Path) -> None:
 def test_every_node_has_what_its_app_was_given() -> None:
     """What ``client_app(data=...)`` gives is the client's, whole: all its training samples, and its test split for its test."""
     given = experiment(data={"source": replace(joined(), groups=None)})
-    assert weights(simulate(given, deployment_of_given(2))) == [130, 130]
+    assert weights(simulate(given, given_nothing(2))) == [130, 130]
 
 
-def deployment_of_given(nodes: int) -> Any:
-    grid = RenumberedGrid({7 + id: {"partition-id": id} for id in range(nodes)})
-    grid._present = [7 + id for id in range(nodes)]
-    return grid
+def test_nobody_weighs_more_than_it_told() -> None:
+    """Sizes are told when nodes join, so a claim beyond them is refused outside a simulation too."""
+    given = experiment(data={"source": joined(), "clients": 3})
+    server = Server(given, Functions(), given.federation(), Memory(), torch.device("cpu"))
+    guard = guard_of(given.strategy, server, simulated=False, sent_to=lambda client: Knowledge())
+    assert [guard.samples_of(client) for client in range(3)] == [36, 36, 32]

@@ -21,7 +21,8 @@ class Data(Section):
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"natural_column": "client_column"})
     source: str | Callable[[], Any] = "digits"
     """The data set: a name (digits, breast_cancer, wine, fashion_mnist, cifar10, shoulder_exercises, word_languages), a Hugging
-    Face id, a path to files, or "my_module:data". ``source = "fashion_mnist"``
+    Face id, a path to files, or "my_module:data". With partition own what the server has, "" for nothing.
+    ``source = "fashion_mnist"``
     """
     path: str = ""
     """Where the files of a named data set lie, if not in their usual place. ``path = "/srv/images"``"""
