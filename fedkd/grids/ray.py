@@ -13,7 +13,7 @@ from typing import Any, Self, final
 import ray
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from fedkd.base.errors import InputError, RunFailed
 from fedkd.grids.cluster import connected
@@ -35,9 +35,10 @@ class RayGrid(JobGrid):
     ``address`` is ``""`` for a Ray of our own on this machine, ``"auto"`` or ``"ray://host:10001"`` for a cluster.
     A client stays at one actor within a group of messages (a round); for the next group clients are spread by the
     seconds that they took. The states that count are here: an actor that dies is replaced, its clients go on from the
-    last state that came back, and what it had not answered is run once more, each client alone. An actor whose client
-    hangs is taken away after the timeout, and that client too goes on from its last state. `open` waits for Ray itself
-    (3 s) but not for the actors, which start while the server does. RunFailed is raised if Ray dies.
+    last state that came back, and what it had not answered is run once more, each client alone. Where a node of the
+    cluster is gone and there is no room for its actors, the others do their work. An actor whose client hangs is taken
+    away after the timeout, and that client too goes on from its last state. `open` waits for Ray itself (3 s) but not for
+    the actors, which start while the server does. RunFailed is raised if Ray dies.
     """
 
     def __init__(self, actors: int = 2, num_cpus: float = 1, num_gpus: float = 0.0, address: str = "") -> None:
@@ -141,12 +142,12 @@ class RayGrid(JobGrid):
         return [seat.queue.popleft() for _ in range(size)]
 
     def _steal(self, thief: Seat) -> None:
-        """An idle actor takes the shortest job that may move from one which has much to do, or takes long over something."""
-        victim = max((seat for seat in self._seats if seat.started), key=lambda seat: len(seat.queue))
+        """An idle actor takes the shortest job that may move from one which has much to do, takes long, or finds no room."""
+        victim = max((seat for seat in self._seats if seat.started or seat.follows), key=lambda seat: len(seat.queue))
         much = len(victim.queue) * (self._schedule.pace or 0.0) >= CHUNK_SECONDS
         if victim.queue and (much or victim.waited > TICK_SECONDS):
             job = victim.queue[-1]
-            if not job.alone and self._schedule.may_move(job.node_id):
+            if not victim.started or (not job.alone and self._schedule.may_move(job.node_id)):
                 thief.queue.append(victim.queue.pop())
 
     def _task(self, seat: Seat, job: Job) -> Task:
@@ -172,7 +173,7 @@ class RayGrid(JobGrid):
         jobs = seat.calls[call]
         try:
             answers: list[Answer] = ray.get(call)
-        except RayActorError as death:
+        except (RayActorError, ObjectLostError) as death:  # an answer too may have lain on a node that is gone
             self._lifeline.check()
             yield from self._bury(seat, death)
             return
@@ -185,9 +186,9 @@ class RayGrid(JobGrid):
             if job.send == self._send:  # else that send was broken off
                 yield from (message_from_plain(reply, from_buffer) for reply in answer.replies)
 
-    def _bury(self, seat: Seat, death: RayActorError) -> Iterator[Message]:
+    def _bury(self, seat: Seat, death: Exception) -> Iterator[Message]:
         """Replace a dead actor; what it had not answered is run once more, each client alone, or given up."""
-        if not seat.started:
+        if not seat.started and not (seat.follows and self._at_work):
             raise RuntimeError(f"a Ray worker could not start: {str(death).splitlines()[-1]}") from death
         again: list[Job] = []
         for job in self._lost(seat):
@@ -202,12 +203,19 @@ class RayGrid(JobGrid):
 
     def _take_away(self, seat: Seat) -> None:
         """Replace an actor that is at work for longer than one client may be. Of several clients, each is then run alone."""
+        if not seat.started and self._at_work:  # it waits for room, which a node took with it
+            seat.since = time.monotonic()
+            return
         if not seat.started:
             raise RunFailed(f"a Ray worker has not started in {START_SECONDS:g} s: lower engine.actors or engine.num_cpus")
         late = seat.oldest
         for job in late:
             job.alone = True
         self._replace(seat, [job for job in self._lost(seat) if job not in late or len(late) > 1])
+
+    @property
+    def _at_work(self) -> bool:
+        return any(seat.started for seat in self._seats)
 
     def _lost(self, seat: Seat) -> list[Job]:
         return [job for job in seat.jobs if job.send == self._send]
@@ -216,6 +224,7 @@ class RayGrid(JobGrid):
         """Put a new actor in the place of an old one, which has these jobs to do again, and then its queue."""
         ray.kill(seat.actor)  # a dead one may only have been out of reach
         fresh = self._seats[seat.index] = self._hire(seat.index)
+        fresh.follows = True
         fresh.queue.extend([*again, *seat.queue])
 
     def _hire(self, index: int) -> Seat:
@@ -234,7 +243,7 @@ def _travelling(client_app: ClientApp) -> Any:
         raise InputError(f"the ClientApp cannot travel to Ray ({what}): make that object in the client's function") from None
 
 
-def _exit_of(death: RayActorError) -> str:
+def _exit_of(death: Exception) -> str:
     """What Ray knows of a worker's end, in one line."""
     detail = re.search(r"exit detail: (.*?)\s*(?:Some common causes|$)", str(death))
     return (detail[1] if detail else str(death).splitlines()[0]).rstrip(".")

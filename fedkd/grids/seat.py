@@ -36,6 +36,7 @@ class Seat:
     queue: deque[Job] = field(default_factory=deque)
     calls: dict[Any, list[Job]] = field(default_factory=dict)  # in flight, oldest first
     started: bool = False  # before that, its one call has no jobs
+    follows: bool = False  # in the place of an actor that died or was taken away
     since: float = field(default_factory=time.monotonic)  # when its oldest call was begun, or later
     nodes: set[int] = field(default_factory=set)  # whose newest Context is there
     gone: set[int] = field(default_factory=set)  # whose Context there is out of date
