@@ -15,6 +15,7 @@ import typer
 
 from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.audit import audit
+from fedkd.cli.deploy_kit import deploy_kit
 from fedkd.cli.export import export
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
@@ -166,6 +167,7 @@ def plot(
 
 for command in (audit, export, strategies, keys, losses, targets, new):
     app.command(cls=PlainCommand)(command)
+app.command("deploy-kit", cls=PlainCommand)(deploy_kit)
 app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)
 
 

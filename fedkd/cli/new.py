@@ -50,4 +50,4 @@ def write_app(place: Path, publisher: str) -> Path:
         raise InputError(f"NAME: a package {package!r} is there already: take another name")
     words = {"name": name.lower(), "package": package, "publisher": publisher, "out": f"/tmp/{name.lower()}"}
     files = {template: path.format(package=package) for template, path in FILES.items()}
-    return write_filled("app", files, words, place, empty=[f"{package}/__init__.py"])
+    return write_filled("app", files, words, place, contents={f"{package}/__init__.py": b""})
