@@ -29,14 +29,18 @@ def deploy_kit(
     place: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.", show_default=False)],
     nodes: Annotated[int, typer.Option(min=1, max=1000, help="How many SuperNodes, one for each client.")] = 3,
     host: Annotated[str, typer.Option(help="The name or address by which SuperNodes reach the SuperLink.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The SuperLink's port.")] = 8000,
+    node_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port of node 0 on its own machine; 1 has the next.")
+    ] = 9094,
 ) -> None:
     """Write certificates, node keys, a compose file and the commands of a deployment over TLS, for the installed Flower."""
-    write_kit(place, nodes, host)
+    write_kit(place, nodes, host, port, node_port)
     print(f"{place}: certificates for {DAYS} days, keys of {nodes} SuperNodes, compose.yaml.")
     print(f"{place / 'README.md'} has the commands. The private keys are in {place / 'superlink'} and {place / 'nodes'}.")
 
 
-def write_kit(place: Path, nodes: int, host: str) -> None:
+def write_kit(place: Path, nodes: int, host: str, port: int, node_port: int) -> None:
     """Write the kit into a new directory.
 
     Raises:
@@ -50,17 +54,19 @@ def write_kit(place: Path, nodes: int, host: str) -> None:
     for number in numbers:
         private, public = node_keys(f"fedkd-node-{number}")
         contents |= {f"nodes/{number}/key": private, f"nodes/{number}/key.pub": public, f"nodes/{number}/ca.crt": authority}
-    address = f"[{host}]:8000" if ":" in host else f"{host}:8000"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     here = place.resolve()
     words = {
         "flwr": version("flwr"),
         "fedkd": version("fedkd"),
         "address": address,
+        "bound": "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0",
+        "port": str(port),
         "place": str(here),
         "days": str(DAYS),
         "nodes": str(nodes),
         "registrations": "\n".join(f"    flwr supernode register nodes/{number}/key.pub kit" for number in numbers),
-        "starts": "\n".join(_start(number, address) for number in numbers),
+        "starts": "\n".join(_start(number, address, node_port + number) for number in numbers),
         "services": "".join(_service(number) for number in numbers),
         "volumes": "\n".join(f"  memory-{number}:" for number in numbers),
     }
@@ -73,10 +79,10 @@ def write_kit(place: Path, nodes: int, host: str) -> None:
     write_filled("kit", templates, words, place, contents=contents, private=[name for name in contents if name.endswith("key")])
 
 
-def _start(number: int, address: str) -> str:
+def _start(number: int, address: str, port: int) -> str:
     return (
         f"    fedkd supernode --superlink {address} --root-certificates nodes/{number}/ca.crt \\\n"
-        f"        --auth-supernode-private-key nodes/{number}/key --port {9094 + number} \\\n"
+        f"        --auth-supernode-private-key nodes/{number}/key --port {port} \\\n"
         f"        --node-config \"partition-id={number} memory-path='memory/{number}'\""
     )
 
@@ -85,10 +91,9 @@ def _service(number: int) -> str:
     config = f"partition-id={number} memory-path='/memory'"
     command = "[fedkd, supernode, --superlink, 'superlink:8000', --root-certificates, /kit/ca.crt"
     command += f', --auth-supernode-private-key, /kit/key, --node-config, "{config}"]'
-    return (
-        f"\n  node-{number}:\n    build: .\n    command: {command}\n"
-        f'    volumes: ["./nodes/{number}:/kit:ro", "memory-{number}:/memory"]\n    depends_on: [superlink]\n    restart: on-failure\n'
-    )
+    mounted = f'["./nodes/{number}:/kit:ro", "memory-{number}:/memory"]'
+    lines = ("build: .", f"command: {command}", f"volumes: {mounted}", "depends_on: [superlink]", "restart: on-failure")
+    return "\n".join([f"\n  node-{number}:", *(f"    {line}" for line in lines), ""])
 
 
 def certificates(hosts: Sequence[str]) -> tuple[bytes, bytes, bytes]:
@@ -159,8 +164,6 @@ def node_keys(comment: str) -> tuple[bytes, bytes]:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return private, public + f" {comment}\n".encode()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flwr.app import ConfigRecord, Message
 
+from fedkd import __version__
 from fedkd.base.errors import InputError, Notice
 from fedkd.engine.frozen_parts import FROZEN, frozen_fact
 from fedkd.engine.instruction import RECORD
@@ -14,6 +15,9 @@ from fedkd.engine.reasons import first_line
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.protection import agreed_facts
+
+#: The name of the fact which fedkd a node runs: two releases need not read each other's messages alike.
+RELEASE = "fedkd"
 
 
 def claims_of(replies: Iterable[Message]) -> dict[int, int]:
@@ -35,13 +39,13 @@ def refuse_errors(replies: Iterable[Message]) -> None:
 
 
 def facts_of(strategy: Algorithm, node: Node, *, simulated: bool) -> dict[str, str]:
-    """What must be equal at all nodes: of data, and where not all are in one simulation of frozen weights."""
+    """What must be equal at all nodes: of data, and where not all are in one simulation, fedkd itself and frozen weights."""
     facts = agreed_facts(node.federation.facts, node.experiment.privacy, simulated=simulated)
-    return facts if simulated else facts | frozen_fact(strategy, node)
+    return facts if simulated else {RELEASE: __version__} | facts | frozen_fact(strategy, node)
 
 
 def check_data(reply_of: Mapping[int, Message], ours: Mapping[str, str]) -> None:
-    """Compare what each client's node says of its data and its frozen weights, by name, with the server's.
+    """Compare what each client's node says of its fedkd, its data and its frozen weights, by name, with the server's.
 
     Raises:
         InputError: the first client, in order of id, whose node holds others.
@@ -50,6 +54,9 @@ def check_data(reply_of: Mapping[int, Message], ours: Mapping[str, str]) -> None
         facts = reply.content.get(RECORD) if reply.has_content() else None
         for name, expected in ours.items():
             theirs = facts.get(name) if isinstance(facts, ConfigRecord) else None
+            if theirs != expected and name == RELEASE:
+                said = f"fedkd {str(theirs)[:30]}" if theirs else "another fedkd, which does not say its version"
+                raise InputError(f"client {client} runs {said}, the server {expected}: install the same version everywhere")
             if theirs != expected:
                 what = (
                     f"its {name.replace('_', ' ')} is {str(theirs or 'not said')[:64]}, the server's is {expected or 'empty'}"

@@ -92,6 +92,10 @@ class Programs:
         self._started.append(program := Program(name, process, log))
         return program
 
+    def forget(self, program: Program) -> None:
+        """Watch over a program no more that has ended, as it should."""
+        self._started.remove(program)
+
     def wait_until(self, what: str, condition: Callable[[], bool], seconds: float, *, ends: Program | None = None) -> None:
         """Poll until the condition holds. AssertionError with logs when time is up or a program dies; ``ends`` may end."""
         deadline = time.monotonic() + seconds

@@ -1,0 +1,131 @@
+"""A SuperLink with TLS and three SuperNodes with keys, started by the very commands that `fedkd deploy-kit` writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import Program, Programs, flower_environment, free_ports, listens
+
+from fedkd import Experiment, simulate
+from fedkd.cli.deploy_kit import node_keys, write_kit
+from fedkd.results.history import TIMES
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+CLIENTS = 3
+DATA = {"clients": CLIENTS, "partition": "iid", "public": 60, "train_limit": 400, "test_limit": 100}
+SMALL = {"cnn": {"channels": (4, 8), "hidden": 16}}
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "fedmd": {"strategy": "fedmd", "nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": SMALL, "data": DATA},
+    "fedx": {"strategy": "fedx", "nets": "cnn", "net_options": SMALL, "data": DATA | {"public": 0}},
+    "dml": {"strategy": "dml", "nets": "mlp", "data": DATA | {"public": 0, "partition": "shared"}, "train": {"steps": 2}},
+    "codistillation": {"strategy": "codistillation", "nets": "mlp", "data": DATA | {"public": 0}},
+}
+
+
+@dataclass
+class Deployment:
+    """A running SuperLink and its nodes."""
+
+    kit: Path
+    link: int
+    programs: Programs
+    commands: list[list[str]]
+
+    def run(self, app: Path, out: Path, **overrides: object) -> Program:
+        """``flwr run``, from its start to its end."""
+        program = self.start(app, out, **overrides)
+        self.programs.wait_until("flwr run has ended", lambda: program.process.poll() is not None, 400, ends=program)
+        self.programs.forget(program)
+        assert program.process.returncode == 0, self.programs.report(f"flwr run failed\n{program.log_tail()}")
+        return program
+
+    def start(self, app: Path, out: Path, **overrides: object) -> Program:
+        config = " ".join([f"out='{out}'", *(f"{key}={value}" for key, value in overrides.items())])
+        command = [f"{BIN}/flwr", "run", str(app), "kit", "--stream", "--run-config", config]
+        return self.programs.start(f"flwr-{out.name}", *command)
+
+
+def commands_of(kit: Path) -> list[list[str]]:
+    """The commands in the kit's README, in their order, each as its words."""
+    text = (kit / "README.md").read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    (fl.*|fedkd supernode .*)$", text, re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("secure")
+    kit = folder / "kit"
+    link, *ports = free_ports(1 + CLIENTS)
+    write_kit(kit, CLIENTS, "127.0.0.1", link, ports[0])
+    commands = commands_of(kit)
+    with Programs(kit, flower_environment(kit / "flower")) as programs:
+        superlink = next(command for command in commands if command[0] == "flower-superlink")
+        programs.start("superlink", f"{BIN}/{superlink[0]}", *superlink[1:])
+        programs.wait_until("the SuperLink listens", lambda: listens(link), 120)
+        for command in commands:
+            if command[:3] == ["flwr", "supernode", "register"]:
+                subprocess.run([f"{BIN}/flwr", *command[1:]], cwd=kit, env=flower_environment(kit / "flower"), check=True)
+        nodes = [command for command in commands if command[0] == "fedkd"]
+        for client, (command, port) in enumerate(zip(nodes, ports, strict=True)):
+            words = [str(port) if before == "--port" else word for before, word in zip(["", *command], command, strict=False)]
+            programs.start(f"supernode-{client}", f"{BIN}/{words[0]}", *words[1:])
+        yield Deployment(kit, link, programs, nodes)
+
+
+def write_app(folder: Path, experiment: Experiment) -> Path:
+    """A Flower app whose run-config is this experiment's."""
+    head, _, _ = (Path(__file__).parents[2] / "deployment" / "pyproject.toml").read_text().partition("resume = false\n")
+    flat = "\n".join(f"{key} = {json.dumps(value)}" for key, value in experiment.to_flat().items())
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(f"{head}resume = false\n{flat}\n")
+    return folder
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    lines = file.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_run_over_tls_gives_the_rows_of_the_in_process_run(name: str, deployment: Deployment, tmp_path: Path) -> None:
+    experiment = Experiment(rounds=2, evaluate_every=2, timeout=300.0, **EXPERIMENTS[name])
+    deployed, here = tmp_path / name, tmp_path / "here"
+    shown = deployment.run(write_app(tmp_path / "app", experiment), deployed)
+    simulate(experiment, out=here)
+    for file in ("metrics.jsonl", "clients.jsonl"):
+        assert rows(deployed / file) == rows(here / file)
+    assert [row["clients_ok"] for row in rows(deployed / "metrics.jsonl")] == [0, CLIENTS, CLIENTS]
+    assert "round 2/2  accuracy" in shown.log.read_text(), "flwr run --stream shows each round"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"--auth-supernode-private-key": "other-key"}, r"Exit Code: 305\nFailed to initialize the connection to the SuperLink.\n\[code: 2004\]"),
+        ({"--root-certificates": None, "--auth-supernode-private-key": None, "--insecure": ""}, "(?i)failed to initialize"),
+    ],
+    ids=["a key that is not registered", "no TLS"],
+)
+def test_who_may_not_join_is_refused_and_told_why(
+    changed: dict[str, str | None], reason: str, deployment: Deployment, tmp_path: Path
+) -> None:
+    private, _ = node_keys("stranger")
+    (deployment.kit / "other-key").write_bytes(private)
+    options = dict(zip(deployment.commands[0][2::2], deployment.commands[0][3::2], strict=True))
+    options |= {key: value for key, value in changed.items() if value is not None} | {"--port": str(free_ports(1)[0])}
+    words = [word for key, value in options.items() if changed.get(key, "") is not None for word in (key, value) if word]
+    stranger = deployment.programs.start("stranger", f"{BIN}/fedkd", "supernode", *words, "--max-retries", "1")
+    deployment.programs.wait_until("the stranger has ended", lambda: stranger.process.poll() is not None, 60, ends=stranger)
+    deployment.programs.forget(stranger)
+    assert stranger.process.returncode != 0
+    assert re.search(reason, stranger.log.read_text()), stranger.log_tail()
