@@ -21,7 +21,7 @@ from fedkd.engine.evaluation.evaluate import evaluate_client
 from fedkd.engine.guard import common_ground
 from fedkd.engine.instruction import RECORD, Instruction
 from fedkd.engine.joining import facts_of
-from fedkd.engine.node_memory import keep_on_disk, note_run, recall
+from fedkd.engine.node_memory import check_noted, keep_on_disk, note_run, recall
 from fedkd.engine.own_nodes import as_client, told_by
 from fedkd.engine.sent_probes import split_probes
 from fedkd.engine.sent_test import split_test
@@ -87,7 +87,6 @@ def client_app_of(functions: Functions) -> ClientApp:
             partition = int(context.node_config.get("partition-id", -1))
             experiment = as_client(_experiment(context, functions), message.content, context, max(partition, 0))
             node = Client(0, experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine))
-            facts = facts_of(experiment.strategy, node, simulated=_simulated(context))
             note_run(message, context)
             simulated = _simulated(context)
             facts = {**facts_of(experiment.strategy, node, simulated=simulated), **told_by(node, simulated=simulated)}
@@ -163,6 +162,7 @@ def _experiment(context: Context, functions: Functions) -> Experiment:
 
 def _open(asked: Instruction, context: Context, experiment: Experiment, functions: Functions) -> Client:
     """The client of this call: live from an earlier exchange of this round, or made anew from its memory."""
+    check_noted(context)
     held, client = _LIVE.pop(id(context), (None, None))
     if client is None or held is not context or client.round != asked.round:
         memory = Memory.read(context.state)

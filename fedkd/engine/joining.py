@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedkd import __version__
 from fedkd.base.errors import InputError, Notice
 from fedkd.engine.frozen_parts import FROZEN, frozen_fact
-from fedkd.engine.instruction import RECORD
+from fedkd.engine.instruction import JOIN, RECORD
 from fedkd.engine.reasons import first_line
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.node import Node
@@ -18,6 +18,11 @@ from fedkd.experiment.protection import agreed_facts
 
 #: The name of the fact which fedkd a node runs: two releases need not read each other's messages alike.
 RELEASE = "fedkd"
+
+
+def questions(nodes: Iterable[int], record: ConfigRecord, beside: Mapping[str, ConfigRecord]) -> list[Message]:
+    """The messages that ask nodes who they are."""
+    return [Message(RecordDict({RECORD: record, **beside}), node, JOIN) for node in nodes]
 
 
 def claims_of(replies: Iterable[Message]) -> dict[int, int]:

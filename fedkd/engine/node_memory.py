@@ -18,9 +18,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.engine.instruction import RECALL, RECORD, RUN, Instruction
+from fedkd.engine.newcomers import STARTED_AGAIN
 from fedkd.engine.reasons import first_line
 from fedkd.engine.transport import Transport
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.protection import ClientFailure
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.results import checkpoint
 from fedkd.results.checkpoint import Checkpoint
@@ -36,12 +38,20 @@ _NUMBER = re.compile(r"[0-9a-f]{32}")
 
 
 def note_run(asked: Message, context: Context) -> None:
-    """Note on joining which run begins, if the server says so, and make the directory: from here on this node is with it."""
-    if number := _number(asked.content, RECORD):
-        context.state[RUN] = ConfigRecord({RUN: number})
+    """Note on joining that a run begins, and which, and make the directory: from here on this node is with it."""
+    record = asked.content.get(RECORD)
+    number = record.get(RUN) if isinstance(record, ConfigRecord) else None
+    if number == "" or _number(asked.content, RECORD):  # empty: a run that keeps no memory
+        context.state[RUN] = ConfigRecord({RUN: str(number)})
     if folder := _folder(context):
         with writing(folder, InputError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def check_noted(context: Context) -> None:
+    """Raise ClientFailure if this node was not there when the run began, or was started again: the server will help it."""
+    if RUN not in context.state and not context.node_config.get("simulated", False):
+        raise ClientFailure(STARTED_AGAIN)
 
 
 def keep_on_disk(context: Context, client: Client) -> None:
@@ -110,6 +120,7 @@ def recall_all(transport: Transport, clients: Iterable[int], round: int) -> None
     Of those, both ends forget what codecs code against, or their first messages could not be read.
     """
     everyone = list(clients)
+    transport.started_again.difference_update(everyone)
     number = ConfigRecord({RUN: transport.run})
     messages = [
         Message(RecordDict({**message.content, RUN: number}), message.metadata.dst_node_id, RECALL)
@@ -130,3 +141,10 @@ def recall_all(transport: Transport, clients: Iterable[int], round: int) -> None
         text = f"clients {', '.join(map(str, sorted(lost)))} go on without what they kept (nets of their own, optimisers)"
         cure = f"name a directory as {KEY} in each node's config, and a run finds it there"
         warnings.warn(f"{text}: client {client}: {first_line(why)}; {cure}", Notice, stacklevel=2)
+
+
+def welcome_back(transport: Transport, done: int) -> None:
+    """Before a round: nodes that were started again since the last one go on as after round ``done``, as far as can be."""
+    transport.admit()
+    if transport.started_again:
+        recall_all(transport, sorted(transport.started_again), done)

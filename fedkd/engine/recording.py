@@ -47,10 +47,12 @@ def run_recorded(
         RunFailed: the run has nothing to show. Its rows and checkpoints stay in ``out``, without final nets or a report.
     """
     keeps = experiment.record
+    number = "" if resume or isinstance(grid, JobGrid) else draw_number()
     if not out:
         if keeps.uploads:
             raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
-        return Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row)).execute()
+        noted = Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row), number=number)
+        return noted.execute()
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         if run.metrics.representations:
@@ -68,7 +70,6 @@ def run_recorded(
 
     path = Path(out)
     (refuse_without_run if resume else refuse_if_taken)(path)
-    number = "" if resume or isinstance(grid, JobGrid) else draw_number()
     run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS), number=number)
     now = identity_of(run.experiment, functions)
     with only_writer(path):

@@ -16,6 +16,7 @@ from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.joining import facts_of
 from fedkd.engine.late_uploads import LateUploads
+from fedkd.engine.node_memory import welcome_back
 from fedkd.engine.own_nodes import met
 from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
@@ -107,6 +108,7 @@ class Run:
 
     def _round(self, round: int) -> None:
         if round:
+            welcome_back(self.transport, self.done)
             self.begin(round)
             self._train(round)
         if self.experiment.evaluates(round):
@@ -231,7 +233,6 @@ class Run:
         self.late_uploads.keep(received.late_uploads)
 
     # Evaluation
-
     def evaluation_instructions(self, round: int) -> list[Message]:
         """Score the server's predictors; the messages that ask clients to score theirs."""
         self.server.round = round

@@ -9,8 +9,9 @@ from flwr.serverapp import Grid
 
 from fedkd.base.records import record_of
 from fedkd.engine.guard import Guard
-from fedkd.engine.instruction import JOIN, RECORD, RUN, TRAIN, Instruction
-from fedkd.engine.joining import assign_clients, check_data, claims_of, refuse_errors
+from fedkd.engine.instruction import RECORD, RUN, TRAIN, Instruction
+from fedkd.engine.joining import assign_clients, check_data, claims_of, questions, refuse_errors
+from fedkd.engine.newcomers import STARTED_AGAIN, Newcomers
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.engine.received import Received, Replies, Traffic
 from fedkd.engine.secure_aggregation import refuse_mod
@@ -32,7 +33,10 @@ class Transport:
         self._clients, self.timeout = clients, timeout
         #: The number of a run in a deployment, under which nodes keep their clients' memories; empty where none is kept.
         self.run = ""
+        #: Clients whose node was started again, and does not know the run.
+        self.started_again: set[int] = set()
         self._node_of: dict[int, int] = {}
+        self._newcomers = Newcomers()
         #: What each client was last sent, until its upload says that it came: which broadcast, and the bases it left.
         self._sent: dict[int, tuple[str, codecs.Bases]] = {}
         #: Records that go with every message: what all agreed on when they joined.
@@ -58,6 +62,7 @@ class Transport:
             InputError: as ``meet``, or a node holds other data.
         """
         check_data(self._joined or self.meet({}, begins=begins), facts)
+        self._newcomers.expect(facts, self._node_of.values())
 
     def meet(self, told: Mapping[str, ConfigRecord], *, begins: bool = True, poll: float = 0.5) -> Mapping[int, Message]:
         """Ask the nodes who they are: their answers by client id.
@@ -74,8 +79,7 @@ class Transport:
             InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
         nodes = wait_for_nodes(self.grid, self._clients, self.timeout, poll)
-        record = ConfigRecord({RUN: self.run} if self.run and begins else {})
-        asked = [Message(RecordDict({RECORD: record, **told}), node, JOIN) for node in nodes]
+        asked = questions(nodes, ConfigRecord({RUN: self.run} if begins else {}), told)
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room
@@ -87,6 +91,13 @@ class Transport:
         answers = {client_of.get(reply.metadata.src_node_id): reply for reply in replies}
         self._joined = {client: answers[client] for client in sorted(self._node_of) if client in answers}
         return self._joined
+
+    def admit(self) -> None:
+        """Give the places of clients whose nodes are gone to nodes that came later and claim them."""
+        if not self.simulated:
+            places = self._newcomers.take_places(self._node_of, self.grid, self.beside, self.ask)
+            self._node_of |= places
+            self.started_again |= places.keys()
 
     def instruct(
         self,
@@ -168,6 +179,7 @@ class Transport:
                 continue
             if reply.has_error():
                 refuse_mod(client, reply.error.reason or "")
+                self.started_again |= {client} if STARTED_AGAIN in (reply.error.reason or "") else set()
                 received.failed[client] = clipped(reply.error.reason or f"error {reply.error.code}")
             elif not reply.has_content():
                 received.failed[client] = "its reply is empty"

@@ -119,4 +119,5 @@ def test_a_server_cannot_name_another_place_than_a_number_below_the_directory(nu
     content = RecordDict({"fedkd.instruction": ConfigRecord({RUN: number})})  # type: ignore[dict-item]
     note_run(type("Asked", (), {"content": content})(), context)
     keep_on_disk(context, None)  # type: ignore[arg-type]  # nothing is kept, so nobody is asked
-    assert not any(tmp_path.iterdir()) and RUN not in context.state
+    assert not any(tmp_path.iterdir())
+    assert (RUN in context.state) is (number == ""), "a run without a number is noted too: it keeps nothing on disk"

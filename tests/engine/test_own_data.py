@@ -283,7 +283,7 @@ def test_under_privacy_no_number_of_a_client_is_told(one: str, server: str, tmp_
     with pytest.warns(Notice, match="not asked for their accuracy"):
         simulate(private, grid, out=tmp_path / "run")
     assert (tmp_path / "run" / "report.html").is_file() and not (tmp_path / "run" / "partition.png").exists()
-    assert grid.said.keys() == {"partition-id", "label_space", "public_set", "form", "vocabulary"}
+    assert grid.said.keys() == {"partition-id", "fedkd", "label_space", "public_set", "form", "vocabulary"}
     with pytest.raises(InputError, match=r'^data.normalise = "global": .* set data.normalise = "client" or "none"$'):
         experiment("dsfl", data=data, privacy=noise)
 

@@ -111,7 +111,10 @@ def test_a_run_over_tls_gives_the_rows_of_the_in_process_run(name: str, deployme
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"--auth-supernode-private-key": "other-key"}, r"Exit Code: 305\nFailed to initialize the connection to the SuperLink.\n\[code: 2004\]"),
+        (
+            {"--auth-supernode-private-key": "other-key"},
+            r"code: 2004",
+        ),
         ({"--root-certificates": None, "--auth-supernode-private-key": None, "--insecure": ""}, "(?i)failed to initialize"),
     ],
     ids=["a key that is not registered", "no TLS"],
