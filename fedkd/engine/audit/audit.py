@@ -26,7 +26,7 @@ from fedkd.engine.audit.label_shares import Leakage, leakage
 from fedkd.engine.audit.membership import Attack, attack, likelihood_ratios, log_odds
 from fedkd.engine.audit.shadows import Told, answers_of, dealt_anew, public_rows, shadow_run, tables_in, told_by
 from fedkd.engine.audit.surrogate import smoother
-from fedkd.engine.audit.views import VIEWS, as_logits
+from fedkd.engine.audit.views import COARSE, EXACT, VIEWS, as_logits
 from fedkd.engine.recording import identity_of
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
@@ -92,7 +92,8 @@ def audit(path: Path, *, shadow_runs: int = 16, on_shadow: Callable[[int], None]
         for number in range(1, shadow_runs + 1):
             shadows += shadow_run(*_shadow(experiment, functions, federation, number), round)
             on_shadow(number)
-        return _attacked(targets, shadows, federation, round, shadow_runs)
+        noised = experiment.privacy.noise_multiplier > 0
+        return _attacked(targets, shadows, federation, noised=noised, round=round, runs=shadow_runs)
 
 
 def _shadow(
@@ -137,12 +138,14 @@ def _take_net(path: Path, client: int, node: Client) -> bool:
     return bool(found)
 
 
-def _attacked(targets: Sequence[Told], shadows: Sequence[Told], federation: DealtOut, round: int, runs: int) -> Audit:
+def _attacked(
+    targets: Sequence[Told], shadows: Sequence[Told], federation: DealtOut, *, noised: bool, round: int, runs: int
+) -> Audit:
     candidates = federation.examples.labelled()
     everyone = [*targets, *shadows]
     held = torch.stack([torch.isin(candidates.indices, told.held) for told in everyone])  # (T + S, N)
     attacks = {}
-    views = _views(everyone)
+    views = _views(everyone, COARSE if noised else EXACT)
     sure = _surrogates(everyone, federation, candidates)
     for name, logits in views.items():
         attacks[name] = _membership(sure(logits), held, targets, shadows)
@@ -155,12 +158,12 @@ def _attacked(targets: Sequence[Told], shadows: Sequence[Told], federation: Deal
     return Audit(round, len(targets), len(shadows), runs, attacks, shares)
 
 
-def _views(everyone: Sequence[Told]) -> dict[str, list[Tensor]]:
+def _views(everyone: Sequence[Told], least: float) -> dict[str, list[Tensor]]:
     """Name -> the logits (P, C) that an attacker makes of each client's table, as it was uploaded and as each view shows it."""
-    uploaded = [told.table if told.space == "logits" else as_logits(told.table) for told in everyone]
+    uploaded = [told.table if told.space == "logits" else as_logits(told.table, least) for told in everyone]
     chances = [told.table.softmax(1) if told.space == "logits" else told.table for told in everyone]
     rng = generator(0, "audit")
-    seen = {name: [as_logits(view(table, rng)) for table in chances] for name, view in VIEWS.items()}
+    seen = {name: [as_logits(view(table, rng), COARSE) for table in chances] for name, view in VIEWS.items()}
     return {AS_UPLOADED: uploaded, **seen}
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: No probability is taken to be smaller, whose logarithm is asked for.
-LEAST = 1e-3
+#: No probability is taken to be smaller, whose logarithm is asked for: of tables that a net gave, and of coarser ones.
+EXACT, COARSE = 1e-7, 1e-3
 
 #: Probabilities (..., P, C) and a generator -> probabilities.
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -57,6 +57,6 @@ VIEWS: Mapping[str, View] = MappingProxyType(
 )
 
 
-def as_logits(probabilities: Tensor) -> Tensor:
+def as_logits(probabilities: Tensor, least: float) -> Tensor:
     """Logarithms, with a floor under them."""
-    return probabilities.clamp(min=LEAST).log()
+    return probabilities.clamp(min=least).log()
