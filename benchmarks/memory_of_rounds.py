@@ -4,8 +4,9 @@
     python benchmarks/memory_of_rounds.py --engines in-process --rounds 200
 
 After each round the memory of this process and all that it started is read: what they wrote themselves, and what they share,
-once (anonymous and shared memory of the proportional set size; pages of libraries come and go with other programs). Growth is the slope of a straight line through the second half of the rounds, in MB a round: in the first
-half caches fill. A run in this process takes two minutes on an idle core, one on Ray as long.
+once (anonymous and shared memory of the proportional set size; pages of libraries come and go with other programs). Growth
+is the slope of a straight line through the second half of the rounds, in MB a round: in the first half caches fill. A run in
+this process takes five minutes on an idle core, one on Ray two.
 """
 
 from __future__ import annotations
