@@ -60,6 +60,7 @@ def keep_on_disk(context: Context, client: Client) -> None:
         client.memory.write(memory := RecordDict())
         place = folder / f"client-{client.id}"
         with writing(place, InputError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # after a loss it is not there
             keep = client.experiment.record.checkpoints + 1
             checkpoint.save(place, Checkpoint(client.round, {"memory": memory}, {}), keep=keep)
 
