@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.engine.node_memory import draw_number, recall_all
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.functions import Functions
@@ -76,6 +77,9 @@ def run_recorded(
         directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
         try:
             history = run.execute()
+            if keeps.best not in ("", "accuracy") and best_round(history.metrics, keeps.best) is None:
+                text = f"record.best: {keeps.best!r} was never measured, so no round's checkpoint was kept as the best"
+                warnings.warn(text, Notice, stacklevel=2)
             directory.finish(final_nets(run))
         except BaseException:
             directory.discard_unstarted()

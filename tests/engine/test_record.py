@@ -10,6 +10,7 @@ import torch
 from test_going_on import cut
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.base.errors import Notice
 from fedkd.results.files import read_lines
 from fedkd.results.statistics import best_round
 from fedkd.results.uploads import read_tables, upload_files
@@ -29,6 +30,11 @@ def test_the_newest_checkpoints_stay_and_the_best(tmp_path: Path) -> None:
     rows = read_lines(tmp_path / "run" / "metrics.jsonl")
     lowest = min(rows[1:], key=lambda row: row["loss"])["round"]
     assert kept(tmp_path / "run") == sorted({5, lowest})
+
+
+def test_a_best_of_what_is_never_measured_is_said(tmp_path: Path) -> None:
+    with pytest.warns(Notice, match="record.best: 'acuracy' was never measured"):
+        simulate(experiment(record={"best": "acuracy"}, rounds=1), out=tmp_path / "run")
 
 
 def test_without_a_best_only_the_newest_stay(tmp_path: Path) -> None:
