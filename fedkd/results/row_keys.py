@@ -195,16 +195,8 @@ FORMS = (
     RowKey("<name>_accuracy", "accuracy of <name>", "this predictor's accuracy on the global test set", SHARE),
     _own("<name>_cross_entropy", "cross-entropy of <name>", "cross-entropy of this net or branch to the labels", NATS),
     _own("<name>_distillation", "distillation of <name>", "distillation of this net or branch"),
-    _own(
-        "<name>_hidden",
-        "hidden loss of <name>",
-        "FedKD: distance of hidden states, as it enters the loss of this net",
-    ),
-    _own(
-        "<name>_contrastive",
-        "<name> contrastive loss",
-        "contrast of two views of a sample with other samples",
-    ),
+    _own("<name>_hidden", "hidden loss of <name>", "FedKD: distance of hidden states, as it enters the loss of this net"),
+    _own("<name>_contrastive", "<name> contrastive loss", "contrast of two views of a sample with other samples"),
     _own("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
 )
 ROW_KEYS = (*OF_ROUNDS, *MORE_OF_ROUNDS, *OF_CLIENTS, *OF_STRATEGIES, *FORMS)
