@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedkd.base.garbage import old_objects_kept
-from fedkd.base.randomness import derive, seeded, torch_threads
-from fedkd.engine.adversity import mislabel, under_adversity
-from fedkd.engine.client_metrics import check_metrics
-from fedkd.engine.evaluation.evaluate import evaluate_client
-from fedkd.engine.guard import common_ground
-from fedkd.engine.instruction import RECORD, Instruction
-from fedkd.engine.joining import facts_of
-from fedkd.engine.node_memory import check_noted, keep_on_disk, note_run, recall
-from fedkd.engine.own_nodes import as_client, told_by
-from fedkd.engine.sent_probes import split_probes
-from fedkd.engine.sent_test import split_test
+from fedkd.engine import client_half
+from fedkd.engine.given import functions_of
+from fedkd.engine.node_memory import recall
 from fedkd.engine.shown import shown
 from fedkd.experiment.algorithm.algorithm import Algorithm
-from fedkd.experiment.algorithm.client import Client
-from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.loaded import forget_data
-from fedkd.experiment.algorithm.net_shares import FUNCTION, given_name
-from fedkd.experiment.algorithm.step import warm_up
 from fedkd.experiment.experiment import Experiment
-from fedkd.experiment.protection import ClientFailure, reasons_stay
-from fedkd.experiment.strategy_of_round import strategy_of
-from fedkd.knowledge.channels import ClientChannel
-from fedkd.knowledge.memory import Memory
-from fedkd.knowledge.records import Unpacked, from_records, to_records
-from fedkd.nets import as_function
 
-#: At most so many clients keep live nets in one process; the longest unused is written to its Context first.
-LIVE_CLIENTS = 32
-_LIVE: OrderedDict[int, tuple[Context, Client]] = OrderedDict()
-_UNPACKED = Unpacked()
+#: What sees every message on its way in and out, as Flower has it.
+Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 
 
 def client_app(
@@ -53,6 +29,7 @@ def client_app(
     data: Any = None,
     strategy: type[Algorithm] | None = None,
     code: Mapping[str, Any] | None = None,
+    mods: Sequence[Mod] = (),
 ) -> ClientApp:
     """The ClientApp. Everything but code comes in the run-config; code comes here.
 
@@ -61,44 +38,28 @@ def client_app(
         data: what ``data.source`` takes from Python: arrays, a frame, a torch data set, or a function that gives one.
         strategy: a Strategy class of your own.
         code: what else the run-config names as ``"my_module:name"``, by that name: a loss, say.
+        mods: Flower's mods, or your own, that see every message on its way in and out.
     """
-    return client_app_of(_functions(nets, data, strategy, code))
+    return client_app_of(functions_of(nets, data, strategy, code), mods)
 
 
-def client_app_of(functions: Functions) -> ClientApp:
+def client_app_of(functions: Functions, mods: Sequence[Mod] = ()) -> ClientApp:
     """The ClientApp with this code. A name in a message leads to this code only: nothing is imported by it."""
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        asked = Instruction.from_records(message.content)
-        with functions.given_only(), _reasons(context, _where(asked)):
-            return Message(_exchange(asked, message.content, context, functions), reply_to=message)
+        return client_half.train(message, context, functions)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        asked = Instruction.from_records(message.content)
-        with functions.given_only(), _reasons(context, _where(asked)):
-            return Message(_evaluate(asked, message.content, context, functions), reply_to=message)
+        return client_half.evaluate(message, context, functions)
 
     @app.query("join")
     def join(message: Message, context: Context) -> Message:
-        with functions.given_only(), _reasons(context, "joining"):
-            partition = int(context.node_config.get("partition-id", -1))
-            experiment = as_client(_experiment(context, functions), message.content, context, max(partition, 0))
-            node = Client(0, experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine))
-            note_run(message, context)
-            simulated = _simulated(context)
-            facts = {**facts_of(experiment.strategy, node, simulated=simulated), **told_by(node, simulated=simulated)}
-        warm_up()
-        return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
+        return client_half.join(message, context, functions)
 
-    @app.query("persist")
-    def persist(message: Message, context: Context) -> Message:
-        if (held := _LIVE.get(id(context))) and held[0] is context:
-            _persist(context, held[1])
-        return Message(RecordDict(), reply_to=message)
-
+    app.query("persist")(client_half.persist)
     app.query("recall")(recall)
     return app
 
@@ -115,7 +76,7 @@ def server_app(
 
     The History stands in the Context that ``run_app`` returns: ``History.read(context.state)``. Code: see ``client_app``.
     """
-    return server_app_of(_functions(nets, data, strategy, code), on_round)
+    return server_app_of(functions_of(nets, data, strategy, code), on_round)
 
 
 def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], None] | None = None) -> ServerApp:
@@ -142,106 +103,3 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
         history.write(context.state)
 
     return app
-
-
-def _functions(nets: Any, data: Any, strategy: Any, code: Mapping[str, Any] | None) -> Functions:
-    named = dict(nets) if isinstance(nets, Mapping) else ({FUNCTION: nets} if nets is not None else {})
-    named |= {given_name(name): net for name, net in named.items() if ":" not in name}
-    return Functions(
-        nets={name: as_function(net) for name, net in named.items()}, data=data, strategy=strategy, code=dict(code or {})
-    )
-
-
-def _experiment(context: Context, functions: Functions) -> Experiment:
-    """The experiment of the run, with this node's own places of the files."""
-    config = dict(context.run_config)
-    places = {"data-path": "data.path", "public-path": "data.public_source"}
-    config |= {key: context.node_config[name] for name, key in places.items() if context.node_config.get(name)}
-    return Experiment.from_flat(config, functions)
-
-
-def _open(asked: Instruction, context: Context, experiment: Experiment, functions: Functions) -> Client:
-    """The client of this call: live from an earlier exchange of this round, or made anew from its memory."""
-    check_noted(context)
-    held, client = _LIVE.pop(id(context), (None, None))
-    if client is None or held is not context or client.round != asked.round:
-        memory = Memory.read(context.state)
-        device = device_of(experiment.engine)
-        client = Client(asked.client, experiment, functions, experiment.run_federation, memory, device)
-        mislabel(client)
-    client.round, client.exchange = asked.round, asked.exchange
-    client.simulated = _simulated(context)
-    return client
-
-
-def _simulated(context: Context) -> bool:
-    return bool(context.node_config.get("simulated", False))
-
-
-def _where(asked: Instruction) -> str:
-    return f"client {asked.client}, round {asked.round}"
-
-
-def _reasons(context: Context, where: str) -> AbstractContextManager[None]:
-    """Under [privacy] only this machine's log says what went wrong here."""
-    return reasons_stay(where) if float(context.run_config.get("privacy.noise_multiplier", 0)) > 0 else nullcontext()
-
-
-def _persist(context: Context, client: Client) -> None:
-    client.flush()
-    keep_on_disk(context, client)
-    client.memory.write(context.state)
-    client.release()
-    _LIVE.pop(id(context), None)
-
-
-def _close(asked: Instruction, context: Context, client: Client) -> None:
-    """Write memory now, or keep the client for the round's next exchange."""
-    if asked.persist:
-        return _persist(context, client)
-    client.release(kept=False)
-    _LIVE[id(context)] = (context, client)
-    while len(_LIVE) > LIVE_CLIENTS:
-        _persist(*next(iter(_LIVE.values())))
-
-
-def _exchange(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
-    """One exchange: strategy, then codec, then record."""
-    start = time.perf_counter()
-    experiment = as_client(_experiment(context, functions), content, context, asked.client)
-    client = _open(asked, context, experiment, functions)
-    seed = derive(experiment.seed, client.round, client.exchange, client.name, "torch")
-    with torch_threads(experiment.engine.num_cpus), seeded(seed):
-        which, strategy = f"{client.round}.{client.exchange}", strategy_of(experiment, client.round)
-        down = ClientChannel("downlink", strategy.downlink(experiment), client.memory)
-        broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=asked.held)
-        upload = under_adversity(client, strategy.client_update, broadcast)
-        check_metrics(upload.metrics)
-        header = {
-            **upload.header,
-            "round": client.round,
-            "exchange": client.exchange,
-            **common_ground(experiment.strategy, experiment.privacy, client.federation),
-        }
-        seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
-        upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
-        up = ClientChannel("uplink", strategy.uplink(experiment), client.memory)
-        records = to_records(up.encode(upload, which, acknowledged=asked.acknowledged))
-        _close(asked, context, client)
-    return records
-
-
-def _evaluate(asked: Instruction, content: RecordDict, context: Context, functions: Functions) -> RecordDict:
-    """Score the strategy's predictors on this client's own test samples, and on the global test set if asked to."""
-    experiment = as_client(_experiment(context, functions), content, context, asked.client)
-    client = _open(asked, context, experiment, functions)
-    if experiment.privacy.noise_multiplier and not client.simulated:
-        raise ClientFailure("as [privacy] is on, this client answers no evaluation: the answer would be an exact count")
-    seed = derive(experiment.seed, client.round, client.name, "evaluate")
-    with torch_threads(experiment.engine.num_cpus), seeded(seed):
-        broadcast, probes = split_probes(from_records(content, memo=_UNPACKED), client.device)
-        broadcast = split_test(broadcast, client)
-        predictors = experiment.strategy.predictors(client, broadcast)
-        answer = evaluate_client(predictors, client, probes, globally=bool(asked.globally), logits=asked.compared)
-        client.release()
-    return to_records(answer)

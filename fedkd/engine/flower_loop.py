@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextvars import ContextVar
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from fedkd.base.config_text import flatten
+from fedkd.engine.instruction import EXPERIMENT
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.functions import Functions
@@ -21,11 +23,21 @@ from fedkd.results.lost_rounds import is_lost
 _CURRENT: ContextVar[Run] = ContextVar("fedkd_run")
 
 
-def experiment_of(strategy: Algorithm, config: ConfigRecord | None) -> Experiment:
+def experiment_of(strategy: Algorithm, config: ConfigRecord | None, functions: Functions) -> Experiment:
     """The experiment of a config's flat keys, with this very strategy."""
     flat = {key: value for key, value in (config or {}).items() if not isinstance(value, bytes | list)}
     flat |= flatten({"strategy": describe(strategy)})
-    return Experiment.from_flat(flat, Functions(strategy=type(strategy))).replace(strategy=strategy)
+    return Experiment.from_flat(flat, replace(functions, strategy=type(strategy))).replace(strategy=strategy)
+
+
+def told_to_clients(experiment: Experiment) -> dict[str, ConfigRecord]:
+    """The record by which clients learn the experiment: no run-config need have it, and the strategy has this server's values.
+
+    Of the settings only those that are not the defaults: it goes with every message.
+    """
+    usual = Experiment(strategy="local").to_flat()
+    flat = experiment.to_flat().items()
+    return {EXPERIMENT: ConfigRecord({key: value for key, value in flat if key not in usual or usual[key] != value})}
 
 
 def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
@@ -35,7 +47,9 @@ def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: Con
         RuntimeError: the strategy makes several exchanges a round, for which Flower's loop has no place.
     """
     if round == 1:
-        run = Run(experiment_of(strategy, config), grid)
+        functions = Functions(strategy=type(strategy))
+        experiment = experiment_of(strategy, config, functions)
+        run = Run(experiment, grid, functions=functions, beside=told_to_clients(experiment))
         run.prepare()
         _CURRENT.set(run)
     run = current_run(strategy)
@@ -77,4 +91,6 @@ def flower_result(run: Run, history: History) -> Result:
         numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key != "round"}
         target = result.train_metrics_clientapp if row["round"] else result.evaluate_metrics_serverapp
         target[row["round"]] = MetricRecord({**numbers})
+        if "client_accuracy" in numbers:
+            result.evaluate_metrics_clientapp[row["round"]] = MetricRecord({"accuracy": numbers["client_accuracy"]})
     return result

@@ -16,6 +16,8 @@ JOIN, PERSIST, RECALL, TRAIN, EVALUATE = "query.join", "query.persist", "query.r
 RECORD = "fedkd.instruction"
 #: The key, and the name of the record, of a run's number: see ``fedkd.engine.node_memory``.
 RUN = "fedkd.run"
+#: The name of the record of an experiment's keys, where a ServerApp of a user's own runs a strategy: no run-config has them.
+EXPERIMENT = "fedkd.experiment"
 #: Which message: round and exchange in which it was sent, ``"3.0"``; empty for none.
 _MESSAGE = re.compile(r"(\d{1,9}\.\d{1,9})?", re.ASCII)
 #: No run has so many rounds, exchanges or clients.

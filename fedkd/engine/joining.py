@@ -18,6 +18,16 @@ from fedkd.experiment.protection import agreed_facts
 
 #: The name of the fact which fedkd a node runs: two releases need not read each other's messages alike.
 RELEASE = "fedkd"
+#: What Flower says where an app cannot take part -> what to do about it.
+CURES = {
+    "No query function registered": (
+        ": its ClientApp does not know fedkd; make it with fedkd.app.client_app, or call the functions of fedkd.client in it"
+    ),
+    "expects exactly one ArrayRecord": (
+        " It clips and noises one record of weights in every message, and messages of fedkd are not that: leave this mod out; "
+        "fedkd's own noise is set under privacy"
+    ),
+}
 
 
 def questions(nodes: Iterable[int], record: ConfigRecord, beside: Mapping[str, ConfigRecord]) -> list[Message]:
@@ -40,7 +50,8 @@ def refuse_errors(replies: Iterable[Message]) -> None:
     for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
         if reply.has_error():
             reason = first_line(reply.error.reason or "").removeprefix("InputError: ")
-            raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}")
+            cure = next((cure for sign, cure in CURES.items() if sign in reason), "")
+            raise InputError(f"node {reply.metadata.src_node_id} cannot join: {reason}{cure}")
 
 
 def facts_of(strategy: Algorithm, node: Node, *, simulated: bool) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import RunFailed
@@ -17,12 +18,12 @@ from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.joining import facts_of
 from fedkd.engine.late_uploads import LateUploads
 from fedkd.engine.node_memory import welcome_back
+from fedkd.engine.opened import open_transport
 from fedkd.engine.own_nodes import met
 from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import RoundMetrics
-from fedkd.engine.transport import Transport
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, draw_in_time, enough_of
@@ -30,7 +31,6 @@ from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import check_protected
-from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import with_arrays
@@ -53,12 +53,10 @@ class Run:
         on_round: OnRound | None = None,
         reasons: str = "history.clients",
         number: str = "",
+        beside: Mapping[str, ConfigRecord] = MappingProxyType({}),
     ) -> None:
         self.strategy = experiment.strategy
-        up = ServerChannel("uplink", self.strategy.uplink(experiment))
-        down = ServerChannel("downlink", self.strategy.downlink(experiment))
-        self.transport = Transport(grid, up=up, down=down, clients=experiment.data.clients, timeout=experiment.timeout)
-        self.transport.run = number
+        self.transport = open_transport(experiment, grid, number, beside)
         self.experiment = experiment = met(experiment, self.transport)
         self.late_uploads = LateUploads(experiment.late_rounds)
         federation, device = experiment.run_federation, device_of(experiment.engine)

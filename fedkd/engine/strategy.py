@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -36,27 +36,41 @@ class Strategy(Algorithm, FlowerStrategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
         should_stop: object = None,
+        *,
+        nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
+        data: Any = None,
+        code: Mapping[str, Any] | None = None,
     ) -> Result:
         """Run rounds on any Flower grid, from a ServerApp of your own.
 
         ``train_config`` holds the experiment's flat keys (``context.run_config``); ``num_rounds`` and ``timeout`` replace its
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
-        ``evaluate_fn`` gets the arrays of the broadcast each round. ``evaluate_config`` and ``should_stop``, which Flower has
-        from 1.43 on, mean nothing here and are refused.
+        Clients learn all of it from the messages: their run-config need not have it. ``nets``, ``data`` and ``code`` are the
+        server's, as ``fedkd.app.server_app`` takes them. ``evaluate_fn`` gets the arrays of the broadcast each round.
+        ``evaluate_config`` and ``should_stop``, which Flower has from 1.43 on, mean nothing here and are refused.
 
         Raises:
             InputError: what can be known to be wrong before round 1.
             RunFailed: in no round an upload counted, or nothing could be evaluated.
         """
-        from fedkd.engine.flower_loop import experiment_of, flower_result
+        from fedkd.engine.flower_loop import experiment_of, flower_result, told_to_clients
+        from fedkd.engine.given import functions_of
         from fedkd.engine.run import Run
 
         if evaluate_config:
             raise InputError("evaluate_config: evaluation is part of the experiment: put its keys into train_config")
         if should_stop is not None:
             raise InputError("should_stop: all rounds are run: leave it out and set num_rounds")
-        experiment = experiment_of(self, train_config).replace(rounds=num_rounds, timeout=timeout)
-        run = Run(experiment, grid, initial_arrays=initial_arrays, on_round=lambda row, _: evaluate(row["round"]))
+        functions = functions_of(nets, data, type(self), code)
+        experiment = experiment_of(self, train_config, functions).replace(rounds=num_rounds, timeout=timeout)
+        run = Run(
+            experiment,
+            grid,
+            functions=functions,
+            initial_arrays=initial_arrays,
+            on_round=lambda row, _: evaluate(row["round"]),
+            beside=told_to_clients(experiment),
+        )
         scores: dict[int, MetricRecord] = {}
 
         def evaluate(round: int) -> None:

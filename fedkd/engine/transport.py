@@ -79,7 +79,7 @@ class Transport:
             InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
         nodes = wait_for_nodes(self.grid, self._clients, self.timeout, poll)
-        asked = questions(nodes, ConfigRecord({RUN: self.run} if begins else {}), told)
+        asked = questions(nodes, ConfigRecord({RUN: self.run} if begins else {}), {**self.beside, **told})
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
             self.grid.restore(self.grid.states())  # who only joined takes no room

@@ -119,9 +119,9 @@ def test_simulating_leaves_torch_as_it_was() -> None:
 @pytest.mark.slow
 def test_live_nets_are_bounded_in_number_and_those_put_out_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for two live clients, the third's first exchange writes the first client's nets to its memory."""
-    from fedkd.engine import app
+    from fedkd.engine import client_half
 
     plain = run(TwoNets(), clients=5)
-    monkeypatch.setattr(app, "LIVE_CLIENTS", 2)
+    monkeypatch.setattr(client_half, "LIVE_CLIENTS", 2)
     assert without_seconds(run(TwoNets(), clients=5).metrics) == without_seconds(plain.metrics)
-    assert len(app._LIVE) <= 2
+    assert len(client_half._LIVE) <= 2
