@@ -16,6 +16,7 @@ def export(
     client: Annotated[int | None, typer.Option(min=0, help="The client whose net is meant.")] = None,
     server: Annotated[bool, typer.Option("--server", help="The server's net, or the global one.")] = False,
     net: Annotated[str, typer.Option(help="Which of its nets, where it has several.")] = "",
+    round: Annotated[str, typer.Option(help="After which round: one whose checkpoint stayed, or best [default: last].")] = "",
     out: Annotated[Path | None, typer.Option(help="A new directory [default: RUN-client-N or RUN-server].")] = None,
 ) -> None:
     """Write a net of RUN and its model card into a new directory: safetensors, config.json, README.md."""
@@ -26,6 +27,6 @@ def export(
 
     name = f"{run.resolve().name}-{'server' if client is None else f'client-{client}'}"
     place = out or run.resolve().with_name(name)
-    write(run, place, Choice(client, net))
+    write(run, place, Choice(client, net, round))
     print(f"card:  {place / 'README.md'}")
     print(f"load:  the Python in it, in {shlex.quote(str(place))}")

@@ -15,21 +15,30 @@ from torch import Tensor
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import seeded
 from fedkd.engine.model_card import Card, write_card
+from fedkd.engine.recording import nets_at
+from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.net_shares import is_given
+from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
+from fedkd.knowledge.memory import Memory
 from fedkd.nets import ZOO, Net, build_net
+from fedkd.results import checkpoint
 from fedkd.results.data import RecordedData
 from fedkd.results.files import writing
 from fedkd.results.identity import CODE
 from fedkd.results.recorded import RecordedRun
+from fedkd.results.statistics import best_round
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whose net: a client's, or with None the server's or the global one; and which, where there are several."""
+    """Whose net: a client's, or with None the server's or the global one; which, where there are several; after which round,
+    or with ``"best"`` the best one; empty: the last.
+    """
 
     client: int | None
     net: str = ""
+    round: str = ""
 
     @property
     def owner(self) -> str:
@@ -43,40 +52,72 @@ def export(run: Path, out: Path, choice: Choice) -> None:
     Raises:
         InputError: the run left no such net, the directory is there, or it cannot be written.
     """
+    from safetensors.torch import save_file
+
     recorded = RecordedRun.read(run)
     if out.exists():
         raise InputError(f"{out} is there already: give a new directory with --out")
     if recorded.data is None:
         raise InputError(f"{run} does not say what its data were: it is of an earlier fedkd; run it again")
-    file = _file_of(run, choice)
-    weights = _weights(file)
     experiment = Experiment.from_toml(run / "experiment.toml")
+    round, nets = (recorded.rounds_done, _final(run)) if not choice.round else _kept(run, recorded, experiment, choice.round)
+    weights = nets[_name_of(run, nets, choice)]
     config = _config(experiment, recorded.data, choice, weights)
     begun = out.with_name(f".{out.name}.writing")
     with writing(out, InputError):
         shutil.rmtree(begun, ignore_errors=True)
         try:
             begun.mkdir(parents=True)
-            shutil.copyfile(file, begun / "model.safetensors")
+            save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, begun / "model.safetensors")
             (begun / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
             if config["net"] not in ZOO and (run / CODE).is_dir():
                 shutil.copytree(run / CODE, begun / CODE)
-            write_card(begun / "README.md", Card(recorded, recorded.data, config, choice.owner, choice.client, out.name))
+            write_card(begun / "README.md", Card(recorded, recorded.data, config, choice.client, round, out.name))
             begun.rename(out)
         except BaseException:
             shutil.rmtree(begun, ignore_errors=True)
             raise
 
 
-def _file_of(run: Path, choice: Choice) -> Path:
-    """The file of the net that is meant. InputError names what is there."""
-    there = {file.stem: file for file in sorted((run / "nets").glob("*.safetensors"))}
-    if not there:
-        raise InputError(f"{run} has no final nets: finish the run, `fedkd run --resume {run}`")
+def _final(run: Path) -> dict[str, dict[str, Tensor]]:
+    """The nets that a finished run left."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    nets: dict[str, dict[str, Tensor]] = {}
+    for file in sorted((run / "nets").glob("*.safetensors")):
+        try:
+            nets[file.stem] = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file} cannot be read ({error}): bring it back from a copy") from None
+    if not nets:
+        raise InputError(f"{run} has no final nets: finish the run, `fedkd run --resume {run}`, or name a kept --round")
+    return nets
+
+
+def _kept(run: Path, recorded: RecordedRun, experiment: Experiment, wanted: str) -> tuple[int, dict[str, dict[str, Tensor]]]:
+    """A round whose checkpoint is there, and its nets."""
+    there = {checkpoint.round_of(place): place for place in checkpoint.places(run / "checkpoint")}
+    best = best_round(recorded.rows, experiment.record.best)
+    round = best if wanted == "best" else int(wanted) if wanted.isdecimal() else None
+    if round not in there:
+        kept = f"the checkpoints that stayed are of rounds {', '.join(map(str, sorted(there)))}"
+        raise InputError(f"{run}: --round {wanted}: {kept}, the best by record.best is {best}")
+    if why := checkpoint.damage(there[round]):
+        raise InputError(f"{there[round]} is damaged ({why}): name another round")
+    functions, frozen = experiment.functions(), []
+    if functions.nets:
+        device = device_of(experiment.engine)
+        frozen = Server(experiment, functions, experiment.run_federation, Memory(), device).frozen_nets()
+    return round, nets_at(checkpoint.load(there[round]), frozen)
+
+
+def _name_of(run: Path, nets: Mapping[str, object], choice: Choice) -> str:
+    """The name of the net that is meant. InputError says what is there."""
     mine = f"client-{choice.client}-" if choice.client is not None else "server-"
-    named = {name.removeprefix(mine): file for name, file in there.items() if name.startswith(mine)}
-    if choice.client is None and "global" in there:
-        named["global"] = there["global"]
+    named = {name.removeprefix(mine): name for name in nets if name.startswith(mine)}
+    if choice.client is None and "global" in nets:
+        named["global"] = "global"
     wanted = choice.net or next((name for name in ("main", "global") if name in named), "")
     if not wanted and len(named) == 1:
         return next(iter(named.values()))
@@ -84,18 +125,7 @@ def _file_of(run: Path, choice: Choice) -> Path:
         return named[wanted]
     if named:
         raise InputError(f"{run}: {choice.owner} has the nets {', '.join(named)}: choose one with --net")
-    raise InputError(f"{run}: {choice.owner} kept no net; the run left {', '.join(there)}")
-
-
-def _weights(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} cannot be read ({error}): bring it back from a copy") from None
-    return weights
+    raise InputError(f"{run}: {choice.owner} kept no net; the run left {', '.join(nets)}")
 
 
 def _config(experiment: Experiment, data: RecordedData, choice: Choice, weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Card:
     run: RecordedRun
     data: RecordedData
     config: Mapping[str, Any]
-    owner: str
     client: int | None
+    round: int
     name: str
 
 
@@ -93,10 +93,11 @@ def _header(card: Card) -> str:
 
 
 def _scores(card: Card) -> list[tuple[str, float]]:
-    """The last accuracies of this net, each with what it was measured on."""
+    """The accuracies of this net, each with what it was measured on."""
     found: list[tuple[str, float]] = []
     if card.client is not None:
-        own = [row for row in card.run.clients if row["client"] == card.client and row.get("accuracy") is not None]
+        mine = [row for row in card.run.clients if (row["client"], row["round"]) == (card.client, card.round)]
+        own = [row for row in mine if row.get("accuracy") is not None]
         found += [("accuracy on the client's own test samples", own[-1]["accuracy"])] if own else []
     else:
         last = next((row for row in reversed(card.run.rows) if row.get("accuracy") is not None), None)
@@ -107,8 +108,8 @@ def _scores(card: Card) -> list[tuple[str, float]]:
 def _body(card: Card) -> Iterator[str]:
     run, data = card.run, card.data
     yield f"# {card.name}\n"
-    kept = f"The net that {card.owner} had" if card.client is not None else "The net that the server had"
-    yield f"{kept} after {run.rounds_done} rounds of `{run.strategy}`, trained with fedkd.\n"
+    owner = "the server" if card.client is None else f"client {card.client}"
+    yield f"The net that {owner} had after {card.round} of {run.rounds_done} rounds of `{run.strategy}`, trained with fedkd.\n"
     yield "## Data\n"
     trained = sum(data.client_train) if card.client is None else data.client_train[card.client]
     whose = f"all {len(data.client_train)} clients" if card.client is None else f"this client of {len(data.client_train)}"

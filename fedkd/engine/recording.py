@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
+from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import from_records, to_records
-from fedkd.nets import completed
+from fedkd.nets import Net, completed
 from fedkd.results.changes import refuse_changed
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import RecordedData
@@ -161,14 +162,29 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
 
 def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
     """The nets at the end by name: the global one where one is broadcast, those that clients and server keep."""
-    weights = {name: t for name, t in run.broadcasts.common.tensors.items() if run.broadcasts.common.spaces[name] == "weights"}
-    nets = {"global": weights} if weights else {}
     memories = {"server": run.server.memory}
     if isinstance(run.transport.grid, JobGrid):
         memories |= {f"client-{node}": Memory.read(state) for node, state in run.transport.grid.states().items()}
+    return nets_among(run.broadcasts.common, memories, run.server.frozen_nets())
+
+
+def nets_at(checkpoint: Checkpoint, frozen: Sequence[Net]) -> dict[str, dict[str, Tensor]]:
+    """The same after a round, of its checkpoint. ``frozen``: a net of each architecture of which a part is frozen."""
+    memories = {
+        key.replace("/", "-"): Memory.read(records)
+        for key, records in checkpoint.parts.items()
+        if key == "server" or key.startswith("client/")
+    }
+    return nets_among(from_records(checkpoint.parts["broadcast"]), memories, frozen)
+
+
+def nets_among(common: Knowledge, memories: Mapping[str, Memory], frozen: Sequence[Net]) -> dict[str, dict[str, Tensor]]:
+    """The weights that are broadcast, and those in memories; what is frozen in them, and so nowhere kept, is put in."""
+    weights = {name: tensor for name, tensor in common.tensors.items() if common.spaces[name] == "weights"}
+    nets = {"global": weights} if weights else {}
     for owner, memory in memories.items():
         for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
             nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")
-    for net in run.server.frozen_nets():
+    for net in frozen:
         nets = {name: completed(state, net.whole_state(), net.left_out) for name, state in nets.items()}
     return nets

@@ -116,3 +116,22 @@ def test_weights_that_no_net_of_the_zoo_has_come_with_a_card_that_says_so(tmp_pa
 def test_no_run_no_export(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         export(tmp_path, tmp_path / "out", Choice(0))
+
+
+@pytest.mark.slow
+def test_a_round_whose_checkpoint_stayed_and_the_best_one(tmp_path: Path) -> None:
+    settings = experiment(strategy="fedavg", rounds=4, record={"checkpoints": 1, "best": "loss"})
+    simulate(settings, out=tmp_path / "run")
+    rows = read_lines(tmp_path / "run" / "metrics.jsonl")
+    best = min(rows[1:], key=lambda row: row["loss"])["round"]
+    export(tmp_path / "run", tmp_path / "best", Choice(None, round="best"))
+    export(tmp_path / "run", tmp_path / "last", Choice(None, round="4"))
+    export(tmp_path / "run", tmp_path / "final", Choice(None))
+    assert f"after {best} of 4 rounds" in (tmp_path / "best" / "README.md").read_text()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("last", "final")]
+    assert weights[0] == weights[1]
+    samples, labels, _ = (test := settings.federation().test).take(torch.arange(len(test)))
+    assert isinstance(samples, torch.Tensor)
+    assert accuracy_in_a_fresh_process(tmp_path / "best", samples, labels) == pytest.approx(rows[best]["accuracy"])
+    with pytest.raises(InputError, match=r"--round 2: the checkpoints that stayed are of rounds .*4, the best by record.best is"):
+        export(tmp_path / "run", tmp_path / "none", Choice(None, round="2"))
