@@ -133,5 +133,7 @@ def test_a_round_whose_checkpoint_stayed_and_the_best_one(tmp_path: Path) -> Non
     samples, labels, _ = (test := settings.federation().test).take(torch.arange(len(test)))
     assert isinstance(samples, torch.Tensor)
     assert accuracy_in_a_fresh_process(tmp_path / "best", samples, labels) == pytest.approx(rows[best]["accuracy"])
-    with pytest.raises(InputError, match=r"--round 2: the checkpoints that stayed are of rounds .*4, the best by record.best is"):
+    with pytest.raises(
+        InputError, match=r"--round 2: the checkpoints that stayed are of rounds .*4, the best by record.best is"
+    ):
         export(tmp_path / "run", tmp_path / "none", Choice(None, round="2"))
