@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedkd.base.errors import InputError
 from fedkd.base.records import record_of
+from fedkd.data import Federation
 from fedkd.data.own import Agreement, OwnAtClient, Told
 from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.engine.instruction import RECORD
@@ -35,8 +36,21 @@ def met(experiment: Experiment, transport: Transport) -> Experiment:
     counted = counts_are_told(experiment, simulated=transport.simulated)
     told = tuple(_told(client, replies[client], len(held.classes), counted=counted) for client in range(data.clients))
     federation = at_server(data, experiment.split_seed, held, told)
+    _check_scored(experiment, federation, counted=counted)
     transport.beside[AGREED] = _record(federation.agreement)
     return experiment.held_by(federation)
+
+
+def _check_scored(experiment: Experiment, federation: Federation, *, counted: bool) -> None:
+    """Raise InputError where nothing would be evaluated: the server has no test set, and clients are not asked."""
+    if len(federation.test) or (counted and experiment.evaluate_clients):
+        return
+    if not counted:
+        why = "as [privacy] is on, clients elsewhere answer no evaluation"
+        raise InputError(f"data.source: {why}, and the server has no test set: give it one")
+    raise InputError(
+        "evaluate_clients = 0: the server has no test set, so nothing would be evaluated: raise it, or give it one"
+    )
 
 
 def as_client(experiment: Experiment, content: RecordDict, context: Context, client: int) -> Experiment:

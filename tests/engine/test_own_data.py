@@ -227,6 +227,12 @@ def test_a_validation_set_that_the_server_lacks(one: str, server: str) -> None:
     refused(told, server, server, data=data, strategy="feddf")
 
 
+def test_a_run_in_which_nothing_would_be_evaluated(one: str) -> None:
+    nothing = {"source": "", "classes": CLASSES}
+    with pytest.raises(InputError, match=r"^evaluate_clients = 0: the server has no test set, .*: raise it, or give it one$"):
+        simulate(experiment(data=nothing, evaluate_clients=0), deployment(one, one))
+
+
 def test_a_node_that_was_given_the_data_of_all(one: str, server: str, tmp_path: Path) -> None:
     for name in ("north", "south"):
         folder(tmp_path / "all" / "client" / name, *images(12, 1))

@@ -18,7 +18,7 @@ from fedkd.data.source import Source
 #: Of one tensor a sample, which has no name.
 ALONE = ""
 #: No sample has more numbers.
-LARGEST = 10**9
+LARGEST = 10**7
 
 
 @final

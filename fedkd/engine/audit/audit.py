@@ -82,7 +82,9 @@ def audit(path: Path, *, shadow_runs: int = 16, on_shadow: Callable[[int], None]
     functions = experiment.functions()
     federation = experiment.run_federation
     if not isinstance(federation, DealtOut):
-        raise InputError(f"{path}: who trained on what lies at the clients (data.partition = 'own'): audit a simulation of it")
+        raise InputError(
+            f"{path}: an audit deals samples anew, and with data.partition = 'own' none is dealt: audit a run on joined data"
+        )
     if federation.source.kind.name == "tokens":
         raise InputError(f"{path}: a surrogate is made of samples of numbers, and these are tokens: no audit is made of them")
     refuse_other(path, identity_of(experiment, functions))
