@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from fedkd.engine.run import Run
+from fedkd.experiment.algorithm.device import device_of
+from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
-from fedkd.grids import InProcessGrid
 from fedkd.knowledge.knowledge import TensorSpec, UpTo
+from fedkd.knowledge.memory import Memory
 from fedkd.results.history import History
 from fedkd.testing.check import fail
 from fedkd.testing.trial import Trial, said
@@ -52,7 +53,7 @@ def sends_what_its_schema_says(trial: Trial) -> None:
 
 def schemas(experiment: Experiment) -> Iterator[Mapping[str, TensorSpec]]:
     """What every client owes in every exchange of a round."""
-    server = Run(experiment, InProcessGrid(), functions=experiment.functions()).server
+    server = Server(experiment, experiment.functions(), experiment.run_federation, Memory(), device_of(experiment.engine))
     for exchange in range(experiment.strategy.exchanges_per_round(experiment)):
         server.exchange = exchange
         yield from (experiment.strategy.upload_schema(server, client) for client in server.clients)

@@ -59,7 +59,7 @@ class Watch:
     def predictors(self, make: Any, strategy: Strategy, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
         """One call at either, and what its predictors give of a batch."""
         made: Mapping[str, Predictor] = self._call(make, "predictors", strategy, node, [broadcast])
-        samples = node.federation.test
+        samples = node.federation.examples
         batch = Batch(samples, torch.arange(min(IMAGES, len(samples))), node.work(), 0)
         for name, predictor in made.items():
             with torch.inference_mode(), seeded(0), node.work().autocast():
