@@ -31,11 +31,12 @@ from fedkd.engine.recording import identity_of
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.algorithm.net_shares import is_given
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
-from fedkd.results.identity import EXPERIMENT, refuse_other
+from fedkd.results.identity import EXPERIMENT, flat_experiment, refuse_other
 from fedkd.results.place import refuse_without_run
 from fedkd.results.uploads import read_tables, upload_files
 
@@ -61,11 +62,18 @@ class Audit:
         return {**sizes, "membership": attacks, "label_shares": leaks}
 
 
-def audit(path: Path, *, shadow_runs: int = 16, on_shadow: Callable[[int], None] = lambda number: None) -> Audit:
+def audit(
+    path: Path,
+    experiment: Experiment | None = None,
+    *,
+    shadow_runs: int = 16,
+    on_shadow: Callable[[int], None] = lambda number: None,
+) -> Audit:
     """Attack the last uploads of a finished run.
 
     Args:
         path: the run's directory, with ``uploads/``.
+        experiment: what was run; default, what the directory says. It must be given where nets or data are functions.
         shadow_runs: how often the experiment is run for the attacker's sake, each with as many shadow clients as the run has.
         on_shadow: called with 1, 2 ... as each of these runs is done.
 
@@ -78,7 +86,11 @@ def audit(path: Path, *, shadow_runs: int = 16, on_shadow: Callable[[int], None]
     files = upload_files(path)
     if not files:
         raise InputError(f"{path} kept no uploads: run it again with record.uploads = true")
-    experiment = Experiment.from_toml(path / EXPERIMENT)
+    said = [text for key, value in flat_experiment(path).items() for text in (key.rpartition(".")[2], str(value))]
+    if experiment is None and any(map(is_given, said)):
+        script = "from fedkd.engine.audit.audit import audit, and call it there with the experiment"
+        raise InputError(f"{path}: its nets or data are functions that only its script has: {script}")
+    experiment = experiment or Experiment.from_toml(path / EXPERIMENT)
     functions = experiment.functions()
     federation = experiment.run_federation
     if not isinstance(federation, DealtOut):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import Fedkd, fedkd  # noqa: F401 - a fixture
+from torch import nn
 
 from fedkd import Experiment, InputError, simulate
 from fedkd.engine.audit.audit import AS_UPLOADED, QUERIED, audit
@@ -27,6 +28,10 @@ def experiment(**changes: Any) -> Experiment:
     train = {"lr": 0.1, "momentum": 0.9, "batch_size": 16, "epochs": 2}
     base = {"strategy": "fedmd", "rounds": 2, "train": train, "data": data, "record": {"uploads": True}, **nets}
     return Experiment(**{**base, **changes})
+
+
+def thin(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 
 
 # The arithmetic
@@ -148,6 +153,15 @@ def test_runs_that_cannot_be_audited_are_refused(changes: dict[str, Any], told: 
     simulate(experiment(rounds=1, **changes), out=tmp_path / "run")
     with pytest.raises(InputError, match=told):
         audit(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_nets_of_a_script_are_audited_from_there(tmp_path: Path) -> None:
+    settings = experiment(rounds=1, nets=thin, net_options={})
+    simulate(settings, out=tmp_path / "run")
+    with pytest.raises(InputError, match="functions that only its script has"):
+        audit(tmp_path / "run")
+    assert audit(tmp_path / "run", settings, shadow_runs=2).shadows == 6
 
 
 def test_an_audit_needs_a_run_and_shadows(tmp_path: Path) -> None:
