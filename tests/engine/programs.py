@@ -26,10 +26,14 @@ class Program:
         tail = self.log.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join([f"---- {self.name} (process {self.process.pid}), end of its log:", *tail])
 
-    def stop(self, patience: float = 10.0) -> None:
+    def kill(self) -> None:
+        """End it and whatever it started, all at once."""
+        self.stop(patience=0.0, signal_first=signal.SIGKILL)
+
+    def stop(self, patience: float = 10.0, signal_first: int = signal.SIGTERM) -> None:
         """Ask it to end, then end it and whatever it started, in sessions of their own too."""
         started = descendants(self.process.pid)
-        self.process.terminate()
+        self.process.send_signal(signal_first)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
         with suppress(ProcessLookupError):
@@ -37,7 +41,7 @@ class Program:
         for process in set(started) & set(processes()):
             with suppress(ProcessLookupError):
                 os.kill(process.id, signal.SIGKILL)
-        self.process.wait(patience)
+        self.process.wait(10)
 
 
 class Process(NamedTuple):

@@ -31,20 +31,6 @@ def test_the_app_lists_every_key_of_its_experiment() -> None:
     assert flatten_dict(listed) == {"out": "", "resume": False, **experiment.to_flat()}
 
 
-#: Two exchanges a round, and codecs on both links that remember what the other end acknowledged.
-LOGITS = {
-    "strategy": "dsfl",
-    "rounds": 2,
-    "evaluate_every": 2,
-    "uplink": ("top4", "delta", "deflate"),
-    "downlink": ("delta", "deflate"),
-    "timeout": 600.0,
-    "nets": {"cnn": 0.5, "mlp": 0.5},
-    "net_options": {"cnn": {"channels": (8, 16), "hidden": 32}},
-    "data": {"clients": 2, "partition": "iid", "public": 100},
-}
-
-
 def app_of(experiment: Experiment, folder: Path) -> Path:
     """A Flower app whose run-config is this experiment's."""
     head, _, _ = (APP / "pyproject.toml").read_text().partition("resume = false\n")
@@ -80,17 +66,13 @@ def deploy(app: Path, config: str, supernode: list[str], nodes: list[str], folde
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fedx", "logits"])
-def test_a_deployment_gives_the_rows_of_the_in_process_run(name: str, tmp_path: Path) -> None:
-    experiment = Experiment.from_toml(APP / "fedx.toml", OVERRIDES) if name == "fedx" else Experiment(**LOGITS)  # type: ignore[arg-type]
-    app, overrides = (APP, OVERRIDES) if name == "fedx" else (app_of(experiment, tmp_path / "app"), {})
+def test_a_deployment_gives_the_rows_of_the_in_process_run(tmp_path: Path) -> None:
+    """On Flower's SuperNodes as they come."""
     deployed, here = tmp_path / "deployed", tmp_path / "here"
-    config = " ".join([f"out='{deployed}'", *(f"{key}={value}" for key, value in overrides.items())])
-    supernode = [f"{BIN}/flower-supernode"] if name == "fedx" else [f"{BIN}/fedkd", "supernode"]
-    shown = deploy(app, config, supernode, ["", ""], tmp_path)
+    config = " ".join([f"out='{deployed}'", *(f"{key}={value}" for key, value in OVERRIDES.items())])
+    shown = deploy(APP, config, [f"{BIN}/flower-supernode"], ["", ""], tmp_path)
     assert "round 1/2  loss" in shown
-
-    simulate(experiment, out=here)
+    simulate(Experiment.from_toml(APP / "fedx.toml", OVERRIDES), out=here)
     for name in ("metrics.jsonl", "clients.jsonl"):
         assert rows(deployed / name) == rows(here / name)
     assert [row["clients_ok"] for row in rows(deployed / "metrics.jsonl")] == [0, 2, 2]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,20 @@ from typing import Any
 
 import pytest
 from programs import Program, Programs, flower_environment, free_ports, listens
+from test_deployment import app_of, rows
 
 from fedkd import Experiment, simulate
 from fedkd.cli.deploy_kit import node_keys, write_kit
-from fedkd.results.history import TIMES
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 CLIENTS = 3
 DATA = {"clients": CLIENTS, "partition": "iid", "public": 60, "train_limit": 400, "test_limit": 100}
 SMALL = {"cnn": {"channels": (4, 8), "hidden": 16}}
+#: They remember what the other end acknowledged.
+CODECS = {"uplink": ("top4", "delta", "deflate"), "downlink": ("delta", "deflate")}
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    "fedmd": {"strategy": "fedmd", "nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": SMALL, "data": DATA},
+    "fedmd": {"strategy": "fedmd", "nets": {"cnn": 0.5, "mlp": 0.5}, "net_options": SMALL, "data": DATA, **CODECS},
     "fedx": {"strategy": "fedx", "nets": "cnn", "net_options": SMALL, "data": DATA | {"public": 0}},
     "dml": {"strategy": "dml", "nets": "mlp", "data": DATA | {"public": 0, "partition": "shared"}, "train": {"steps": 2}},
     "codistillation": {"strategy": "codistillation", "nets": "mlp", "data": DATA | {"public": 0}},
@@ -39,6 +41,7 @@ class Deployment:
     kit: Path
     link: int
     programs: Programs
+    nodes: list[Program]
     commands: list[list[str]]
 
     def run(self, app: Path, out: Path, **overrides: object) -> Program:
@@ -75,32 +78,18 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         for command in commands:
             if command[:3] == ["flwr", "supernode", "register"]:
                 subprocess.run([f"{BIN}/flwr", *command[1:]], cwd=kit, env=flower_environment(kit / "flower"), check=True)
-        nodes = [command for command in commands if command[0] == "fedkd"]
-        for client, (command, port) in enumerate(zip(nodes, ports, strict=True)):
-            words = [str(port) if before == "--port" else word for before, word in zip(["", *command], command, strict=False)]
-            programs.start(f"supernode-{client}", f"{BIN}/{words[0]}", *words[1:])
-        yield Deployment(kit, link, programs, nodes)
-
-
-def write_app(folder: Path, experiment: Experiment) -> Path:
-    """A Flower app whose run-config is this experiment's."""
-    head, _, _ = (Path(__file__).parents[2] / "deployment" / "pyproject.toml").read_text().partition("resume = false\n")
-    flat = "\n".join(f"{key} = {json.dumps(value)}" for key, value in experiment.to_flat().items())
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(f"{head}resume = false\n{flat}\n")
-    return folder
-
-
-def rows(file: Path) -> list[dict[str, Any]]:
-    lines = file.read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+        starts = [command for command in commands if command[0] == "fedkd"]
+        for command, port in zip(starts, ports, strict=True):
+            command[command.index("--port") + 1] = str(port)
+        nodes = [programs.start(f"supernode-{client}", f"{BIN}/{words[0]}", *words[1:]) for client, words in enumerate(starts)]
+        yield Deployment(kit, link, programs, nodes, starts)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_run_over_tls_gives_the_rows_of_the_in_process_run(name: str, deployment: Deployment, tmp_path: Path) -> None:
     experiment = Experiment(rounds=2, evaluate_every=2, timeout=300.0, **EXPERIMENTS[name])
     deployed, here = tmp_path / name, tmp_path / "here"
-    shown = deployment.run(write_app(tmp_path / "app", experiment), deployed)
+    shown = deployment.run(app_of(experiment, tmp_path / "app"), deployed)
     simulate(experiment, out=here)
     for file in ("metrics.jsonl", "clients.jsonl"):
         assert rows(deployed / file) == rows(here / file)
@@ -132,3 +121,38 @@ def test_who_may_not_join_is_refused_and_told_why(
     deployment.programs.forget(stranger)
     assert stranger.process.returncode != 0
     assert re.search(reason, stranger.log.read_text()), stranger.log_tail()
+
+
+def test_a_node_that_is_killed_is_missed_and_comes_back_with_its_key(deployment: Deployment, tmp_path: Path) -> None:
+    """Two of three are enough meanwhile. The SuperLink lets it in again when it has missed it, after half a minute or so."""
+    experiment = Experiment(rounds=500, evaluate_every=500, enough=0.6, timeout=120.0, **EXPERIMENTS["fedmd"])
+    out, programs = tmp_path / "out", deployment.programs
+
+    def done_by(client: int) -> list[int]:
+        lines = rows(out / "clients.jsonl") if (out / "clients.jsonl").exists() else []
+        return [line["round"] for line in lines if line["client"] == client and line.get("status") == "ok" and line["round"]]
+
+    flwr = deployment.start(app_of(experiment, tmp_path / "app"), out)
+    programs.wait_until("client 2 has done a round", lambda: bool(done_by(2)), 120)
+    victim = deployment.nodes[2]
+    programs.forget(victim)
+    victim.kill()
+    before = len(done_by(0))
+    programs.wait_until("the others have gone on", lambda: len(done_by(0)) >= before + 3, 60)
+    missed = max(done_by(0))
+
+    def restart() -> Program:
+        return programs.start("again", f"{BIN}/fedkd", *deployment.commands[2][1:])
+
+    again = restart()
+    deadline = time.monotonic() + 120
+    while not any(round > missed for round in done_by(2)):
+        assert time.monotonic() < deadline, programs.report("the node did not come back")
+        if again.process.poll() is not None:  # refused: it is still believed to be there
+            assert "code: 2004" in again.log.read_text()
+            programs.forget(again)
+            again = restart()
+        time.sleep(0.5)
+    programs.forget(flwr)
+    flwr.stop()
+    assert "go on without what they kept" not in (deployment.kit / "superlink.log").read_text()
