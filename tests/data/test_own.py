@@ -155,3 +155,14 @@ def test_the_server_hands_its_own_samples_out_and_nobody_elses() -> None:
         server.client_train(0)
     untold = replace(server, told=tuple(replace(each, counts=None) for each in told))
     assert (len(untold.holdings), untold.partition_hash, untold.partition_table().shape) == (0, "", (0, 2))
+
+
+def test_what_is_not_counted_says_nothing_of_the_samples() -> None:
+    """Under [privacy] two clients with samples of one form tell the same."""
+    y = torch.tensor([0, 1])
+    texts = [
+        Source("text", torch.tensor([[1, 2], [0, most]]), y, torch.zeros(0, 2).long(), y[:0], ("a", "b")) for most in (3, 9)
+    ]
+    one, other = (client(source).told(counted=False) for source in texts)
+    assert one == other
+    assert one.to_facts().keys() == {"form", "vocabulary"}

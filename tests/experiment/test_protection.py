@@ -341,7 +341,7 @@ def test_who_joins_from_elsewhere_says_nothing_of_its_own_data() -> None:
             (reply,) = grid.send_and_receive(asked, timeout=60)
         said.append(dict(reply.content[RECORD]))
     assert said[0] == said[1]
-    assert said[0].keys() == {"partition-id", "label_space", "public_set"}
+    assert said[0].keys() == {"partition-id", "fedkd", "label_space", "public_set"}
 
 
 # ---- the ledger

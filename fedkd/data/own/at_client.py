@@ -129,8 +129,8 @@ class OwnAtClient(Federation):
         return {"label_space": self.label_space, "public_set": self.public_hash}
 
     def told(self, *, counted: bool) -> Told:
-        """What the node says when it joins; its samples and how many it has only if they are ``counted``."""
-        return Told(Form.of(self.source), self.source.vocabulary, self._counts if counted else None)
+        """What the node says when it joins; of its samples more than their form only if they are ``counted``."""
+        return Told(Form.of(self.source), self.source.vocabulary if counted else 0, self._counts if counted else None)
 
     @property
     def _counts(self) -> Counts:

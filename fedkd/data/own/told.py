@@ -51,7 +51,7 @@ class Told:
     """One node's answer."""
 
     form: Form
-    vocabulary: int  # of tokens: how many ids occur
+    vocabulary: int  # of tokens: how many ids occur; 0 where that is not told
     counts: Counts | None
 
     def to_facts(self) -> Facts:

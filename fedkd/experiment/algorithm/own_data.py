@@ -102,6 +102,10 @@ def at_server(data: Data, seed: int, held: ServersOwn, told: tuple[Told, ...]) -
     form, here = _one_form(held, told), held.source or held.public
     vocabulary = here.vocabulary if here else 0
     agreement = agreed(held.classes, told, everyones_moments=data.normalise == "global", vocabulary=vocabulary)
+    if form.kind == "tokens" and not agreement.vocabulary:
+        raise InputError(
+            "data.source: as [privacy] is on, no client tells its largest token, and the server has no samples: give it some"
+        )
     source = held.source
     if source is None:
         blank, no_label = form.blank(), torch.tensor([-1])
