@@ -16,7 +16,7 @@ from PIL import Image
 from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
 from fedkd.data import Source
-from fedkd.engine.joining import assign_clients, claims_of
+from fedkd.engine.joining import assign_clients, check_data, claims_of
 from fedkd.grids import InProcessGrid, JobGrid
 from fedkd.results.history import TIMES
 
@@ -88,8 +88,9 @@ class Reply:
         return self.content is not None
 
 
-def said(node: int, number: object) -> Reply:
-    return Reply(node, RecordDict({"fedkd.instruction": ConfigRecord({} if number is None else {"partition-id": number})}))
+def said(node: int, number: object, **facts: str) -> Reply:
+    number_given = {} if number is None else {"partition-id": number}
+    return Reply(node, RecordDict({"fedkd.instruction": ConfigRecord({**number_given, **facts})}))
 
 
 def other_in_each_process() -> Source:
@@ -128,3 +129,12 @@ def test_workers_of_ray_whose_source_gives_other_images_are_found_out(hired: Cal
     experiment = EXPERIMENT.replace(data={"source": lambda: other_in_each_process(), "clients": 3, "partition": "iid"})
     with pytest.raises(InputError, match=r"^client \d holds other data than the server"):
         simulate(experiment, hired())
+
+
+def test_a_node_with_another_release_of_fedkd_is_refused_and_named() -> None:
+    here = {"fedkd": "0.1.0", "content_hash": "a"}
+    check_data({0: said(8, 0, **here), 1: said(9, 1, **here)}, here)
+    with pytest.raises(InputError, match=r"^client 1 runs fedkd 0\.2\.0, the server 0\.1\.0: install the same version"):
+        check_data({0: said(8, 0, **here), 1: said(9, 1, **here | {"fedkd": "0.2.0"})}, here)
+    with pytest.raises(InputError, match=r"^client 0 runs another fedkd, which does not say its version, the server 0\.1\.0"):
+        check_data({0: said(8, 0, content_hash="a")}, here)
