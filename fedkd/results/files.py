@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.base.errors import InputError, RunFailed
+
+#: What the system says of a disk that is full, or a user's share of it.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -91,4 +95,5 @@ def writing(path: Path, error: type[Exception] = RunFailed) -> Iterator[None]:
         yield
     except OSError as reason:
         where = reason.filename or path
-        raise error(f"cannot write {where}: {reason.strerror or reason}") from reason
+        cure = ": make room there; a run that has begun goes on with --resume" if reason.errno in FULL else ""
+        raise error(f"cannot write {where}: {reason.strerror or reason}{cure}") from reason
