@@ -67,11 +67,12 @@ class RenumberedGrid(Grid):
         return reply
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """A node whose config says ``late = 1`` has its reply ready only when the next messages are pushed."""
-        self._pushes += 1
+        """A node whose config says ``late = 1`` has its reply to training ready only when the next such messages are pushed."""
         ids = []
-        for message in messages:
-            late = int(self._node_configs[message.metadata.dst_node_id].get("late", 0))
+        for place, message in enumerate(messages):
+            training = message.metadata.message_type == "train"
+            self._pushes += training and not place
+            late = training * int(self._node_configs[message.metadata.dst_node_id].get("late", 0))
             (reply,) = self.send_and_receive([message])
             ids.append(reply.metadata.reply_to_message_id)
             self._ready[ids[-1]] = (self._pushes + late, reply)
