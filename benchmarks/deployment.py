@@ -96,6 +96,7 @@ def write_app(folder: Path, kind: str, tree: Path, rounds: int) -> None:
     program += "print(json.dumps(Experiment(**json.loads(sys.argv[1])).to_flat()))"
     told = subprocess.run(
         [sys.executable, "-c", program, json.dumps(experiment)],
+        cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
         stdout=subprocess.PIPE,
         check=True,

@@ -270,6 +270,7 @@ BUILD = "Experiment(strategy='fedavg', rounds=3, data={'clients': 5, 'partition'
         ("from fedkd import Experiment", (*HEAVY, "flwr", "grpc", "networkx", "rich")),
         (f"from fedkd import Experiment; {BUILD}", HEAVY),
         ("from fedkd import simulate", HEAVY),
+        ("import fedkd.app, fedkd.client", HEAVY),  # what a process that Flower starts for one message waits for
     ],
 )
 def test_what_takes_long_to_import_is_imported_where_it_is_used(code: str, absent: tuple[str, ...]) -> None:

@@ -41,6 +41,7 @@ class Deployment:
     kit: Path
     link: int
     programs: Programs
+    superlink: Program
     nodes: list[Program]
     commands: list[list[str]]
 
@@ -72,9 +73,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     write_kit(kit, CLIENTS, "127.0.0.1", link, ports[0])
     commands = commands_of(kit)
     with Programs(kit, flower_environment(kit / "flower")) as programs:
-        superlink = next(command for command in commands if command[0] == "flower-superlink")
-        programs.start("superlink", f"{BIN}/{superlink[0]}", *superlink[1:])
-        programs.wait_until("the SuperLink listens", lambda: listens(link), 120)
+        superlink = start_superlink(programs, kit, link)
         for command in commands:
             if command[:3] == ["flwr", "supernode", "register"]:
                 subprocess.run([f"{BIN}/flwr", *command[1:]], cwd=kit, env=flower_environment(kit / "flower"), check=True)
@@ -82,7 +81,14 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         for command, port in zip(starts, ports, strict=True):
             command[command.index("--port") + 1] = str(port)
         nodes = [programs.start(f"supernode-{client}", f"{BIN}/{words[0]}", *words[1:]) for client, words in enumerate(starts)]
-        yield Deployment(kit, link, programs, nodes, starts)
+        yield Deployment(kit, link, programs, superlink, nodes, starts)
+
+
+def start_superlink(programs: Programs, kit: Path, port: int) -> Program:
+    command = next(command for command in commands_of(kit) if command[0] == "flower-superlink")
+    program = programs.start("superlink", f"{BIN}/{command[0]}", *command[1:])
+    programs.wait_until("the SuperLink listens", lambda: listens(port), 120)
+    return program
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -121,6 +127,22 @@ def test_who_may_not_join_is_refused_and_told_why(
     deployment.programs.forget(stranger)
     assert stranger.process.returncode != 0
     assert re.search(reason, stranger.log.read_text()), stranger.log_tail()
+
+
+def test_a_superlink_that_is_killed_knows_its_nodes_again_and_the_run_goes_on(deployment: Deployment, tmp_path: Path) -> None:
+    experiment = Experiment(rounds=4, evaluate_every=4, timeout=300.0, **EXPERIMENTS["fedmd"])
+    app, out, programs = app_of(experiment, tmp_path / "app"), tmp_path / "out", deployment.programs
+    flwr = deployment.start(app, out)
+    written = out / "metrics.jsonl"
+    programs.wait_until("a round is over", lambda: written.exists() and len(rows(written)) >= 2, 200)
+    for program in (flwr, deployment.superlink):
+        programs.forget(program)
+        program.kill()
+    deployment.superlink = start_superlink(programs, deployment.kit, deployment.link)
+    deployment.run(app, out, resume="true")
+    simulate(experiment, out=tmp_path / "here")
+    for file in ("metrics.jsonl", "clients.jsonl"):
+        assert rows(out / file) == rows(tmp_path / "here" / file)
 
 
 def test_a_node_that_is_killed_is_missed_and_comes_back_with_its_key(deployment: Deployment, tmp_path: Path) -> None:
