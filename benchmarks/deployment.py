@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,10 @@ def write_app(folder: Path, kind: str, tree: Path, rounds: int) -> None:
     (folder / "pyproject.toml").write_text(f"{head}resume = false\n{lines}\n")
 
 
-def seconds_of_rounds(kind: str, tree: Path, supernode: str, rounds: int) -> list[float]:
-    """Seconds of each round but those before the second."""
+def seconds_of_rounds(
+    kind: str, tree: Path, supernode: str, rounds: int, on_look: Callable[[int], None] = lambda done: None
+) -> list[float]:
+    """Seconds of each round but those before the second; ``on_look`` is told how many rows there are, ten times a second."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         app, home = folder / "app", folder / "flwr"
@@ -136,10 +139,16 @@ def seconds_of_rounds(kind: str, tree: Path, supernode: str, rounds: int) -> lis
                 )
             config = f"out='{folder / 'run'}'"
             flwr = programs.start("flwr", f"{BIN}/flwr", "run", str(app), "loopback", "--stream", "--run-config", config)
-            programs.wait_until("flwr run has ended", lambda: flwr.process.poll() is not None, 900, ends=flwr)
-            if flwr.process.returncode or not (folder / "run" / "metrics.jsonl").exists():
+            written = folder / "run" / "metrics.jsonl"
+
+            def has_ended() -> bool:
+                on_look(len(written.read_bytes().splitlines()) - 1 if written.exists() else -1)
+                return flwr.process.poll() is not None
+
+            programs.wait_until("flwr run has ended", has_ended, 900, ends=flwr)
+            if flwr.process.returncode or not written.exists():
                 raise SystemExit(programs.report("flwr run failed"))
-        rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in written.read_text().splitlines()]
     exchanges = 2 if kind == "fedmd" else 1
     return [row["seconds"] / exchanges for row in rows if 2 <= row["round"] < rounds]
 
@@ -164,6 +173,27 @@ def seconds_of_imports() -> dict[str, float]:
     return {name: round(statistics.median(values), 2) for name, values in taken.items()}
 
 
+def processor_seconds(kind: str, supernode: str, rounds: int = 10) -> dict[str, float]:
+    """Seconds of processor time that each program spends on an exchange, all of its processes together; from Linux' /proc."""
+    programs = ("flower-superlink", "flwr-serverapp", "grids.supernode.worker", "grids.supernode.executor", "supernode")
+
+    def spent() -> dict[str, float]:
+        taken: dict[str, float] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+                name = next((name for name in programs if name in command), "")
+                taken[name] = taken.get(name, 0.0) + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        return taken
+
+    seen: list[tuple[int, dict[str, float]]] = []
+    seconds_of_rounds(kind, ROOT, supernode, rounds, on_look=lambda done: seen.append((done, spent())))
+    first, last = (next(each for each in order if 2 <= each[0] < rounds) for order in (seen, seen[::-1]))
+    exchanges = (last[0] - first[0]) * (2 if kind == "fedmd" else 1)
+    return {name: round((last[1].get(name, 0) - first[1].get(name, 0)) / exchanges, 3) for name in programs}
+
+
 def summary(values: list[float]) -> Mapping[str, Any]:
     """Their median, and the borders of the middle half."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -177,8 +207,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[*CONTENDERS])
+    parser.add_argument("--where", action="store_true", help="only add where processor time goes to the results")
     parser.add_argument("--large", action="store_true", help="a FedX exchange with ResNet-18 (46 MB) too")
     asked = parser.parse_args()
+    if asked.where:
+        result = json.loads(RESULTS.read_text())
+        result["processor seconds of an exchange, by program"] = {
+            f"{kind} on {supernode}": processor_seconds(kind, supernode) for kind, supernode in (("fedmd", "fedkd supernode"),)
+        }
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        return print(json.dumps(result, indent=1))
     taken: dict[str, list[float]] = {}
     for _ in range(asked.repeats):
         for name in asked.only:

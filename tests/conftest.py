@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 #: Files whose tests go on from the same runs.
 SHARED = ("test_damaged.py", "test_going_on.py", "test_representations.py", "test_saved_nets.py")
+#: Files whose tests share servers, whatever strategy each is about.
+SERVED = ("test_secure_deployment.py",)
 STRATEGIES = {file.stem for file in Path(__file__).parents[1].glob("strategies/*.py")}
 
 
@@ -60,6 +62,8 @@ def company(test: str) -> str:
     if re.search(r"(?<![a-z])ray(?![a-z])|RayGrid", test):
         return "ray"
     file, _, name = test.partition("::")
+    if Path(file).name in SERVED:
+        return file
     strategies = STRATEGIES.intersection(re.split(r"[\[\]-]", name))
     return min(strategies, default=file if Path(file).name in SHARED else test)
 
