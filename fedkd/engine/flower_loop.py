@@ -35,7 +35,7 @@ def told_to_clients(experiment: Experiment) -> dict[str, ConfigRecord]:
 
     Of the settings only those that are not the defaults: it goes with every message.
     """
-    usual = Experiment(strategy="local").to_flat()
+    usual = {key: value for key, value in Experiment(strategy="local").to_flat().items() if not key.startswith("strategy.")}
     flat = experiment.to_flat().items()
     return {EXPERIMENT: ConfigRecord({key: value for key, value in flat if key not in usual or usual[key] != value})}
 
