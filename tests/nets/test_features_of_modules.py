@@ -111,9 +111,16 @@ def test_dict_samples_have_features_too() -> None:
     check_net(Text, shape=shape, vocabulary=9)
 
 
+def clipped() -> nn.Module:
+    """A linear layer whose outputs are all below zero, and what clips them: logits that no layer makes."""
+    linear = nn.Linear(5, 3)
+    nn.init.constant_(linear.bias, -100.0)
+    return nn.Sequential(linear, nn.ReLU())
+
+
 @pytest.mark.parametrize(
     "last",
-    [nn.LogSoftmax(1), nn.Conv2d(5, 3, 1), nn.Sequential(nn.Linear(5, 3), nn.ReLU())],
+    [nn.LogSoftmax(1), nn.Conv2d(5, 3, 1), clipped()],
     ids=["log softmax", "convolution", "relu"],
 )
 def test_where_no_linear_layer_makes_the_logits_there_are_none_but_named_ones(last: nn.Module) -> None:
