@@ -1,7 +1,8 @@
 """Seconds of an exchange in a deployment: one SuperLink and three SuperNodes on loopback, FedMD on digits with mixed nets.
 
     git worktree add ../before 632a5e9
-    python benchmarks/deployment.py --before ../before        # about ten minutes on two idle cores
+    python benchmarks/deployment.py --before ../before        # half an hour on two idle cores
+    python benchmarks/deployment.py --where                   # then: where time goes, and an exchange of 46 MB
 
 Contenders take turns, ``--repeats`` times: the build of another worktree, this one, and Flower's floor, a ClientApp that says
 "here" and nothing else (a ServerApp sends it an empty message and waits with Flower's ``send_and_receive``), each on Flower's
@@ -194,6 +195,16 @@ def processor_seconds(kind: str, supernode: str, rounds: int = 10) -> dict[str, 
     return {name: round((last[1].get(name, 0) - first[1].get(name, 0)) / exchanges, 3) for name in programs}
 
 
+def commit_of(tree: Path | None) -> str:
+    """The commit of a worktree; empty without one."""
+    told = (
+        subprocess.run(["git", "-C", str(tree), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        if tree
+        else None
+    )
+    return told.stdout.strip() if told else ""
+
+
 def summary(values: list[float]) -> Mapping[str, Any]:
     """Their median, and the borders of the middle half."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -207,8 +218,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[*CONTENDERS])
-    parser.add_argument("--where", action="store_true", help="only add to the results where time goes")
-    parser.add_argument("--large", action="store_true", help="a FedX exchange with ResNet-18 (46 MB) too")
+    parser.add_argument(
+        "--where",
+        action="store_true",
+        help="only add to the results where time goes, and an exchange of FedX with ResNet-18, 46 MB",
+    )
     asked = parser.parse_args()
     if asked.where:
         result = json.loads(RESULTS.read_text())
@@ -216,6 +230,10 @@ def main() -> None:
             f"{kind} on {supernode}": processor_seconds(kind, supernode) for kind, supernode in (("fedmd", "fedkd supernode"),)
         }
         result["seconds until a process can begin"] = seconds_of_imports()
+        result["seconds of a FedX exchange, ResNet-18"] = {
+            supernode: [round(each, 1) for each in seconds_of_rounds("fedx", ROOT, supernode, 5)]
+            for supernode in ("flower-supernode", "fedkd supernode")
+        }
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
         return print(json.dumps(result, indent=1))
     taken: dict[str, list[float]] = {}
@@ -228,7 +246,8 @@ def main() -> None:
             print(f"{name}: {' '.join(f'{each:.2f}' for each in found)}", flush=True)
             taken.setdefault(name, []).extend(found)
     result: dict[str, Any] = {
-        "command": f"python benchmarks/deployment.py --rounds {asked.rounds} --repeats {asked.repeats}",
+        "command": f"python benchmarks/deployment.py --before BEFORE --rounds {asked.rounds} --repeats {asked.repeats}; and --where",
+        "before": commit_of(asked.before),
         "hardware": f"{cpu_model()}, {cores()} cores",
         "versions": versions(),
         "nodes": NODES,
@@ -240,11 +259,6 @@ def main() -> None:
         if base in medians:
             ratios = {name: round(value / medians[base], 3) for name, value in medians.items() if name != base}
             result[f"ratio to {base}"] = ratios
-    if asked.large:
-        result["seconds of a FedX exchange, ResNet-18"] = {
-            supernode: [round(each, 1) for each in seconds_of_rounds("fedx", ROOT, supernode, 3)]
-            for supernode in ("flower-supernode", "fedkd supernode")
-        }
     print(json.dumps(result, indent=1))
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 

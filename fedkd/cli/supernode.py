@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import typer
 
 
@@ -16,5 +14,4 @@ def supernode(context: typer.Context) -> None:
     """
     from fedkd.grids.supernode.node import run_supernode
 
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     run_supernode(context.args, preload=["fedkd.app"])

@@ -25,7 +25,9 @@ from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure
+from fedkd.experiment.registry import name_of
 from fedkd.knowledge.knowledge import Knowledge
+from fedkd.knowledge.memory import Memory
 
 Nets = Callable[..., Any] | Mapping[str, Callable[..., Any]] | None
 #: Inputs (B, ...), as nets get them, in; logits (B, C) out, as a tensor, an array or lists.
@@ -34,6 +36,11 @@ Predict = Callable[[Any], Any]
 Train = Callable[[Any, Tensor], Mapping[str, float] | None]
 #: All public inputs (P, ...) of the round and what all clients said of them (P, C) in; losses by name out, or None.
 Learn = Callable[[Any, Tensor], Mapping[str, float] | None]
+
+#: The strategies of which ``answer_public`` is the client: they ask for a table about public samples, and nothing beside it.
+OF_PUBLIC_TABLES = ("dsfl", "fedmd")
+#: A client's memory of having answered so: its model is the app's own, and no net of the strategy's stands for it.
+_OWN_MODEL = "own model"
 
 #: The functions that were asked for last, with what was given: equal ones keep their data loaded.
 _LAST: tuple[tuple[Any, ...], Functions] | None = None
@@ -73,7 +80,13 @@ def evaluate_and_answer(
     data: Any = None,
     strategy: type[Algorithm] | None = None,
 ) -> Message:
-    """The reply to an evaluate message: how many test samples the strategy's nets get right, or ``predict`` does."""
+    """The reply to an evaluate message: how many test samples the strategy's nets get right, or ``predict`` does.
+
+    Raises:
+        ClientFailure: there is no ``predict``, and this client answered by ``answer_public``: it has no net of the strategy's.
+    """
+    if predict is None and _OWN_MODEL in Memory.read(context.state):
+        raise ClientFailure("evaluate_and_answer: this client's model is its app's own: give predict, as to answer_public")
     scored = {"main": Classifier(lambda inputs: _logits(predict, inputs))} if predict else None
     return client_half.evaluate(message, context, _functions(nets, data, strategy), scored)
 
@@ -102,11 +115,12 @@ def answer_public(
         data: as ``fedkd.app.client_app`` takes it: where the public samples come from.
 
     Raises:
-        ClientFailure: the server's strategy asks for something else, or ``predict`` gives no (B, C) finite numbers.
+        ClientFailure: the server's strategy is another one, or ``predict`` gives no (B, C) finite numbers.
     """
     functions = _functions(None, data, None)
 
     def update(client: Client, broadcast: Knowledge) -> Knowledge:
+        client.memory[_OWN_MODEL] = 1
         return _about_public(cast(Experiment, client.experiment).strategy, client, broadcast, predict, train, learn)
 
     return client_half.train(message, context, functions, update)
@@ -120,19 +134,15 @@ def _about_public(
     train: Train | None,
     learn: Learn | None,
 ) -> Knowledge:
-    name, own = type(strategy).__name__, client.train.labelled()
+    if (name := name_of(type(strategy))) not in OF_PUBLIC_TABLES:
+        raise ClientFailure(f"answer_public: {name} asks clients for more than a table: take {' or '.join(OF_PUBLIC_TABLES)}")
+    own = client.train.labelled()
     # A client has all that a schema of public samples speaks of: they are the same at all nodes.
     schema = strategy.upload_schema(cast(Server, client), client.id)
-    if not schema and list(broadcast.spaces.values()) in (["logits"], ["probabilities"]):
+    if not schema:
         ((_, targets),) = broadcast.tensors.items()
         losses = learn(_all(client.public_subset(len(targets))).inputs, targets) if learn else None
         return Knowledge(weight=len(own), metrics=dict(losses or {}))
-    spaces = {spec.space for spec in schema.values()}
-    if len(schema) != 1 or not spaces <= {"logits", "probabilities"}:
-        raise ClientFailure(
-            f"answer_public: clients of {name} send {', '.join(sorted(spaces)) or 'nothing'} here, not one table about public "
-            "samples: call train_and_answer, or take fedmd or dsfl"
-        )
     ((key, spec),) = schema.items()
     batch = _all(own)
     losses = train(batch.inputs, batch.labels) if train and len(own) else None

@@ -106,7 +106,6 @@ class Run:
 
     def _round(self, round: int) -> None:
         if round:
-            welcome_back(self.transport, self.done)
             self.begin(round)
             self._train(round)
         if self.experiment.evaluates(round):
@@ -192,7 +191,9 @@ class Run:
         return ArrayRecord({name: tensor.float() for name, tensor in self.broadcasts.common.tensors.items()})
 
     def begin(self, round: int) -> None:
-        """Begin a round, with metrics of its own."""
+        """Begin a round, with metrics of its own. Nodes that were started again since the last one are helped."""
+        if round:
+            welcome_back(self.transport, round - 1)
         self.metrics = RoundMetrics(round, self.experiment.timeout)
         self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 

@@ -115,7 +115,11 @@ def test_a_model_of_any_kind_says_what_it_thinks_and_hears_what_all_do(strategy:
 @pytest.mark.parametrize(
     ("strategy", "predict", "reason"),
     [
-        (FedAvg(), lambda inputs: np.zeros((len(inputs), 10)), "answer_public: clients of FedAvg send weights here"),
+        (
+            FedAvg(),
+            lambda inputs: np.zeros((len(inputs), 10)),
+            "answer_public: fedavg asks clients for more than a table",
+        ),
         (DSFL(), lambda inputs: np.zeros((len(inputs), 3)), r"predict must give finite numbers \(40, 10\), got \(40, 3\)"),
         (DSFL(), lambda inputs: np.full((len(inputs), 10), np.nan), r"predict must give finite numbers"),
     ],
@@ -123,6 +127,23 @@ def test_a_model_of_any_kind_says_what_it_thinks_and_hears_what_all_do(strategy:
 def test_what_does_not_fit_is_said_in_the_failure(strategy: Strategy, predict: Callable[[Any], Any], reason: str) -> None:
     with pytest.raises(RunFailed, match=reason), pytest.warns():
         run(strategy, own(predict), rounds=1)
+
+
+@pytest.mark.slow
+def test_a_net_that_was_never_trained_is_not_scored_in_the_place_of_the_apps_own_model() -> None:
+    app = ClientApp()
+    answer_queries(app)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer_public(message, context, predict=lambda inputs: np.zeros((len(inputs), 10)))
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return evaluate_and_answer(message, context)
+
+    with pytest.raises(RunFailed, match=r"nothing could be evaluated .* this client's model is its app's own: give predict"):
+        run(FedMD(), app, rounds=1)
 
 
 def test_an_app_that_knows_nothing_of_fedkd_is_refused_before_round_1() -> None:

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from grids.renumbered import RenumberedGrid
 
 from fedkd import Experiment, History, simulate
+from fedkd.app import client_app
 from fedkd.base.errors import Notice
 from fedkd.engine.newcomers import STARTED_AGAIN
+from fedkd.grids import run_app
+from fedkd.strategies import FedAvg
 
 pytestmark = pytest.mark.slow  # replies are polled for
 EXPERIMENT = Experiment(
@@ -92,3 +97,21 @@ def test_another_node_that_holds_other_data_does_not_take_the_place(tmp_path: Pa
     with pytest.warns(Notice, match="a node that came later is left out: "):
         history = run(tmp_path, new=11, **{"data-path": str(other)})
     assert outcomes(history)[RESTARTED + 1 :] == [1, 1, 1]
+
+
+def test_flowers_own_loop_takes_it_in_again_too() -> None:
+    grid, server, losses = Restarting({7: {"partition-id": 0}, 9: {"partition-id": 1}}), ServerApp(), list[Any]()
+
+    def scored(round: int, arrays: ArrayRecord) -> None:
+        if round == RESTARTED:
+            grid.restart()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = ConfigRecord({**EXPERIMENT.replace(strategy="fedavg", uplink=()).to_flat()})
+        result = FlowerStrategy.start(FedAvg(), grid, ArrayRecord(), num_rounds=5, train_config=config, evaluate_fn=scored)
+        losses.extend(result.train_metrics_clientapp)
+
+    with pytest.warns(Notice, match="clients 1 go on without what they kept"):
+        run_app(server, client_app(), num_supernodes=2, run_config={}, grid=grid)
+    assert losses == [1, 2, 3, 4, 5]

@@ -12,19 +12,19 @@ from torch import Tensor
 
 from fedkd.base.inputs import Inputs, count
 from fedkd.data.cutting import cut_test, tested, unlabelled_rows
-from fedkd.data.federation import Federation
 from fedkd.data.holding import Holding
 from fedkd.data.kinds import NO_MOMENTS, Moments
 from fedkd.data.kinds.kind import Spread
 from fedkd.data.own.agreement import Agreement
 from fedkd.data.own.form import Form
+from fedkd.data.own.own_federation import OwnFederation
 from fedkd.data.own.told import Counts, Told
 from fedkd.data.samples import Samples
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class OwnAtClient(Federation):
+class OwnAtClient(OwnFederation):
     """What one client knows. ``source`` is its own, its labels counted in the classes that all agreed on.
 
     Its test split is the client's own test; where it has none, ``test_share`` of its labelled samples are cut off, by the seed
@@ -32,7 +32,6 @@ class OwnAtClient(Federation):
     """
 
     client: int
-    agreement: Agreement
     test_share: float
     labelled_share: float
     sent_test: Samples | None = None  # the server's test set, where it was sent here to be scored on
@@ -91,15 +90,6 @@ class OwnAtClient(Federation):
         return self._moments
 
     @property
-    def all_client_moments(self) -> Sequence[Moments]:
-        """They are not told."""
-        return ()
-
-    def moments_for(self, inputs: Inputs, rows: Tensor) -> Moments:
-        """Those that all agreed on; under ``client`` the rows' own."""
-        return self.source.kind.measure(inputs, rows) if self.normalise == "client" else self.agreement.moments
-
-    @property
     def holdings(self) -> Sequence[Holding]:
         """Not known here."""
         return ()
@@ -122,11 +112,6 @@ class OwnAtClient(Federation):
     def most_labelled(self) -> int:
         """As all agreed on."""
         return self.agreement.most_labelled
-
-    @cached_property
-    def facts(self) -> dict[str, str]:
-        """Classes and public set."""
-        return {"label_space": self.label_space, "public_set": self.public_hash}
 
     def told(self, *, counted: bool) -> Told:
         """What the node says when it joins; of its samples more than their form only if they are ``counted``."""

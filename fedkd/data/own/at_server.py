@@ -13,17 +13,16 @@ from torch import Tensor
 
 from fedkd.base.inputs import Inputs
 from fedkd.data.cutting import drawn_for_test
-from fedkd.data.federation import Federation
 from fedkd.data.holding import Holding
 from fedkd.data.kinds import Moments
-from fedkd.data.own.agreement import Agreement
+from fedkd.data.own.own_federation import OwnFederation
 from fedkd.data.own.told import Counts, Told
 from fedkd.data.samples import Samples
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class OwnAtServer(Federation):
+class OwnAtServer(OwnFederation):
     """What the server knows. The test split of ``source`` is the global test set, which may be empty.
 
     Its training samples are the server's own, for validation and probes; where it has none, one blank sample without a label
@@ -31,7 +30,6 @@ class OwnAtServer(Federation):
     """
 
     told: tuple[Told, ...]  # by client id
-    agreement: Agreement
     test_limit: int = 0  # 0 = all
 
     @cached_property
@@ -70,15 +68,6 @@ class OwnAtServer(Federation):
             self._refuse(client)
         return self.agreement.moments
 
-    @property
-    def all_client_moments(self) -> Sequence[Moments]:
-        """They are not told."""
-        return ()
-
-    def moments_for(self, inputs: Inputs, rows: Tensor) -> Moments:
-        """Those that all agreed on; under ``client`` the rows' own."""
-        return self.source.kind.measure(inputs, rows) if self.normalise == "client" else self.agreement.moments
-
     @cached_property
     def holdings(self) -> Sequence[Holding]:
         """As they were told."""
@@ -98,11 +87,6 @@ class OwnAtServer(Federation):
         """Of the contents that the clients told."""
         told = [counts.content for counts in self._counts]
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest() if told else ""
-
-    @cached_property
-    def facts(self) -> dict[str, str]:
-        """Classes and public set."""
-        return {"label_space": self.label_space, "public_set": self.public_hash}
 
     @cached_property
     def _counts(self) -> list[Counts]:
