@@ -246,7 +246,7 @@ def main() -> None:
             print(f"{name}: {' '.join(f'{each:.2f}' for each in found)}", flush=True)
             taken.setdefault(name, []).extend(found)
     result: dict[str, Any] = {
-        "command": f"python benchmarks/deployment.py --before BEFORE --rounds {asked.rounds} --repeats {asked.repeats}; and --where",
+        "command": f"python benchmarks/deployment.py --before B --rounds {asked.rounds} --repeats {asked.repeats}, then --where",
         "before": commit_of(asked.before),
         "hardware": f"{cpu_model()}, {cores()} cores",
         "versions": versions(),
