@@ -246,7 +246,7 @@ def main() -> None:
             print(f"{name}: {' '.join(f'{each:.2f}' for each in found)}", flush=True)
             taken.setdefault(name, []).extend(found)
     result: dict[str, Any] = {
-        "command": f"python benchmarks/deployment.py --before B --rounds {asked.rounds} --repeats {asked.repeats}, then --where",
+        "command": f"deployment.py --before B --rounds {asked.rounds} --repeats {asked.repeats}, then deployment.py --where",
         "before": commit_of(asked.before),
         "hardware": f"{cpu_model()}, {cores()} cores",
         "versions": versions(),
