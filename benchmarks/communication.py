@@ -19,7 +19,7 @@ import numpy as np
 
 from fedkd import Experiment, simulate
 from fedkd.results.environment import environment
-from fedkd.results.plots import COLOURS, LINES, MARKERS, STYLE
+from fedkd.results.figures.style import COLOURS, LINES, MARKERS, STYLE
 from fedkd.results.statistics import mean_interval, percent, sent_up, size
 
 ROOT = Path(__file__).parents[1]

@@ -152,8 +152,8 @@ def plot(
     Seeds of one experiment become their mean with a 95 % band.
     """
     from fedkd.results.curves import check_measured
+    from fedkd.results.figures.convergence import convergence
     from fedkd.results.files import writing
-    from fedkd.results.plots import convergence
     from fedkd.results.recorded import find_runs, without_failed
 
     read = without_failed(find_runs(runs))

@@ -116,7 +116,7 @@ class RunDirectory:
         figure = self.path / "partition.png"
         if figure.exists() or not len(counts):  # under [privacy] clients with data of their own do not tell them
             return
-        from fedkd.results.plots import partition
+        from fedkd.results.figures.partition import partition
 
         with writing(figure):
             partition(counts, data.classes, figure, unlabelled=data.unlabelled, unheld=data.unheld)
@@ -153,11 +153,11 @@ class RunDirectory:
         """Write the final nets (state dicts by name), the figures (of peers, of representations) and, last, the report."""
         from safetensors.torch import save
 
-        from fedkd.results.peers_plot import has_peers, peers
-        from fedkd.results.plots import convergence
+        from fedkd.results.figures.convergence import convergence
+        from fedkd.results.figures.peers import has_peers, peers
+        from fedkd.results.figures.representation import has_representations, representation
         from fedkd.results.recorded import RecordedRun
         from fedkd.results.report import write_report
-        from fedkd.results.representation_plot import has_representations, representation
 
         with writing(self.path):
             for name, state in nets.items():

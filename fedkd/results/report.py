@@ -12,11 +12,11 @@ from fedkd.results.changes import read_changes
 from fedkd.results.curves import headline
 from fedkd.results.data import RecordedData
 from fedkd.results.environment import read_environment
+from fedkd.results.figures.peers import has_peers
+from fedkd.results.figures.representation import has_representations
 from fedkd.results.files import write_atomically
 from fedkd.results.imbalance import imbalance
-from fedkd.results.peers_plot import has_peers
 from fedkd.results.recorded import RecordedRun
-from fedkd.results.representation_plot import has_representations
 from fedkd.results.row_keys import BYTES, OF_ROUNDS, SECONDS, SHARE, describe_key, find_entry, with_test_set
 from fedkd.results.statistics import duration, last_measured, size, summary
 

@@ -15,7 +15,7 @@ from fedkd import Experiment, History, InputError, simulate
 from fedkd.data.partition import argument_names, partition_names
 from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.registry import strategies
-from fedkd.results.plots import convergence
+from fedkd.results.figures.convergence import convergence
 from fedkd.results.recorded import find_runs
 
 

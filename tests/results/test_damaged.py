@@ -15,7 +15,7 @@ from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import RunFailed
 from fedkd.cli.launch import resumed
 from fedkd.results.curves import check_measured
-from fedkd.results.plots import convergence
+from fedkd.results.figures.convergence import convergence
 from fedkd.results.recorded import RecordedRun, find_runs
 from fedkd.results.report import write_report
 

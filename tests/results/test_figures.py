@@ -19,8 +19,10 @@ from test_going_on import pictures
 from fedkd import Experiment, simulate
 from fedkd.base.errors import InputError
 from fedkd.results.curves import check_measured
-from fedkd.results.peers_plot import accuracies_of, has_peers, peer_names, peers
-from fedkd.results.plots import convergence, draw_convergence, partition, styled_figure
+from fedkd.results.figures.convergence import convergence, draw_convergence
+from fedkd.results.figures.partition import partition
+from fedkd.results.figures.peers import accuracies_of, has_peers, peer_names, peers
+from fedkd.results.figures.style import styled_figure
 from fedkd.results.recorded import RecordedRun, group_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("drawn")]  # drawing takes half a second and more

@@ -1,9 +1,8 @@
-"""The figures of a run. Drawn without pyplot, so no state of matplotlib's outlives a call."""
+"""The figure of convergence: a metric of several runs against rounds, bytes and seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -13,34 +12,18 @@ from numpy.typing import NDArray
 
 from fedkd.base.errors import InputError
 from fedkd.results.curves import Curve, accuracy_name, curve, headline, is_share, measures
+from fedkd.results.figures.style import COLOURS, LINES, MARKERS, save_figure, styled_figure
 from fedkd.results.recorded import RecordedRun, Seeds, check_runs, group_seeds
 from fedkd.results.row_keys import describe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
 
-# Okabe and Ito's palette: told apart with any colour vision. Styles and markers tell the lines apart in grey as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 11.0
 """Of the figure of convergence, in inches."""
 LONGEST_LABEL = 100
 """Letters in a row of a legend."""
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a class may be named "$\\"
-    "svg.fonttype": "path",  # glyphs travel with the file
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "fedkd",  # the same figure gives the same file
-}
 
 
 def convergence(runs: Sequence[RecordedRun], path: str | Path, *, metric: str = "accuracy") -> list[Path]:
@@ -73,54 +56,6 @@ def draw_convergence(figure: Figure, groups: Sequence[Seeds], metric: str = "acc
         columns, height = _legend_room(labels)
         figure.set_size_inches(WIDTH, 3.7 + height)
         figure.legend(axes[0].get_legend_handles_labels()[0], labels, loc="outside lower center", ncols=columns)
-
-
-def partition(
-    table: Tensor, classes: Sequence[str], path: str | Path, *, unlabelled: Sequence[int] = (), unheld: int = 0
-) -> None:
-    """Draw who holds what: a heat map of counts, classes by clients, with each client's total above it.
-
-    The counts stand in the cells as long as they can be read there.
-
-    Args:
-        table: counts, (clients, classes).
-        classes: their names.
-        path: the figure's file.
-        unlabelled: each client's count of samples without a label; they get a row of their own if there are any.
-        unheld: how many samples are held by nobody; the title says so.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    counts, names = np.asarray(table.tolist(), dtype=np.int64).T, list(classes)  # (classes, clients)
-    if any(unlabelled):
-        counts, names = np.vstack([counts, unlabelled]), [*names, "no label"]
-    rows, clients = counts.shape
-    title = f"{counts.sum():,} samples of {len(classes)} classes at {clients:,} clients"
-    if unheld:
-        title += f"; {unheld:,} more are held by nobody"
-    width, height = float(np.clip(0.5 * clients + 2.5, 6, 13)), float(np.clip(0.32 * rows + 2.2, 3.5, 10))
-    with styled_figure(width, height) as figure:
-        grid = figure.add_gridspec(2, 2, height_ratios=(1, max(3.0, rows / 3)), width_ratios=(60, 1))
-        cells = figure.add_subplot(grid[1, 0])
-        totals = figure.add_subplot(grid[0, 0], sharex=cells)
-        image = cells.imshow(counts, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
-        if clients <= 20 and rows <= 30:
-            _write_counts(cells, counts)
-        cells.set_xlabel("client")
-        cells.set_ylabel("class")
-        cells.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
-        if rows <= 30:
-            cells.set_yticks(range(rows), [drawn_name(name) for name in names])
-        cells.spines[:].set_visible(False)
-        if clients <= 100:
-            totals.bar(range(clients), counts.sum(axis=0), color="#6baed6", width=0.85)
-        else:  # one outline: thousands of bars take seconds to draw
-            totals.stairs(counts.sum(axis=0), np.arange(clients + 1) - 0.5, fill=True, color="#6baed6")
-        totals.set_ylabel("samples")
-        totals.tick_params(labelbottom=False)
-        totals.set_title(title, loc="left")
-        figure.colorbar(image, cax=figure.add_subplot(grid[1, 1]), label="samples")
-        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _labels(groups: Sequence[Seeds], curves: Sequence[Curve], metric: str) -> list[str]:
@@ -175,46 +110,3 @@ def _label_axes(axes: Sequence[Axes], curves: Sequence[Curve], name: str, *, per
     by_time.set_xlabel(describe_key("seconds").axis)
     for axis in axes:
         axis.grid(color="#dddddd", linewidth=0.6)
-
-
-def _write_counts(axis: Axes, counts: NDArray[np.int64]) -> None:
-    for (row, client), count in np.ndenumerate(counts):
-        colour = "white" if count > 0.6 * counts.max() else "#222222" if count else "#aaaaaa"
-        axis.text(client, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-
-
-def drawn_name(name: str, most: int = 30) -> str:
-    """A user's name as a figure can show it: in one line, not too long, and never a name that legends leave out.
-
-    >>> drawn_name("a\\nb"), drawn_name("x" * 40), drawn_name("_private")
-    ('a b', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxx…', ' _private')
-    """
-    text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(name).split()))
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
-    return f" {text}" if text.startswith("_") else text
-
-
-@contextmanager
-def styled_figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches in fedkd's style."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def save_figure(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Write the figure in each of these formats; the same figure gives the same files. Gives their paths."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    no_dates: dict[str, dict[str, Any]] = {
-        ".png": {"Software": None},
-        ".svg": {"Date": None},
-        ".pdf": {"CreationDate": None},
-    }
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: the same in every format
-    files = [path.with_suffix(suffix) for suffix in suffixes]
-    for file in files:
-        figure.savefig(file, dpi=150, metadata=no_dates[file.suffix])
-    return files

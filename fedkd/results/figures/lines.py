@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedkd.results.plots import COLOURS, MARKERS
+from fedkd.results.figures.style import COLOURS, MARKERS
 from fedkd.results.row_keys import describe_key
 
 if TYPE_CHECKING:

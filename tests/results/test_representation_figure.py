@@ -13,8 +13,8 @@ from PIL import Image
 from run_rows import MakeRun, insects_run, rows_of
 
 from fedkd.results import RunDirectory
+from fedkd.results.figures.representation import evenly, has_representations, principal_plane, representation, turned_onto
 from fedkd.results.recorded import RecordedRun
-from fedkd.results.representation_plot import evenly, has_representations, principal_plane, representation, turned_onto
 from fedkd.results.representations import read_representations, representation_files
 
 pytestmark = pytest.mark.usefixtures("drawn")
