@@ -23,6 +23,7 @@ from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
 from fedkd.cli.supernode import supernode
 from fedkd.cli.tables import print_table
+from fedkd.cli.watch import watch
 
 if TYPE_CHECKING:
     from fedkd.results.recorded import RecordedRun
@@ -165,7 +166,7 @@ def plot(
         print(file)
 
 
-for command in (audit, export, strategies, keys, losses, targets, new):
+for command in (audit, export, strategies, keys, losses, targets, new, watch):
     app.command(cls=PlainCommand)(command)
 app.command("deploy-kit", cls=PlainCommand)(deploy_kit)
 app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)

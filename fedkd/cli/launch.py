@@ -180,8 +180,8 @@ def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool)
 
     title = f"{launch.out}  ({'going on' if launch.resume else 'new run'}, Ctrl-C stops it)"
     try:
-        with display(title, launch.experiment.rounds, as_json=as_json, quiet=quiet) as on_round:
-            simulate(launch.experiment, engine, out=launch.out, resume=launch.resume, on_round=on_round)
+        shown = display(title, launch.experiment.rounds, as_json=as_json, quiet=quiet)
+        simulate(launch.experiment, engine, out=launch.out, resume=launch.resume, progress=shown)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt):
             raise

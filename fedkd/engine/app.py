@@ -18,6 +18,7 @@ from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.loaded import forget_data
 from fedkd.experiment.experiment import Experiment
+from fedkd.results.progress import OnProgress
 
 #: What sees every message on its way in and out, as Flower has it.
 Mod = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
@@ -79,8 +80,12 @@ def server_app(
     return server_app_of(functions_of(nets, data, strategy, code), on_round)
 
 
-def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], None] | None = None) -> ServerApp:
-    """The ServerApp with this code."""
+def server_app_of(
+    functions: Functions,
+    on_round: Callable[[dict[str, Any]], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> ServerApp:
+    """The ServerApp with this code. ``on_progress`` hears how far a round is; a deployment prints it."""
     app = ServerApp()
 
     @app.main()
@@ -93,11 +98,14 @@ def server_app_of(functions: Functions, on_round: Callable[[dict[str, Any]], Non
             with functions.given_only(), old_objects_kept(), shown(experiment, grid, out) as show:
 
                 def note(row: dict[str, Any]) -> None:
-                    show(row)
+                    show.row(row)
                     if on_round:
                         on_round(row)
 
-                history = run_recorded(experiment, grid, functions=functions, out=out, resume=resume, on_round=note)
+                look = on_progress or show.progress
+                history = run_recorded(
+                    experiment, grid, functions=functions, out=out, resume=resume, on_round=note, on_progress=look
+                )
         finally:
             forget_data()
         history.write(context.state)

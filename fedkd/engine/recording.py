@@ -30,6 +30,7 @@ from fedkd.results.history import History
 from fedkd.results.identity import Identity, code_of, refuse_other
 from fedkd.results.logs import CLIENTS, read_clients, read_metrics
 from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
+from fedkd.results.progress import OnProgress, Progress, ProgressFile
 from fedkd.results.statistics import best_round
 
 
@@ -41,8 +42,11 @@ def run_recorded(
     out: str = "",
     resume: bool = False,
     on_round: Callable[[dict[str, Any]], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> History:
     """Run an experiment on a grid; with ``out``, into that directory; with ``resume``, from its last checkpoint on.
+
+    ``on_round`` hears each row, ``on_progress`` how far a round is.
 
     Raises:
         InputError: what can be known to be wrong before round 1, before anything is written.
@@ -54,6 +58,7 @@ def run_recorded(
         if keeps.uploads:
             raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
         noted = Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row), number=number)
+        noted.transport.on_progress = on_progress
         return noted.execute()
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
@@ -73,7 +78,14 @@ def run_recorded(
     path = Path(out)
     (refuse_without_run if resume else refuse_if_taken)(path)
     run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS), number=number)
-    now = identity_of(run.experiment, functions)
+    now, beside = identity_of(run.experiment, functions), ProgressFile(path)
+
+    def look(progress: Progress) -> None:
+        beside.write(progress)
+        if on_progress:
+            on_progress(progress)
+
+    run.transport.on_progress = look
     with only_writer(path):
         directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
         try:
@@ -85,6 +97,8 @@ def run_recorded(
         except BaseException:
             directory.discard_unstarted()
             raise
+        finally:
+            beside.remove()
     return history
 
 

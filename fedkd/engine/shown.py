@@ -9,12 +9,12 @@ from flwr.serverapp import Grid
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.registry import name_of
 from fedkd.grids import JobGrid
-from fedkd.results.round_lines import OnRow, plain_lines
+from fedkd.results.round_lines import Display, PlainLines
 
 
-def shown(experiment: Experiment, grid: Grid, out: str) -> AbstractContextManager[OnRow]:
-    """What to call with each row. What a deployment's ServerApp prints is what ``flwr run --stream`` shows."""
+def shown(experiment: Experiment, grid: Grid, out: str) -> AbstractContextManager[Display]:
+    """What shows each row and how far a round is. What a deployment's ServerApp prints is what ``flwr run --stream`` shows."""
     if isinstance(grid, JobGrid):
-        return nullcontext(lambda row: None)
+        return nullcontext(Display())
     name = name_of(type(experiment.strategy))
-    return plain_lines(f"{name}: {experiment.data.clients} clients, {out or 'no files, as out is empty'}", experiment.rounds)
+    return PlainLines(f"{name}: {experiment.data.clients} clients, {out or 'no files, as out is empty'}", experiment.rounds)

@@ -12,11 +12,13 @@ from fedkd.engine.unused_messages import tell_idle_messages
 from fedkd.experiment.algorithm.loaded import forget_data
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.explain import shown
+from fedkd.experiment.registry import name_of
 from fedkd.experiment.unused import given_keys, tell
 from fedkd.experiment.unused_keys import idle_engine
 from fedkd.grids import JobGrid, run_app
 from fedkd.grids.app import make_grid
 from fedkd.results.history import History
+from fedkd.results.round_lines import Display
 
 
 def simulate(
@@ -26,6 +28,7 @@ def simulate(
     out: str | Path | None = None,
     resume: bool = False,
     on_round: Callable[[dict[str, Any]], None] | None = None,
+    progress: bool | Display = False,
 ) -> History:
     """Run an experiment and return its History. Leaves no global state behind; call it as often as you like.
 
@@ -35,27 +38,45 @@ def simulate(
         out: a directory for the run's files; it must be new, or hold a run to ``resume``.
         resume: go on from the last checkpoint in ``out``.
         on_round: called with each row of metrics as it comes.
+        progress: True shows the rounds as they go on: a live table on a terminal or in a notebook, lines elsewhere. Or what
+            shows them.
 
     Raises:
         InputError: bad input, in one line, before anything is written.
         RunFailed: in no round a client's upload counted, or nothing could be evaluated; its ``history`` has the rows, and
             what was written to ``out`` stays.
     """
-    _check_arguments(experiment, out, on_round)
+    _check_arguments(experiment, out, on_round, progress)
     forget_data()
     tell_what_is_idle(experiment, engine)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
     if experiment.clients_are_here:  # else each is at its node of the grid
         Experiment.from_flat(config, code).federation()
-    context = run_app(
-        server_app_of(code, on_round),
-        client_app_of(code),
-        num_supernodes=experiment.data.clients,
-        run_config=config,
-        grid=make_grid(engine or experiment.engine.name, **experiment.engine.model_dump(exclude={"name"})),
-    )
+    with _display(progress, experiment) as display:
+
+        def note(row: dict[str, Any]) -> None:
+            display.row(row)
+            if on_round:
+                on_round(row)
+
+        context = run_app(
+            server_app_of(code, note, display.progress),
+            client_app_of(code),
+            num_supernodes=experiment.data.clients,
+            run_config=config,
+            grid=make_grid(engine or experiment.engine.name, **experiment.engine.model_dump(exclude={"name"})),
+        )
     return History.read(context.state)
+
+
+def _display(progress: bool | Display, experiment: Experiment) -> Display:
+    if isinstance(progress, Display):
+        return progress
+    from fedkd.results.live_table import display
+
+    title = f"{name_of(type(experiment.strategy))}: {experiment.data.clients} clients, seed {experiment.seed}"
+    return display(title, experiment.rounds) if progress else Display()
 
 
 def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
@@ -69,7 +90,7 @@ def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
     tell_idle_messages(experiment)
 
 
-def _check_arguments(experiment: object, out: object, on_round: object) -> None:
+def _check_arguments(experiment: object, out: object, on_round: object, progress: object) -> None:
     if isinstance(experiment, str | Path):
         raise InputError(f"simulate takes an Experiment, not a file: simulate(Experiment.from_toml({str(experiment)!r}))")
     if not isinstance(experiment, Experiment):
@@ -78,3 +99,5 @@ def _check_arguments(experiment: object, out: object, on_round: object) -> None:
         raise InputError(f"out: give the path of a directory, got {shown(out)}")
     if on_round is not None and not callable(on_round):
         raise InputError(f"on_round: give a function that takes a row of metrics, got {shown(on_round)}")
+    if not isinstance(progress, bool | Display):
+        raise InputError(f"progress: give True or False, got {shown(progress)}")

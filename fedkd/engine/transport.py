@@ -15,12 +15,13 @@ from fedkd.engine.newcomers import STARTED_AGAIN, Newcomers
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.engine.received import Received, Replies, Traffic
 from fedkd.engine.secure_aggregation import refuse_mod
-from fedkd.engine.waiting import looks, replies_to, wait_for_nodes
+from fedkd.engine.waiting import looks, replies_to, telling, wait_for_nodes
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
 from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
+from fedkd.results.progress import OnProgress
 
 _PLAIN = ServerChannel("downlink", ())
 
@@ -44,6 +45,8 @@ class Transport:
         self._joined: dict[int, Message] = {}
         #: Messages of ended exchanges that may still be answered: id -> round and exchange.
         self._unanswered: dict[str, tuple[int, int]] = {}
+        #: Hears how far an exchange is; None where nobody looks.
+        self.on_progress: OnProgress | None = None
 
     @property
     def simulated(self) -> bool:
@@ -150,6 +153,7 @@ class Transport:
             return Replies([], {})
         if isinstance(self.grid, JobGrid):
             return Replies(self.ask(messages), {})
+        hears = telling(messages, self.on_progress)
         current = set(self.grid.push_messages(messages))
         self._unanswered |= dict.fromkeys(current, (round, exchange))
         replies = Replies([], {})
@@ -160,13 +164,14 @@ class Transport:
                     continue
                 mine = reply.metadata.reply_to_message_id in current
                 (replies.current if mine else replies.earlier.setdefault(asked, [])).append(reply)
+            hears(len(replies.current))
             if len(replies.current) >= enough:
                 break
         return replies
 
     def ask(self, messages: list[Message]) -> list[Message]:
         """Send messages and wait, at most the timeout, for a reply to each."""
-        return replies_to(messages, self.grid, self.timeout)
+        return replies_to(messages, self.grid, self.timeout, telling(messages, self.on_progress)) if messages else []
 
     def receive(self, replies: Iterable[Message], asked: Iterable[int]) -> tuple[dict[int, RecordDict], Received]:
         """Sort replies by client id, and find out who failed and who is late. A client's second reply is ignored."""

@@ -1,17 +1,21 @@
-"""Waiting for replies on grids that are not ours: there one asks, and asks again."""
+"""Waiting for replies, and telling how many there are. On grids that are not ours one asks, and asks again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import InputError
+from fedkd.engine.instruction import EVALUATE, TRAIN
 from fedkd.grids.backoff import shorten_first_backoff
 from fedkd.grids.jobs import JobGrid
+from fedkd.results.progress import OnProgress, Progress
 
+#: What clients do who were sent a message of a kind, in words.
+PHASES = {TRAIN: "training", EVALUATE: "evaluation"}
 #: How long to wait until replies are asked for again, in seconds: at first, and at most. Flower's own wait is 3.
 FIRST_WAIT, LONGEST_WAIT = 0.1, 0.5
 
@@ -27,20 +31,37 @@ def looks(timeout: float) -> Iterator[None]:
         yield
 
 
-def replies_to(messages: list[Message], grid: Grid, timeout: float) -> list[Message]:
-    """Send messages and wait, at most the timeout, for a reply to each."""
+def replies_to(
+    messages: list[Message], grid: Grid, timeout: float, on_reply: Callable[[int], None] = lambda replies: None
+) -> list[Message]:
+    """Send messages and wait, at most the timeout, for a reply to each. ``on_reply`` hears how many there are so far."""
     if not messages:
         return []
     if isinstance(grid, JobGrid):
-        return list(grid.send_and_receive(messages, timeout=timeout))
+        with grid.telling(on_reply):
+            return list(grid.send_and_receive(messages, timeout=timeout))
     unanswered, replies = set(grid.push_messages(messages)), list[Message]()
     for _ in looks(timeout):
         found = list(grid.pull_messages(sorted(unanswered)))
         replies += found
+        on_reply(len(replies))
         unanswered -= {reply.metadata.reply_to_message_id for reply in found}
         if not unanswered:
             break
     return replies
+
+
+def telling(messages: list[Message], on_progress: OnProgress | None) -> Callable[[int], None]:
+    """What hears how many of these messages were answered, and tells how far the round is. It begins with none."""
+    first, began = messages[0].metadata, time.monotonic()
+
+    def hears(done: int) -> None:
+        if on_progress and first.message_type in PHASES:
+            phase, seconds = PHASES[first.message_type], time.monotonic() - began
+            on_progress(Progress(int(first.group_id), phase, done, len(messages), seconds))
+
+    hears(0)
+    return hears
 
 
 def wait_for_nodes(grid: Grid, clients: int, timeout: float, poll: float) -> list[int]:

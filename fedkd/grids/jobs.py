@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
@@ -44,6 +45,7 @@ class JobGrid(Grid):
         self._client_app: ClientApp | None = None
         self._nodes = 0
         self._run_config: dict[str, Any] = {}
+        self._on_reply: Callable[[int], None] = _ignore
         self._run = new_run(self._run_config)
         self._forget_all()
 
@@ -107,6 +109,15 @@ class JobGrid(Grid):
         self._contexts = {
             node: client_context(node, self._nodes, self._run_config, copy_records(state)) for node, state in states.items()
         }
+
+    @contextmanager
+    def telling(self, on_reply: Callable[[int], None]) -> Iterator[None]:
+        """In this block ``on_reply`` hears of each reply, how many there are of those that were asked together."""
+        self._on_reply = on_reply
+        try:
+            yield
+        finally:
+            self._on_reply = _ignore
 
     # ---- Flower's Grid
 
@@ -174,4 +185,9 @@ class JobGrid(Grid):
                 replies[message.metadata.message_id] = with_new_id(reply)
         for reply in self.run_jobs(deliverable, timeout) if deliverable else ():
             replies[reply.metadata.reply_to_message_id] = with_new_id(reply)
+            self._on_reply(len(replies))
         return replies
+
+
+def _ignore(replies: int) -> None:
+    """Nobody looks."""

@@ -72,3 +72,18 @@ def _is_at(descriptor: int, file: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:
         return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some run writes into this directory now."""
+    try:
+        descriptor = os.open(path / FILE, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        return error.errno in _TAKEN
+    finally:
+        os.close(descriptor)
+    return False

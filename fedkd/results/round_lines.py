@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Self, final
 
+from fedkd.results.progress import Progress
 from fedkd.results.row_keys import describe_key, with_test_set
 from fedkd.results.statistics import duration, size
 
 Row = Mapping[str, Any]
-OnRow = Callable[[Row], None]
+#: Seconds without a line after which a long round says how far it is.
+SILENCE = 30.0
 
 
-@contextmanager
-def plain_lines(title: str, rounds: int) -> Iterator[OnRow]:
-    """One line of text a round."""
-    print(title, flush=True)
-    times: list[float] = []
+class Display(AbstractContextManager["Display"]):
+    """Shows a run while it goes on, from when it is entered to when it is left. This one shows nothing."""
 
-    announced = set[str]()
+    def row(self, row: Row) -> None:
+        """A round is over."""
 
-    def on_row(row: Row) -> None:
-        if (whose := str(row.get("accuracy_of", ""))) and whose not in announced:
+    def progress(self, progress: Progress) -> None:
+        """Clients have answered."""
+
+    def __exit__(self, *_: object) -> None:
+        """The run is over."""
+
+
+@final
+class PlainLines(Display):
+    """One line of text a round, and of a long round one every half a minute."""
+
+    def __init__(self, title: str, rounds: int) -> None:
+        self._title, self._rounds, self._times = title, rounds, list[float]()
+        self._announced, self._spoke = set[str](), time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Print the title."""
+        self._print(self._title)
+        return self
+
+    def row(self, row: Row) -> None:
+        """Print the round's line; before it, whose accuracy the headline is, each once."""
+        if (whose := str(row.get("accuracy_of", ""))) and whose not in self._announced:
             print(f"accuracy: {with_test_set(whose)}", flush=True)
-            announced.add(whose)
+            self._announced.add(whose)
         cells = describe(row)
         text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")
-        print(f"round {row['round']}/{rounds}  {text}{remaining(times, row, rounds)}", flush=True)
+        self._print(f"round {row['round']}/{self._rounds}  {text}{remaining(self._times, row, self._rounds)}")
 
-    yield on_row
+    def progress(self, progress: Progress) -> None:
+        """Print how far the round is, if nothing was printed for a while."""
+        if time.monotonic() - self._spoke >= SILENCE and progress.done < progress.asked:
+            self._print(f"round {progress.round}/{self._rounds}  {progress.in_words()}")
+
+    def _print(self, text: str) -> None:
+        print(text, flush=True)
+        self._spoke = time.monotonic()
 
 
 def describe(row: Row) -> dict[str, str]:

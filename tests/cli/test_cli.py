@@ -18,9 +18,10 @@ import pytest
 
 from fedkd.base.errors import InputError
 from fedkd.cli import commands as cli
-from fedkd.cli import console, launch
+from fedkd.cli import launch
 from fedkd.results import RunDirectory
 from fedkd.results.files import read_lines
+from fedkd.results.live_table import LiveTable
 
 EXPERIMENT = """\
 rounds = 2
@@ -269,9 +270,9 @@ def test_seeds_mistyped(text: str) -> None:
 
 
 def test_the_live_table_shows_the_latest_rounds_and_marks_failures(capfd: pytest.CaptureFixture[str]) -> None:
-    with console.live_table("runs/demo", 40) as on_row:
+    with LiveTable("runs/demo", 40) as shown:
         for round in range(21):
-            on_row(
+            shown.row(
                 {
                     "round": round,
                     "accuracy": 0.5,
