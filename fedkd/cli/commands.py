@@ -15,6 +15,7 @@ import typer
 
 from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.audit import audit
+from fedkd.cli.compare import compare
 from fedkd.cli.deploy_kit import deploy_kit
 from fedkd.cli.export import export
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
@@ -135,7 +136,7 @@ def run(
         launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
     done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
     if done and not (as_json and quiet):
-        report_result(done, sys.stderr if as_json else sys.stdout, compare=baselines)
+        report_result(done, sys.stderr if as_json else sys.stdout, beside=baselines)
     if failed := len(launches) - len(done):
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
@@ -166,7 +167,7 @@ def plot(
         print(file)
 
 
-for command in (audit, export, strategies, keys, losses, targets, new, watch):
+for command in (audit, compare, export, strategies, keys, losses, targets, new, watch):
     app.command(cls=PlainCommand)(command)
 app.command("deploy-kit", cls=PlainCommand)(deploy_kit)
 app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)
@@ -188,18 +189,18 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         raise typer.Exit(1)
 
 
-def report_result(places: Sequence[Path], stream: TextIO, *, compare: bool = False) -> None:
-    """What came out, where it lies, and what to type next; to ``compare``, all results in a table at the end."""
+def report_result(places: Sequence[Path], stream: TextIO, *, beside: bool = False) -> None:
+    """What came out, where it lies, and what to type next; ``beside`` each other, all results in a table at the end."""
     from fedkd.cli.baselines import comparison
     from fedkd.results.recorded import RecordedRun
 
     runs = [RecordedRun.read(place) for place in places]
-    if not compare:
+    if not beside:
         print_summaries(runs, "accuracy", stream)
     for run in runs:
         print(f"report: {run.path / 'report.html'}", file=stream)
     print(f"next:   fedkd plot {' '.join(shlex.quote(str(run.path)) for run in runs)}", file=stream)
-    if compare:
+    if beside:
         print_table(comparison(runs), stream)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from fedkd.base.errors import InputError
-from fedkd.data.kinds.kind import NO_MOMENTS
 from fedkd.results.files import write_atomically
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class RecordedData:
     @classmethod
     def of(cls, federation: Federation) -> RecordedData:
         """Describe a federation. Raises InputError where the partition cannot be drawn."""
+        from fedkd.data.kinds.kind import NO_MOMENTS  # only here: it imports torch, and whoever reads runs does without
+
         source, holdings = federation.source, federation.holdings
         shared = federation.examples.moments if federation.normalise == "global" else NO_MOMENTS
         return cls(
@@ -84,7 +86,7 @@ class RecordedData:
         if not file.exists():
             return None
         try:
-            return TypeAdapter(cls).validate_json(file.read_bytes())
+            return _adapter().validate_json(file.read_bytes())
         except ValidationError as error:
             finding = error.errors(include_url=False)[0]
             what = " ".join([*map(str, finding["loc"]), finding["msg"]])
@@ -97,6 +99,12 @@ class RecordedData:
     def write(self, path: Path) -> None:
         """Write it into a run's directory."""
         write_atomically(path / FILE, self.to_json())
+
+
+@cache
+def _adapter() -> TypeAdapter[RecordedData]:
+    """Made once: that takes longer than reading."""
+    return TypeAdapter(RecordedData)
 
 
 def class_names(source: Source) -> tuple[str, ...]:

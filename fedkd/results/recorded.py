@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ class RecordedRun:
         return failure_of(self.rows)
 
     @property
+    def complete(self) -> bool:
+        """Whether the rounds of all of the experiment are logged. Of a run that was copied without its report, too."""
+        return self.rounds_done >= int(self.experiment["rounds"])
+
+    @property
     def finished(self) -> bool:
         """Whether all rounds are logged and the report, which is written last, is there. A failed run never gets one."""
         return self.has(int(self.experiment["rounds"]))
@@ -97,18 +103,35 @@ class Seeds:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
-    """The runs at the given paths: each is a run's directory, or a directory of run directories (seeds, say)."""
+    """The runs at the given paths, each once: a run's directory, one of run directories (seeds, say), or one of such groups."""
     if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
         raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
-    runs = []
+    places: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if (path / "experiment.toml").is_file():
-            runs.append(RecordedRun.read(path))
-        elif inside := sorted(file.parent for file in path.glob("*/experiment.toml")):
-            runs += [RecordedRun.read(folder) for folder in inside]
-        else:
+        if not (inside := run_places(path)):
             raise InputError(f"{path} is no run and holds none: give directories that `fedkd run` wrote")
-    return runs
+        for place in inside:
+            places.setdefault(place.resolve(), place)
+    return [RecordedRun.read(place) for place in places.values()]
+
+
+def run_places(path: Path) -> list[Path]:
+    """The run directories at a path: itself, or those one or two levels below it, in the order of their names and numbers.
+
+    Of a run that a link leads to as well, as ``runs/latest`` does, the directory itself is given.
+    """
+    if (path / EXPERIMENT).is_file():
+        return [path]
+    found = [file.parent for level in ("*", "*/*") for file in path.glob(f"{level}/{EXPERIMENT}")]
+    once: dict[Path, Path] = {}
+    for place in sorted(found, key=lambda place: (place.is_symlink() or place.parent.is_symlink(), _in_order(place))):
+        once.setdefault(place.resolve(), place)
+    return sorted(once.values(), key=_in_order)
+
+
+def _in_order(place: Path) -> list[tuple[int, str]]:
+    """Sorts seed-2 before seed-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(place))]
 
 
 def check_runs(runs: object) -> None:

@@ -78,6 +78,11 @@ def sent_up(row: Mapping[str, Any]) -> float:
     return float(row.get("coded_bytes_up") or row.get("bytes_up") or 0.0)
 
 
+def sent_down(row: Mapping[str, Any]) -> float:
+    """Bytes that were broadcast to all clients in a round, likewise."""
+    return float(row.get("coded_bytes_down") or row.get("bytes_down") or 0.0)
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean over the first axis (S samples) and half the width of its Student-t interval; NaN for a single sample.
 

@@ -1,0 +1,1 @@
+"""Groups of seeds beside each other: intervals, paired differences, what it took to reach a target, spread over clients."""
