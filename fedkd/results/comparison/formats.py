@@ -68,9 +68,9 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, object]]:
                 yield {**named, **line, "seeds": len(values), "of_seeds": len(group.reached)}
     for each in comparison.differences:
         paired, what = each.paired, f"{comparison.metric}_{names[comparison.reading]}_difference"
-        named = {"group": each.group, "against": each.against, "quantity": what, "seeds": paired.seeds, "verdict": each.verdict}
+        words = {"group": each.group, "against": each.against, "quantity": what, "verdict": each.verdict}
         numbers = {"mean": paired.mean, "student_low": paired.low, "student_high": paired.high, "p": paired.p}
-        yield {**named, **_without_nan({**numbers, "p_holm": each.p_holm})}
+        yield {**words, "seeds": paired.seeds, **_without_nan({**numbers, "p_holm": each.p_holm})}
 
 
 def _line(group: str, quantity: str, sample: Sample) -> dict[str, object]:
