@@ -23,6 +23,7 @@ from fedkd.engine.own_nodes import as_client, told_by
 from fedkd.engine.sent_probes import split_probes
 from fedkd.engine.sent_test import split_test
 from fedkd.experiment.algorithm.client import Client
+from fedkd.experiment.algorithm.counted_work import counting
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.predictors import Predictor
@@ -152,7 +153,8 @@ def _exchange(
         which, strategy = f"{client.round}.{client.exchange}", strategy_of(experiment, client.round)
         down = ClientChannel("downlink", strategy.downlink(experiment), client.memory)
         broadcast = down.decode(from_records(content, memo=_UNPACKED), which, against=asked.held)
-        upload = under_adversity(client, update or strategy.client_update, broadcast)
+        with counting(on=experiment.clock.on and client.simulated) as work:
+            upload = under_adversity(client, update or strategy.client_update, broadcast)
         check_metrics(upload.metrics)
         header = {
             **upload.header,
@@ -161,7 +163,7 @@ def _exchange(
             **common_ground(experiment.strategy, experiment.privacy, client.federation),
         }
         seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
-        upload = replace(upload, header=header, metrics={**upload.metrics, **seconds})
+        upload = replace(upload, header=header, metrics={**upload.metrics, **seconds, **work})
         up = ClientChannel("uplink", strategy.uplink(experiment), client.memory)
         records = to_records(up.encode(upload, which, acknowledged=asked.acknowledged))
         _close(asked, context, client)

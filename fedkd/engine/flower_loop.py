@@ -58,7 +58,7 @@ def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: Con
     run.begin(round)
     if arrays:
         run.adopt(arrays)
-    return run.instructions(round, exchange=0)
+    return run.instructions()
 
 
 def current_run(strategy: Algorithm) -> Run:
@@ -77,7 +77,7 @@ def close_training(run: Run, round: int, replies: Iterable[Message]) -> tuple[Ar
     Raises:
         RunFailed: the experiment's last round is over, and in none an upload counted.
     """
-    run.absorb(round, replies, exchange=0)
+    run.absorb(replies)
     row, _ = run.close()
     if round >= run.experiment.rounds:
         run.check()

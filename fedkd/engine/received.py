@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
+from fedkd.knowledge.codecs import Bases
 from fedkd.knowledge.knowledge import Knowledge
 
 
@@ -31,6 +32,10 @@ class Received:
     failed: dict[int, str] = field(default_factory=dict)
     late: list[int] = field(default_factory=list)
     traffic: dict[int, Traffic] = field(default_factory=dict)
+    #: Floating point operations of each client's call, where a virtual clock has them counted.
+    flops: dict[int, float] = field(default_factory=dict)
+    #: What each upload leaves for the codecs of the next one, once it is accepted.
+    bases: dict[int, Bases] = field(default_factory=dict)
 
 
 @dataclass

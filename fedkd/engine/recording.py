@@ -139,9 +139,8 @@ def parts_of(run: Run) -> dict[str, RecordDict]:
         "server": memory,
         "broadcast": to_records(run.broadcasts.common),
         **run.transport.save(),
-        **run.late_uploads.save(),
+        **run.training.save(),
     }
-    parts |= run.rollback.save()
     parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.broadcasts.personal.items()}
     if isinstance(run.transport.grid, JobGrid):
         parts |= {f"client/{node}": state for node, state in run.transport.grid.states().items()}
@@ -167,8 +166,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")
     }
     run.transport.restore(checkpoint.parts)
-    run.late_uploads.restore(checkpoint.parts)
-    run.rollback.restore(checkpoint.parts)
+    run.training.restore(checkpoint.parts)
     if isinstance(run.transport.grid, JobGrid):
         states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
         run.transport.grid.restore(states)

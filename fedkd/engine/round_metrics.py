@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedkd.engine.clock.clock import Trip
 from fedkd.engine.reasons import first_line
 from fedkd.engine.received import Received, Traffic
 from fedkd.knowledge.knowledge import Knowledge
@@ -25,6 +26,8 @@ class RoundMetrics:
         self.clients: dict[int, dict[str, Any]] = {}
         #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
         self.down, self.evaluation = dict[int, Traffic](), dict[int, Traffic]()
+        #: Bytes of the messages of the last exchange.
+        self.sent: Mapping[int, Traffic] = {}
         #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
         #: Of each exchange, what clients uploaded, where the experiment keeps uploads. In no row.
@@ -41,6 +44,19 @@ class RoundMetrics:
     def fail(self, client: int, reason: str) -> None:
         """This client is lost for this round."""
         self.clients[client] |= {"status": "failed", "reason": reason}
+
+    def send(self, broadcasts: Mapping[int, Traffic]) -> None:
+        """The bytes of an exchange's messages to clients."""
+        self.sent = broadcasts
+        for client, traffic in broadcasts.items():
+            self.down.setdefault(client, Traffic()).add(traffic.raw, traffic.coded, traffic.wire)
+
+    def time(self, client: int, device: str, trip: Trip, flops: float) -> None:
+        """What a client's time goes into, by a virtual clock; of several exchanges in a round the sums."""
+        line = self.clients[client]
+        spent = {"compute_seconds": trip.compute, "up_seconds": trip.up, "down_seconds": trip.down, "flops": flops}
+        line |= {"device": device, "simulated_seconds": line.get("simulated_seconds", 0.0) + trip.seconds}
+        line |= {key: line.get(key, 0.0) + value for key, value in spent.items()}
 
     def count(self, uploads: Mapping[int, Traffic]) -> None:
         """The bytes of uploads, whether they are used or not."""

@@ -10,28 +10,22 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import RunFailed
-from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
+from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
-from fedkd.engine.guard import Guard, guard_of
-from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.joining import facts_of
-from fedkd.engine.late_uploads import LateUploads
 from fedkd.engine.node_memory import welcome_back
 from fedkd.engine.opened import open_transport
 from fedkd.engine.own_nodes import met
-from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.rehearsal import rehearse
-from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.engine.training_round import Exchanges
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
-from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, draw_in_time, enough_of
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.upload_schemas import upload_schemas
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import check_protected
-from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
 from fedkd.knowledge.records import with_arrays
 from fedkd.results.history import History
@@ -58,7 +52,6 @@ class Run:
         self.strategy = experiment.strategy
         self.transport = open_transport(experiment, grid, number, beside)
         self.experiment = experiment = met(experiment, self.transport)
-        self.late_uploads = LateUploads(experiment.late_rounds)
         federation, device = experiment.run_federation, device_of(experiment.engine)
         self.server = Server(experiment, functions or Functions(), federation, Memory(), device)
         if experiment.privacy.noise_multiplier:
@@ -66,10 +59,9 @@ class Run:
             check_protected(type(self.strategy).__name__, schemas, partition=experiment.data.partition)
         self.evaluation = EvaluationRound(experiment, self.server, self.transport)
         self.done, self.broadcasts = -1, Broadcasts()
-        self.rollback = Rollback(experiment, self.server, self.broadcasts)
+        self.training = Exchanges(experiment, self.server, self.transport, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
-        self._cohort: list[int] = []
-        self._exchanges, self.metrics = 1, RoundMetrics(0, experiment.timeout)
+        self.metrics = RoundMetrics(0, experiment.timeout)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
         self.history = History()
         self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
@@ -107,7 +99,7 @@ class Run:
     def _round(self, round: int) -> None:
         if round:
             self.begin(round)
-            self._train(round)
+            self.training.carry_out(self.metrics)
         if self.experiment.evaluates(round):
             self._evaluate(round)
         self.done = round
@@ -130,52 +122,13 @@ class Run:
 
     # Training
 
-    def instructions(self, round: int, exchange: int) -> list[Message]:
-        """The messages of one exchange. The cohort is drawn at the round's first."""
-        if exchange == 0:
-            drawn = draw_cohort(self.experiment, round)
-            self.metrics.enlist(drawn)
-            dropped = [client for client in drawn if draw_fault(self.experiment, round, client) == "dropout"]
-            for client in dropped:
-                self.metrics.fail(client, "dropped out (simulated)")
-            self._cohort = sorted(set(drawn) - set(dropped))
-        broadcasts = {client: self.broadcasts.to(client) for client in self._cohort}
-        last = exchange == self._exchanges - 1
-        persist = last or not self.transport.keeps_contexts
-        return self.transport.instruct(TRAIN, broadcasts, self.metrics.down, round=round, exchange=exchange, persist=persist)
+    def instructions(self) -> list[Message]:
+        """The messages of a round's only exchange, where Flower's loop carries them."""
+        return self.training.instructions(self.metrics, 0)
 
-    def absorb(self, round: int, replies: Iterable[Message], exchange: int) -> None:
-        """Take in uploads and run the server's half, which gives the next broadcast. Without uploads the last one stays."""
-        self.server.exchange = exchange
-        seed = derive(self.experiment.seed, round, exchange, "server", "torch")
-        with torch_threads(self.experiment.engine.num_cpus), seeded(seed):
-            in_time = self._in_time(round, exchange)
-            received = self.transport.uploads(replies, in_time, self._guard(), round=round, exchange=exchange)
-            self.transport.settle(in_time, received.uploads)
-            uploads = self.late_uploads.join(received.uploads, round)
-            self.late_uploads.keep(received.late_uploads)
-            self.rollback.enter(received, self.metrics.row)
-            answer = self.rollback.answer_to(uploads, self.metrics.row) if uploads else None
-            if answer is not None:
-                self.broadcasts.announce(answer)
-        self.server.release(kept=False)
-        self.metrics.enter(received, keep_uploads=self.experiment.record.uploads)
-        self.metrics.row |= self.server.reported
-        if self.experiment.privacy.noise_multiplier:
-            asked = {client: self.strategy.upload_schema(self.server, client) for client in in_time}
-            self.metrics.row |= PrivacyLedger(self.experiment.privacy, self.server.memory).enter(asked)
-        if self.experiment.late_rounds:
-            self.metrics.row["late_used"] = len(uploads) - len(received.uploads)
-        self._cohort = list(received.uploads) if answer is not None else []
-
-    def _in_time(self, round: int, exchange: int) -> dict[int, bool]:
-        """Who was asked -> whether the reply counts: drawn on our own grids; elsewhere whatever came before the timeout."""
-        simulated = self.transport.simulated
-        in_time = draw_in_time(self.experiment, round, exchange, self._cohort) if simulated else set(self._cohort)
-        return {client: client in in_time for client in self._cohort}
-
-    def _guard(self) -> Guard:
-        return guard_of(self.strategy, self.server, simulated=self.transport.simulated, sent_to=self.broadcasts.to)
+    def absorb(self, replies: Iterable[Message]) -> None:
+        """The uploads of a round's only exchange, where Flower's loop brings them."""
+        self.training.absorb(replies, self.metrics, 0)
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""
@@ -195,6 +148,7 @@ class Run:
         if round:
             welcome_back(self.transport, round - 1)
         self.metrics = RoundMetrics(round, self.experiment.timeout)
+        self.training.pace.begin(self.metrics)
         self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 
     def _first_broadcast(self) -> None:
@@ -203,33 +157,6 @@ class Run:
         if self._initial_arrays:
             self.adopt(self._initial_arrays)
         self.server.release(kept=False)
-
-    def _train(self, round: int) -> None:
-        self._exchanges = self.strategy.exchanges_per_round(self.experiment)
-        everyone: list[int] = []
-        for exchange in range(self._exchanges):
-            messages = self.instructions(round, exchange)
-            everyone = everyone or list(self._cohort)
-            enough = enough_of(self.experiment, len(messages))
-            with streams_aside():
-                replies = self.transport.collect(messages, enough, round=round, exchange=exchange)
-            for (earlier, of), late in replies.earlier.items():
-                self._absorb_late(late, earlier, of)
-            self.absorb(round, replies.current, exchange)
-            if not self._cohort:
-                break
-        left = sorted(set(everyone) - set(self._cohort))
-        # Who left in mid-round still holds its memory live: have it written.
-        if left and self._exchanges > 1 and self.transport.keeps_contexts:
-            nothing = dict.fromkeys(left, Knowledge())
-            messages = self.transport.instruct(PERSIST, nothing, {}, round=round, persist=True)
-            self.transport.ask(messages)
-
-    def _absorb_late(self, replies: list[Message], round: int, exchange: int) -> None:
-        everyone = dict.fromkeys(self.server.clients, False)
-        received = self.transport.uploads(replies, everyone, self._guard(), round=round, exchange=exchange)
-        self.metrics.count(received.traffic)
-        self.late_uploads.keep(received.late_uploads)
 
     # Evaluation
     def evaluation_instructions(self, round: int) -> list[Message]:

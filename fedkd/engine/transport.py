@@ -15,12 +15,13 @@ from fedkd.engine.newcomers import STARTED_AGAIN, Newcomers
 from fedkd.engine.reasons import clipped, in_words
 from fedkd.engine.received import Received, Replies, Traffic
 from fedkd.engine.secure_aggregation import refuse_mod
+from fedkd.engine.uploads import read_upload
 from fedkd.engine.waiting import looks, replies_to, telling, wait_for_nodes
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge import codecs
 from fedkd.knowledge.channels import ServerChannel
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.knowledge.records import config_bytes, from_records, to_records, wire_bytes
+from fedkd.knowledge.records import config_bytes, to_records, wire_bytes
 from fedkd.results.progress import OnProgress
 
 _PLAIN = ServerChannel("downlink", ())
@@ -193,36 +194,30 @@ class Transport:
         received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
         return dict(sorted(contents.items())), received
 
-    def uploads(
-        self, replies: Iterable[Message], in_time: Mapping[int, bool], guard: Guard, *, round: int, exchange: int
-    ) -> Received:
-        """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept.
-
-        ``in_time`` says of everyone who was asked whether a reply counts now; others are checked and set apart.
-        """
-        contents, received = self.receive(replies, in_time)
+    def read(self, replies: Iterable[Message], asked: Iterable[int], guard: Guard, *, round: int, exchange: int) -> Received:
+        """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept."""
+        contents, received = self.receive(replies, asked)
         for client, records in contents.items():
             try:
-                limit = guard.most_bytes(client)
-                message = from_records(records, max_bytes=limit, max_facts=guard.most_facts(client))
-                traffic = received.traffic[client] = Traffic(0, message.raw_bytes, wire_bytes(records))
-                upload, bases = codecs.decode(self.up.codecs, message, self._bases_of(client, message), max_bytes=limit)
-                traffic.raw = upload.raw_bytes
+                upload, bases = read_upload(client, records, self.up, guard, received)
                 guard.inspect(client, upload, round=round, exchange=exchange)
             except Exception as error:  # whatever a stranger's bytes make our code or the strategy's do, others go on
                 received.failed[client] = f"upload rejected: {in_words(error)}"
                 continue
-            if in_time[client]:
-                received.uploads[client] = upload
-                self.up.hold(client, f"{round}.{exchange}", bases)
-            else:
-                received.late_uploads[client] = upload
+            received.uploads[client], received.bases[client] = upload, bases
+        return received
+
+    def accept(self, received: Received, in_time: Container[int], guard: Guard, *, round: int, exchange: int) -> None:
+        """Set apart the uploads of all that are not ``in_time``, and those that stand out from the others."""
+        received.late_uploads = {client: upload for client, upload in received.uploads.items() if client not in in_time}
+        received.uploads = {client: upload for client, upload in received.uploads.items() if client in in_time}
+        for client in received.uploads:
+            self.up.hold(client, f"{round}.{exchange}", received.bases[client])
         for client, reason in guard.outliers(received.uploads).items():
             del received.uploads[client]
             received.failed[client] = f"upload rejected: {reason}"
             self.up.forget(client)
         received.late = sorted({*received.late, *received.late_uploads})
-        return received
 
     def settle(self, asked: Iterable[int], answered: Container[int]) -> None:
         """Note which clients have what they were last sent: those whose upload was accepted. Of the others nobody knows."""
@@ -232,12 +227,6 @@ class Transport:
                 self.down.hold(client, *sent)
             else:
                 self.down.forget(client)
-
-    def _bases_of(self, client: int, message: Knowledge) -> codecs.Bases:
-        which = self.up.which(client)
-        if (base := message.header.get("base", "")) not in ("", which):
-            raise ValueError(f"it is coded against upload {base}, the last accepted one is {which or 'none'}")
-        return self.up.bases(client) if base else {}
 
     def save(self) -> dict[str, RecordDict]:
         """The codecs' bases and the run's number, for a checkpoint."""

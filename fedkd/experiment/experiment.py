@@ -16,7 +16,7 @@ from fedkd.data.partition import EACH_ITS_OWN
 from fedkd.experiment import registry
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.functions import Functions, named_code
-from fedkd.experiment.algorithm.net_shares import FUNCTION, shares_of
+from fedkd.experiment.algorithm.net_shares import FUNCTION, as_text, shares_of
 from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import explained, shown
 from fedkd.experiment.misplaced import refuse_misplaced
@@ -147,7 +147,8 @@ class Experiment(ExperimentValues):
         """Flower's run-config: the same keys, dotted; lists as comma strings."""
         tables = self.to_tables()
         if isinstance(self.nets, dict):
-            tables["nets"] = ",".join(f"{name}:{share!r}" for name, share in tables["nets"].items())
+            tables["nets"] = as_text(tables["nets"])
+        tables["clock"]["devices"] = as_text(tables["clock"]["devices"])
         return flatten(tables)
 
     def functions(self) -> Functions:

@@ -6,13 +6,13 @@ Terminal, report, figures and docs take their words from here, and ``fedkd.engin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import final
+
+from fedkd.results.row_key import BYTES, CLIENTS, NATS, SECONDS, SHARE, RowKey, of_strategy
 
 #: How ``accuracy_of`` ends where there is no global test set.
 OWN_TEST = "each on its own test samples"
-SHARE, BYTES, SECONDS, NATS, CLIENTS = "share", "bytes", "s", "nats", "clients"
 
 
 def with_test_set(accuracy_of: str) -> str:
@@ -22,43 +22,6 @@ def with_test_set(accuracy_of: str) -> str:
     'global classifier, at the server, on the global test set'
     """
     return accuracy_of if accuracy_of.endswith(OWN_TEST) else f"{accuracy_of}, on the global test set"
-
-
-@final
-@dataclass(frozen=True)
-class RowKey:
-    """One key of ``metrics.jsonl`` or ``clients.jsonl``, or all keys of one form.
-
-    Args:
-        key: as it is written; ``<name>`` stands for any word.
-        label: what the axis of a figure says.
-        meaning: how the number comes about.
-        unit: ``SHARE`` of 1, ``BYTES``, ``SECONDS``, ``NATS``, ``CLIENTS``; empty for a number without one, or for text.
-        heading: what a column or a legend says, where there is little room; default, the label.
-        owned: whether only fedkd may write it: a strategy's own metrics have other names.
-    """
-
-    key: str
-    label: str
-    meaning: str
-    unit: str = ""
-    heading: str = ""
-    owned: bool = field(default=True, kw_only=True)
-
-    @property
-    def short(self) -> str:
-        """The heading, or the label where there is none."""
-        return self.heading or self.label
-
-    @property
-    def axis(self) -> str:
-        """The label, with the unit in brackets; percent stand at the ticks."""
-        return self.label if self.unit in ("", SHARE) else f"{self.label} ({self.unit})"
-
-
-def _own(key: str, label: str, meaning: str, unit: str = "", heading: str = "") -> RowKey:
-    """A key that strategies report."""
-    return RowKey(key, label, meaning, unit, heading, owned=False)
 
 
 #: In the order in which the report has its columns.
@@ -126,14 +89,20 @@ OF_ROUNDS = (
         *("peer_divergence", "KL divergence between peers"),
         *("KL between two peers' probabilities in nats, mean over test samples, pairs and both directions", NATS, "divergence"),
     ),
-    _own("distillation_weight", "weight of distillation", "what the distillation is multiplied by in the loss", "", "weight"),
-    _own("epsilon", "epsilon", "privacy spent so far, at `delta`, by the client that sent most; of what: `epsilon_of`"),
-    _own("loss", "loss", "what clients minimised: mean over their batches, weighted over clients by their samples"),
+    of_strategy(
+        "distillation_weight", "weight of distillation", "what the distillation is multiplied by in the loss", "", "weight"
+    ),
+    of_strategy("epsilon", "epsilon", "privacy spent so far, at `delta`, by the client that sent most; of what: `epsilon_of`"),
+    of_strategy("loss", "loss", "what clients minimised: mean over their batches, weighted over clients by their samples"),
     RowKey("bytes_up", "uploaded, raw", "uploads of all clients, as the tensors are", BYTES, "up, raw"),
     RowKey("coded_bytes_up", "uploaded, coded", "uploads of all clients, as codecs made them smaller", BYTES, "up, coded"),
     RowKey("bytes_down", "downloaded, raw", "broadcasts to all clients, as the tensors are", BYTES, "down, raw"),
     RowKey("coded_bytes_down", "downloaded, coded", "broadcasts to all clients, as codecs made them", BYTES, "down, coded"),
     RowKey("seconds", "time", "wall-clock time of the round; in a client's line, of its training", SECONDS),
+    RowKey(
+        *("simulated_seconds", "simulated time", "seconds of the round by the virtual clock; in a client's line, of its part"),
+        *(SECONDS, "simulated"),
+    ),
     RowKey("clients_ok", "clients whose upload counted", "clients whose uploads were used", CLIENTS, "ok"),
     RowKey("clients_late", "late clients", "clients whose uploads came too late, or never", CLIENTS, "late"),
     RowKey(
@@ -154,37 +123,48 @@ MORE_OF_ROUNDS = (
     RowKey("late_used", "late uploads used", "uploads of earlier rounds that counted in this one", CLIENTS),
     RowKey("rolled_back", "rolled back", "true where the round went back to the last good broadcast"),
     RowKey("rolled_back_reason", "why it was rolled back", "what nobody could work with"),
-    _own("delta", "delta", "the probability that `epsilon` does not cover"),
+    of_strategy("delta", "delta", "the probability that `epsilon` does not cover"),
     RowKey("epsilon_of", "of what epsilon is", "which uploads `epsilon` covers, and what its neighbours are"),
 )
 OF_CLIENTS = (
     RowKey("client", "client", "id of the client, from 0"),
     RowKey("status", "status", "ok, late or failed"),
     RowKey("reason", "reason", "why the upload did not count, with its traceback"),
+    RowKey("device", "device", "what the client computes with, by the virtual clock"),
+    RowKey("flops", "operations", "floating point operations of the client's half, counted for the virtual clock"),
+    RowKey("compute_seconds", "computing", "simulated seconds of the client's half", SECONDS),
+    RowKey("up_seconds", "uploading", "simulated seconds until its uploads have come, of their coded bytes", SECONDS),
+    RowKey("down_seconds", "downloading", "simulated seconds until the broadcasts have come, of their coded bytes", SECONDS),
     RowKey("weight", "weight", "what the upload counts for: as a rule, the client's training samples"),
 )
 #: Parts of losses and what else strategies report, as means over batches and over clients.
 OF_STRATEGIES = (
-    _own("train_accuracy", "training accuracy", "share of its training samples that a client gets right", SHARE),
-    _own("cross_entropy", "cross-entropy", "cross-entropy to the labels, as it enters the loss", NATS),
-    _own("distillation", "distillation", "distillation from teachers or peers, as it enters the loss"),
-    _own("consistency", "consistency", "how far student and mean teacher are apart, as it enters the loss"),
-    _own("digest", "digest", "FedMD: distance to the consensus while clients learn it"),
-    _own("consensus", "consensus", "D-Distillation: distance to the neighbours' average, as it enters the loss"),
-    _own("edges", "edges", "D-Distillation: neighbours whose tables a client received", "", "edges"),
-    _own("edge_bytes", "bytes along an edge", "D-Distillation: of the table that a client sends each neighbour", BYTES),
-    _own("staleness", "staleness", "codistillation: age of the others' checkpoints, in steps of training"),
-    _own("generation", "generation", "born-again networks: number of the student that is trained now"),
-    _own("hint", "hint", "distance between feature maps, as it enters the loss"),
-    _own("relation", "relation", "distance between a client's and the global relations of samples, as it enters the loss"),
-    _own("not_true", "not-true distillation", "FedNTD: distillation of all classes but the true one, as it enters the loss"),
-    _own("proximal", "proximal term", "FedProx: squared distance to the broadcast weights, as it enters the loss"),
-    _own("prototype", "prototype term", "distance of features to the prototype of their class, as it enters the loss"),
-    _own("model_contrastive", "model-contrastive term", "MOON: contrast of the local, global and last local net, as it enters"),
-    _own("vcl", "VCL", "MCL: vanilla contrastive loss, within each peer"),
-    _own("icl", "ICL", "MCL: interactive contrastive loss, between peers"),
-    _own("soft_vcl", "soft VCL", "MCL: distillation of the peers' contrastive distributions, within each peer"),
-    _own("soft_icl", "soft ICL", "MCL: distillation of the peers' contrastive distributions, between peers"),
+    of_strategy("train_accuracy", "training accuracy", "share of its training samples that a client gets right", SHARE),
+    of_strategy("cross_entropy", "cross-entropy", "cross-entropy to the labels, as it enters the loss", NATS),
+    of_strategy("distillation", "distillation", "distillation from teachers or peers, as it enters the loss"),
+    of_strategy("consistency", "consistency", "how far student and mean teacher are apart, as it enters the loss"),
+    of_strategy("digest", "digest", "FedMD: distance to the consensus while clients learn it"),
+    of_strategy("consensus", "consensus", "D-Distillation: distance to the neighbours' average, as it enters the loss"),
+    of_strategy("edges", "edges", "D-Distillation: neighbours whose tables a client received", "", "edges"),
+    of_strategy("edge_bytes", "bytes along an edge", "D-Distillation: of the table that a client sends each neighbour", BYTES),
+    of_strategy("staleness", "staleness", "codistillation: age of the others' checkpoints, in steps of training"),
+    of_strategy("generation", "generation", "born-again networks: number of the student that is trained now"),
+    of_strategy("hint", "hint", "distance between feature maps, as it enters the loss"),
+    of_strategy(
+        "relation", "relation", "distance between a client's and the global relations of samples, as it enters the loss"
+    ),
+    of_strategy(
+        "not_true", "not-true distillation", "FedNTD: distillation of all classes but the true one, as it enters the loss"
+    ),
+    of_strategy("proximal", "proximal term", "FedProx: squared distance to the broadcast weights, as it enters the loss"),
+    of_strategy("prototype", "prototype term", "distance of features to the prototype of their class, as it enters the loss"),
+    of_strategy(
+        "model_contrastive", "model-contrastive term", "MOON: contrast of the local, global and last local net, as it enters"
+    ),
+    of_strategy("vcl", "VCL", "MCL: vanilla contrastive loss, within each peer"),
+    of_strategy("icl", "ICL", "MCL: interactive contrastive loss, between peers"),
+    of_strategy("soft_vcl", "soft VCL", "MCL: distillation of the peers' contrastive distributions, within each peer"),
+    of_strategy("soft_icl", "soft ICL", "MCL: distillation of the peers' contrastive distributions, between peers"),
 )
 #: Keys with a word of the strategy's in them: a net, a branch, a part of the loss. The first that fits is meant.
 FORMS = (
@@ -193,11 +173,13 @@ FORMS = (
     RowKey("client_<name>_accuracy", "mean client accuracy of <name>", "mean over clients on their own test splits", SHARE),
     RowKey("client_<name>", "<name> of the clients", "a number on the clients that the server's half of the strategy reports"),
     RowKey("<name>_accuracy", "accuracy of <name>", "this predictor's accuracy on the global test set", SHARE),
-    _own("<name>_cross_entropy", "cross-entropy of <name>", "cross-entropy of this net or branch to the labels", NATS),
-    _own("<name>_distillation", "distillation of <name>", "distillation of this net or branch"),
-    _own("<name>_hidden", "hidden loss of <name>", "FedKD: distance of hidden states, as it enters the loss of this net"),
-    _own("<name>_contrastive", "<name> contrastive loss", "contrast of two views of a sample with other samples"),
-    _own("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
+    of_strategy("<name>_cross_entropy", "cross-entropy of <name>", "cross-entropy of this net or branch to the labels", NATS),
+    of_strategy("<name>_distillation", "distillation of <name>", "distillation of this net or branch"),
+    of_strategy(
+        "<name>_hidden", "hidden loss of <name>", "FedKD: distance of hidden states, as it enters the loss of this net"
+    ),
+    of_strategy("<name>_contrastive", "<name> contrastive loss", "contrast of two views of a sample with other samples"),
+    of_strategy("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
 )
 ROW_KEYS = (*OF_ROUNDS, *MORE_OF_ROUNDS, *OF_CLIENTS, *OF_STRATEGIES, *FORMS)
 #: What begins so is kept for fedkd, though no key may be called so yet.

@@ -121,7 +121,8 @@ class Door:
         message = SimpleNamespace(
             metadata=SimpleNamespace(src_node_id=0), has_error=lambda: False, has_content=lambda: True, content=content
         )
-        received = self.transport.uploads([message], {0: True}, self.guard, round=1, exchange=0)  # type: ignore[list-item]
+        received = self.transport.read([message], [0], self.guard, round=1, exchange=0)  # type: ignore[list-item]
+        self.transport.accept(received, [0], self.guard, round=1, exchange=0)
         for reason in received.failed.values():
             assert reason.startswith("upload rejected: ") and reason.isprintable() and len(reason) < 700
         assert len(received.failed) + len(received.uploads) == 1

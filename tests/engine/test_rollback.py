@@ -178,7 +178,7 @@ def test_simulated_faults_and_lateness_say_nothing_of_the_broadcast(faults: dict
     draw = participation.draw_fault
     late = {round: next(iter(faults)) for round in (2, 3)}
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("experiment.algorithm.participation", "engine.run", "engine.rollback", "engine.adversity"):
+        for module in ("experiment.algorithm.participation", "engine.training_round", "engine.rollback", "engine.adversity"):
             patch.setattr(
                 f"fedkd.{module}.draw_fault", lambda experiment, round, client: late.get(round, draw(experiment, round, client))
             )

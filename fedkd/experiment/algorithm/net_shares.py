@@ -36,6 +36,15 @@ def shares_of(nets: Mapping[str, object]) -> dict[str, float]:
     return {name: float(str(share)) for name, share in nets.items()}
 
 
+def as_text(shares: Mapping[str, float]) -> str:
+    """Shares as a run-config has them.
+
+    >>> as_text({"cnn": 0.25, "mlp": 0.75})
+    'cnn:0.25,mlp:0.75'
+    """
+    return ",".join(f"{name}:{share!r}" for name, share in shares.items())
+
+
 def read_nets(given: object) -> object:
     """The value of ``nets``, with shares as a dict also where they came as text: ``"cnn:0.5,mlp:0.5"``.
 
@@ -62,12 +71,15 @@ def read_nets(given: object) -> object:
 
 
 @lru_cache(maxsize=4)
-def deal(names: tuple[str, ...], shares: tuple[float, ...], clients: int, seed: int) -> tuple[str, ...]:
-    """The net of each client: the shares in whole clients, the largest remainders first, dealt out by a seeded draw."""
+def deal(names: tuple[str, ...], shares: tuple[float, ...], clients: int, seed: int, purpose: str = "nets") -> tuple[str, ...]:
+    """The net of each client: the shares in whole clients, the largest remainders first, dealt out by a seeded draw.
+
+    Of what else clients have by shares (their devices, say) the ``purpose`` is another, and so is the draw.
+    """
     exact = [share * clients for share in shares]
     counts = [int(count + 1e-9) for count in exact]
     by_remainder = sorted(range(len(names)), key=lambda i: counts[i] - exact[i])
     for i in by_remainder[: clients - sum(counts)]:
         counts[i] += 1
     hands = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
-    return tuple(hands[i] for i in torch.randperm(clients, generator=generator(seed, "nets")).tolist())
+    return tuple(hands[i] for i in torch.randperm(clients, generator=generator(seed, purpose)).tolist())

@@ -13,6 +13,7 @@ from torch import nn
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import derive, generator, seeded
 from fedkd.data import Federation, Samples
+from fedkd.experiment.algorithm.counted_work import uncounted
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.net_supply import NOTHING, Found, NetPlan, find_out, fresh, give_back, take
 from fedkd.experiment.algorithm.optimizer_state import optimizer_state, restore_optimizer
@@ -174,10 +175,12 @@ class Node(ABC):
     def live(self, key: str, compute: Callable[[], T]) -> T:
         """A value that may be kept between the exchanges of one round, computed where it is not at hand.
 
-        A grid may forget it at any time, so ``compute`` must give the same value from memory and random streams alone.
+        A grid may forget it at any time, so ``compute`` must give the same value from memory and random streams alone; the
+        virtual clock does not count its operations.
         """
         if (self.round, key) not in self._live:
-            self.set_live(key, compute())
+            with uncounted():
+                self.set_live(key, compute())
         return cast(T, self._live[self.round, key])
 
     def set_live(self, key: str, value: object) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from fedkd.base.errors import InputError, unknown
+from fedkd.experiment.algorithm.clock_section import Clock
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.algorithm.schedule import rate_at
@@ -210,6 +211,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train": Training,
     "data": Data,
     "evaluation": Evaluation,
+    "clock": Clock,
     "faults": Faults,
     "attack": Attacking,
     "privacy": Privacy,

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedkd.base.errors import InputError
 from fedkd.data.partition import EACH_ITS_OWN
+from fedkd.experiment.algorithm.clock_section import Clock
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
 from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, read_nets, shares_of
@@ -61,6 +62,7 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keyword arguments of nets, by the net's name. ``net_options = {cnn = {channels = [16, 32]}}``"""
+    clock: Clock = Clock()
     faults: Faults = Faults()
     attack: Attacking = Attacking()
     privacy: Privacy = Privacy()

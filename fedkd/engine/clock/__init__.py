@@ -1,0 +1,1 @@
+"""The virtual clock: simulated seconds from counted operations, counted bytes and the clients' devices."""

@@ -1,0 +1,101 @@
+"""Pace: who of an exchange's clients is in time, and, where there is a virtual clock, how long it all takes."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import final
+
+from fedkd.base.errors import Notice
+from fedkd.engine.clock.clock import Clock
+from fedkd.engine.received import Received
+from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.experiment.algorithm.counted_work import CountedWork
+from fedkd.experiment.algorithm.participation import draw_in_time
+from fedkd.experiment.experiment import Experiment
+
+
+class Pace(ABC):
+    """What says whose upload counts in its exchange."""
+
+    def begin(self, metrics: RoundMetrics) -> None:  # noqa: B027  # most have nothing to begin
+        """A round begins."""
+
+    @abstractmethod
+    def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
+        """Of the clients asked: whose upload counts now, if it came at all."""
+
+    @contextmanager
+    def at_server(self, metrics: RoundMetrics) -> Iterator[None]:
+        """Around the server's half."""
+        yield
+
+
+@final
+class AsTheyCome(Pace):
+    """In a deployment: whatever came before the timeout counts."""
+
+    def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
+        """All."""
+        return set(asked)
+
+
+@final
+class Drawn(Pace):
+    """In a simulation without a clock: the seed draws who is late, by ``faults.straggle`` and ``enough``."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
+        """The first ``enough`` of a seeded order, stragglers left out."""
+        return draw_in_time(self._experiment, int(metrics.row["round"]), exchange, list(asked))
+
+
+@final
+class Clocked(Pace):
+    """In a simulation with a clock: who comes first by the clock."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._clock = Clock(experiment)
+
+    def begin(self, metrics: RoundMetrics) -> None:
+        """The clock of a round starts at 0."""
+        metrics.row["simulated_seconds"] = 0.0
+
+    def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
+        """The first ``enough`` by simulated arrival, within the deadline. The round takes so much longer."""
+        trips = {}
+        for client in asked:
+            if (upload := received.traffic.get(client)) or client in received.failed:
+                flops, up = received.flops.get(client, 0.0), upload.coded if upload else None
+                trips[client] = self._clock.trip(client, down=metrics.sent[client].coded, flops=flops, up=up)
+                metrics.time(client, self._clock.name(client), trips[client], flops)
+        in_time, seconds = self._clock.wait(trips, asked)
+        metrics.row["simulated_seconds"] += seconds
+        return in_time
+
+    @contextmanager
+    def at_server(self, metrics: RoundMetrics) -> Iterator[None]:
+        """Count the server's work, where it takes time."""
+        if not self._clock.times_server:
+            yield
+            return
+        with CountedWork() as work:
+            yield
+        metrics.row["simulated_seconds"] += self._clock.of_server(work.flops)
+
+
+def pace_of(experiment: Experiment, *, simulated: bool) -> Pace:
+    """How the exchanges of a run are timed. A Notice tells that a deployment's clients take real time.
+
+    Raises InputError where devices cannot be told.
+    """
+    if experiment.clock.on and simulated:
+        return Clocked(experiment)
+    if experiment.clock.on:
+        text = "[clock] does nothing here: the clients are nodes of a deployment and take real time (timeout says how much)"
+        warnings.warn(text, Notice, stacklevel=2)
+    return Drawn(experiment) if simulated else AsTheyCome()
