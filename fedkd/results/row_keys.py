@@ -9,7 +9,10 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 
-from fedkd.results.row_key import BYTES, CLIENTS, NATS, SECONDS, SHARE, RowKey, of_strategy
+from fedkd.results.row_key import BYTES as BYTES
+from fedkd.results.row_key import CLIENTS, NATS, RowKey, of_strategy
+from fedkd.results.row_key import SECONDS as SECONDS
+from fedkd.results.row_key import SHARE as SHARE
 
 #: How ``accuracy_of`` ends where there is no global test set.
 OWN_TEST = "each on its own test samples"

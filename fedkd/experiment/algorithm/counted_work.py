@@ -30,18 +30,18 @@ class CountedWork(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops, self.paused = 0, False
         self._formulas: dict[Any, Any] = {}
 
     def __enter__(self) -> CountedWork:
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         _COUNTING.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         _COUNTING.remove(self)
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -88,7 +88,7 @@ _TAKE_APART = object()
 
 def _formula_of(func: Any) -> Any:
     """How the operations of a function of torch are counted: a formula, by its parts, or (None) not at all."""
-    packet = getattr(func, "overloadpacket", None)
+    packet: Any = getattr(func, "overloadpacket", None)
     if formula := _FUSED.get(packet) or flop_registry.get(packet):
         return formula
     name = getattr(func, "name", lambda: "")()
