@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -22,12 +20,11 @@ from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned,
 from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
+from fedkd.cli.result import print_summaries, report_result, write_group_of_seeds
+from fedkd.cli.resume import resume as resume_command
+from fedkd.cli.runs import runs as runs_command
 from fedkd.cli.supernode import supernode
-from fedkd.cli.tables import print_table
 from fedkd.cli.watch import watch
-
-if TYPE_CHECKING:
-    from fedkd.results.recorded import RecordedRun
 
 app = typer.Typer(
     name="fedkd",
@@ -125,7 +122,7 @@ def run(
         refuse_together("--resume goes on with the experiment in DIR", given)
         launches = [resumed(resume, parse_changes(changes or []))]
     elif file is None:
-        raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd run --resume DIR`")
+        raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd resume DIR`")
     elif seed is not None and seeds is not None:
         raise InputError("give --seed or --seeds, not both")
     else:
@@ -135,6 +132,8 @@ def run(
         numbers = [seed] if seeds is None else parse_seeds(seeds)
         launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
     done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
+    if seeds is not None and out is not None and not baselines and len(done) > 1:
+        write_group_of_seeds(out, done)
     if done and not (as_json and quiet):
         report_result(done, sys.stderr if as_json else sys.stdout, beside=baselines)
     if failed := len(launches) - len(done):
@@ -169,6 +168,8 @@ def plot(
 
 for command in (audit, compare, export, strategies, keys, losses, targets, new, watch):
     app.command(cls=PlainCommand)(command)
+app.command("resume", cls=PlainCommand)(resume_command)
+app.command("runs", cls=PlainCommand)(runs_command)
 app.command("deploy-kit", cls=PlainCommand)(deploy_kit)
 app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)
 
@@ -187,41 +188,3 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         print("All good. Next: fedkd run FILE" if all(finding.ok for finding in results) else "Cure what is marked BAD.")
     if not all(finding.ok for finding in results):
         raise typer.Exit(1)
-
-
-def report_result(places: Sequence[Path], stream: TextIO, *, beside: bool = False) -> None:
-    """What came out, where it lies, and what to type next; ``beside`` each other, all results in a table at the end."""
-    from fedkd.cli.baselines import comparison
-    from fedkd.results.recorded import RecordedRun
-
-    runs = [RecordedRun.read(place) for place in places]
-    if not beside:
-        print_summaries(runs, "accuracy", stream)
-    for run in runs:
-        print(f"report: {run.path / 'report.html'}", file=stream)
-    print(f"next:   fedkd plot {' '.join(shlex.quote(str(run.path)) for run in runs)}", file=stream)
-    if beside:
-        print_table(comparison(runs), stream)
-
-
-def print_summaries(runs: Sequence[RecordedRun], metric: str, stream: TextIO) -> None:
-    """Last, best and mean of the last five (or as many as there are), for each group of seeds: the mean, its 95 % interval."""
-    from fedkd.results.curves import headline, is_share, reading
-    from fedkd.results.recorded import group_seeds
-    from fedkd.results.row_keys import describe_key
-    from fedkd.results.statistics import last_measured, summary
-
-    for group in group_seeds(runs):
-        results = [result for run in group.runs if (result := summary(run.rows, metric))]
-        if not results:
-            print(f"{group.label}: {metric} was never measured", file=stream)
-            continue
-        seeds = f"seed {group.runs[0].seed}" if len(results) == 1 else f"{len(results)} seeds, 95 % interval"
-        readings = ((each.last, each.best, each.mean_last_five) for each in results)
-        last, best, five = (reading(metric, values) for values in zip(*readings, strict=True))
-        averaged = last_measured([result.averaged for result in results])
-        whose = f" ({headline(group.runs[0])})" if metric == "accuracy" else ""
-        name, highest = describe_key(metric).short, "best" if is_share(metric) else "highest"
-        print(
-            f"{group.label} ({seeds}): {name} last {last}, {highest} {best}, mean of the {averaged} {five}{whose}", file=stream
-        )

@@ -5,23 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd.base.errors import InputError, RunFailed
 
 if TYPE_CHECKING:
+    from fedkd.engine.cells import Cell
     from fedkd.experiment.experiment import Experiment
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One run to make: what, where, and whether it goes on from a checkpoint."""
-
-    experiment: Experiment
-    out: Path
-    resume: bool = False
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:
@@ -57,26 +48,33 @@ def planned(
     *,
     several: bool,
     baselines: bool = False,
-) -> list[Launch]:
+) -> list[Cell]:
     """The runs to make. All are checked before the first starts, so bad input leaves nothing half done.
 
     Of ``several`` seeds, or beside ``baselines``, what is already there goes on or is skipped.
     """
     from fedkd.base.config_text import located, read_toml
-    from fedkd.engine.simulation import tell_what_is_idle
+    from fedkd.engine.cells import Cell
+    from fedkd.engine.one_run import tell_what_is_idle
     from fedkd.experiment.experiment import Experiment
+    from fedkd.results.place import refuse_if_taken
 
-    launches: list[Launch] = []
+    cells: list[Cell] = []
     for seed in seeds:
         own = overrides if seed is None else {**overrides, "seed": str(seed)}
         experiment = Experiment.from_toml(file, own)
-        if not launches:
+        if not cells:
             with located(file.name, read_toml(file)[0], besides=own):
                 tell_what_is_idle(experiment, own.get("engine.name"))
         place = out / f"seed-{seed}" if out and several else out or default_place(file, experiment)
         runs = {place: experiment, **(beside(place, experiment) if baselines else {})}
-        launches += [at(place, experiment, go_on=several or baselines) for place, experiment in runs.items()]
-    return launches
+        for place, experiment in runs.items():
+            cells.append(Cell(experiment, place))
+            if several or baselines:
+                cells[-1].check()
+            else:
+                refuse_if_taken(place)
+    return cells
 
 
 def beside(place: Path, experiment: Experiment) -> dict[Path, Experiment]:
@@ -86,18 +84,6 @@ def beside(place: Path, experiment: Experiment) -> dict[Path, Experiment]:
     if place.name in ("", ".."):
         raise InputError(f"--baselines writes beside --out, and {place} has no name: give one, e.g. --out runs/mine")
     return {place.with_name(f"{place.name}-{name}"): baseline for name, baseline in baselines_of(experiment).items()}
-
-
-def at(place: Path, experiment: Experiment, *, go_on: bool) -> Launch:
-    """A run in this directory. Raises InputError if it is taken; with ``go_on``, only if by another run than this one."""
-    from fedkd.results.place import holds_run, refuse_if_taken
-
-    launch = Launch(experiment, place, resume=go_on and holds_run(place))
-    if launch.resume:
-        refuse_other_experiment(launch)
-    else:
-        refuse_if_taken(place)
-    return launch
 
 
 def default_place(file: Path, experiment: Experiment) -> Path:
@@ -110,8 +96,9 @@ def default_place(file: Path, experiment: Experiment) -> Path:
     return Path("runs") / f"{stem}-s{experiment.seed}"
 
 
-def resumed(path: Path, overrides: Mapping[str, str]) -> Launch:
+def resumed(path: Path, overrides: Mapping[str, str]) -> Cell:
     """The run in ``path``, to be gone on with. Raises InputError where there is none, or nothing is left to do."""
+    from fedkd.engine.cells import Cell
     from fedkd.experiment.experiment import Experiment
     from fedkd.results.directory import RunDirectory
     from fedkd.results.identity import EXPERIMENT
@@ -123,69 +110,55 @@ def resumed(path: Path, overrides: Mapping[str, str]) -> Launch:
         cure = "nothing to resume, but for more of them: --set rounds=NUMBER"
         raise InputError(f"{path} has all its rounds: {cure}; see {path / 'report.html'}")
     RunDirectory.find(path)
-    return Launch(Experiment.from_toml(path / EXPERIMENT, overrides), path, resume=True)
+    return Cell(Experiment.from_toml(path / EXPERIMENT, overrides), path)
 
 
-def refuse_other_experiment(launch: Launch) -> None:
-    """Raise InputError if the directory holds a run of another experiment, data or code than asked for, or was edited."""
-    from fedkd.engine.recording import identity_of
-    from fedkd.results.changes import differences
-    from fedkd.results.directory import RunDirectory
-    from fedkd.results.identity import refuse_other
-    from fedkd.results.recorded import RecordedRun
+def resumable(path: Path, overrides: Mapping[str, str]) -> list[Cell]:
+    """The run in ``path``, or the unfinished ones below it, to be gone on with. InputError where nothing is left to do."""
+    from fedkd.results.latest import run_at
+    from fedkd.results.place import holds_run
+    from fedkd.results.recorded import RecordedRun, run_places
 
-    there, now = RecordedRun.read(launch.out), identity_of(launch.experiment, launch.experiment.functions())
-    if (launch.out / "checkpoint").is_dir():
-        RunDirectory.find(launch.out)
-    for key, (was, is_now) in differences(there.experiment, now.experiment).items():
-        if not key.startswith(("engine.", "record.")):
-            difference = f"{key} is {was!r} there and {is_now!r} here"
-            raise InputError(
-                f"{launch.out} holds a run of another experiment ({difference}): give another directory with --out"
-            )
-    refuse_other(launch.out, now)
+    path = run_at(path)
+    inside = [] if holds_run(path) else run_places(path)
+    unfinished = [place for place in inside if overrides or not RecordedRun.read(place).finished]
+    if inside and not unfinished:
+        raise InputError(f"{path}: all {len(inside)} runs in it are finished: nothing is left to do")
+    return [resumed(place, overrides) for place in unfinished or [path]]
 
 
-def carry_out_all(launches: Sequence[Launch], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:
+def carry_out_all(cells: Sequence[Cell], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:
     """Make runs one after the other, and say which of them failed; the directories of the others.
 
     Raises RunFailed if a single run was asked for and fails: several go on with the next.
     """
     done: list[Path] = []
-    for launch in launches:
+    for cell in cells:
         try:
-            carry_out(launch, engine, quiet=quiet, as_json=as_json)
-            done.append(launch.out)
+            carry_out(cell, engine, quiet=quiet, as_json=as_json)
+            done.append(cell.out)
         except RunFailed as failure:
-            if len(launches) == 1:
+            if len(cells) == 1:
                 raise
-            print(f"fedkd: {launch.out} failed: {failure}", file=sys.stderr)
+            print(f"fedkd: {cell.out} failed: {failure}", file=sys.stderr)
     return done
 
 
-def carry_out(launch: Launch, engine: str | None, *, quiet: bool, as_json: bool) -> None:
+def carry_out(cell: Cell, engine: str | None, *, quiet: bool, as_json: bool) -> None:
     """Make one run and show it. A run that stops before its first checkpoint leaves no directory behind."""
     from fedkd.cli.console import display
-    from fedkd.results.recorded import RecordedRun
+    from fedkd.engine.cells import State
 
-    if launch.resume:
-        there = RecordedRun.read(launch.out)
-        if there.has(launch.experiment.rounds):
-            if not (quiet or as_json):
-                print(f"{launch.out}: all rounds done, skipped")
-            return
-        if there.failure and there.rounds_done >= launch.experiment.rounds:
-            raise RunFailed(f"{there.failure}; to run it again, remove {launch.out} first")
-    from fedkd.engine.simulation import simulate
-
-    title = f"{launch.out}  ({'going on' if launch.resume else 'new run'}, Ctrl-C stops it)"
+    state = cell.state
+    if state is State.DONE:
+        if not (quiet or as_json):
+            print(f"{cell.out}: all rounds done, skipped")
+        return
+    title = f"{cell.out}  ({'going on' if state is State.UNFINISHED else 'new run'}, Ctrl-C stops it)"
     try:
-        shown = display(title, launch.experiment.rounds, as_json=as_json, quiet=quiet)
-        simulate(launch.experiment, engine, out=launch.out, resume=launch.resume, progress=shown)
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        kept = (launch.out / "experiment.toml").exists()
-        resume = f"go on with: fedkd run --resume {shlex.quote(str(launch.out))}"
+        cell.run(engine, progress=display(title, cell.experiment.rounds, as_json=as_json, quiet=quiet))
+    except KeyboardInterrupt:
+        kept = (cell.out / "experiment.toml").exists()
+        resume = f"go on with: fedkd resume {shlex.quote(str(cell.out))}"
         print(f"stopped; {resume if kept else 'nothing was kept'}", file=sys.stderr)
         raise SystemExit(130) from None

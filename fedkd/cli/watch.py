@@ -46,4 +46,4 @@ def watch(
     elif RecordedRun.read(run).finished:
         print(f"it is over: see {run / 'report.html'}")
     else:
-        print(f"nobody runs it now, {max(seen - 1, 0)} of {rounds} rounds are over: go on with `fedkd run --resume {run}`")
+        print(f"nobody runs it now, {max(seen - 1, 0)} of {rounds} rounds are over: go on with `fedkd resume {run}`")

@@ -91,7 +91,7 @@ def _final(run: Path) -> dict[str, dict[str, Tensor]]:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{file} cannot be read ({error}): bring it back from a copy") from None
     if not nets:
-        raise InputError(f"{run} has no final nets: finish the run, `fedkd run --resume {run}`, or name a kept --round")
+        raise InputError(f"{run} has no final nets: finish the run, `fedkd resume {run}`, or name a kept --round")
     return nets
 
 

@@ -28,6 +28,7 @@ from fedkd.results.data import RecordedData
 from fedkd.results.directory import RunDirectory
 from fedkd.results.history import History
 from fedkd.results.identity import Identity, code_of, refuse_other
+from fedkd.results.latest import point_at
 from fedkd.results.logs import CLIENTS, read_clients, read_metrics
 from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
 from fedkd.results.progress import OnProgress, Progress, ProgressFile
@@ -88,6 +89,7 @@ def run_recorded(
     run.transport.on_progress = look
     with only_writer(path):
         directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
+        point_at(path)
         try:
             history = run.execute()
             if keeps.best not in ("", "accuracy") and best_round(history.metrics, keeps.best) is None:

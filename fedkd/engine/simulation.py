@@ -1,93 +1,91 @@
-"""simulate: run an experiment in this process, on an engine of ours, and get its History back."""
+"""simulate: run an experiment in this process, on an engine of ours, and get its History back; of several seeds, theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from fedkd.base.errors import InputError
-from fedkd.engine.app import client_app_of, server_app_of
-from fedkd.engine.unused_messages import tell_idle_messages
-from fedkd.experiment.algorithm.loaded import forget_data
+from fedkd.engine.cells import run_seeds
+from fedkd.engine.one_run import run_once
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.explain import shown
-from fedkd.experiment.registry import name_of
-from fedkd.experiment.unused import given_keys, tell
-from fedkd.experiment.unused_keys import idle_engine
-from fedkd.grids import JobGrid, run_app
-from fedkd.grids.app import make_grid
+from fedkd.grids import JobGrid
+from fedkd.results.histories import Histories
 from fedkd.results.history import History
 from fedkd.results.round_lines import Display
+
+OnRound = Callable[[dict[str, Any]], None]
+
+
+@overload
+def simulate(
+    experiment: Experiment,
+    engine: str | JobGrid | None = None,
+    *,
+    seeds: None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    on_round: OnRound | None = None,
+    progress: bool | Display = False,
+) -> History: ...
+
+
+@overload
+def simulate(
+    experiment: Experiment,
+    engine: str | JobGrid | None = None,
+    *,
+    seeds: Iterable[int],
+    out: str | Path | None = None,
+    on_round: OnRound | None = None,
+    progress: bool | Display = False,
+) -> Histories: ...
 
 
 def simulate(
     experiment: Experiment,
     engine: str | JobGrid | None = None,
     *,
+    seeds: Iterable[int] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    on_round: Callable[[dict[str, Any]], None] | None = None,
+    on_round: OnRound | None = None,
     progress: bool | Display = False,
-) -> History:
+) -> History | Histories:
     """Run an experiment and return its History. Leaves no global state behind; call it as often as you like.
 
     Args:
         experiment: what to run.
         engine: ``"in-process"``, ``"ray"`` or a grid; default, the experiment's own.
+        seeds: run it once with each of these seeds, as ``range(5)``, and return their Histories. With ``out`` each stands in
+            ``out/seed-N``: what is finished there is read, and what is unfinished goes on.
         out: a directory for the run's files; it must be new, or hold a run to ``resume``.
         resume: go on from the last checkpoint in ``out``.
-        on_round: called with each row of metrics as it comes.
+        on_round: called with each row of metrics as it comes; of several seeds a row begins with its ``seed``.
         progress: True shows the rounds as they go on: a live table on a terminal or in a notebook, lines elsewhere. Or what
             shows them.
 
     Raises:
         InputError: bad input, in one line, before anything is written.
         RunFailed: in no round a client's upload counted, or nothing could be evaluated; its ``history`` has the rows, and
-            what was written to ``out`` stays.
+            what was written to ``out`` stays. Of several seeds it is raised when all have run, with the Histories of the
+            others.
     """
     _check_arguments(experiment, out, on_round, progress)
-    forget_data()
-    tell_what_is_idle(experiment, engine)
-    code = experiment.functions()
-    config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
-    if experiment.clients_are_here:  # else each is at its node of the grid
-        Experiment.from_flat(config, code).federation()
-    with _display(progress, experiment) as display:
-
-        def note(row: dict[str, Any]) -> None:
-            display.row(row)
-            if on_round:
-                on_round(row)
-
-        context = run_app(
-            server_app_of(code, note, display.progress),
-            client_app_of(code),
-            num_supernodes=experiment.data.clients,
-            run_config=config,
-            grid=make_grid(engine or experiment.engine.name, **experiment.engine.model_dump(exclude={"name"})),
-        )
-    return History.read(context.state)
+    if seeds is None:
+        return run_once(experiment, engine, out=out, resume=resume, on_round=on_round, progress=progress)
+    if resume:
+        raise InputError("resume: seeds that are unfinished in out go on by themselves: leave it away")
+    return run_seeds(experiment, _checked_seeds(seeds), engine, out=out, on_round=on_round, progress=progress)
 
 
-def _display(progress: bool | Display, experiment: Experiment) -> Display:
-    if isinstance(progress, Display):
-        return progress
-    from fedkd.results.live_table import display
-
-    title = f"{name_of(type(experiment.strategy))}: {experiment.data.clients} clients, seed {experiment.seed}"
-    return display(title, experiment.rounds) if progress else Display()
-
-
-def tell_what_is_idle(experiment: Experiment, engine: object = None) -> None:
-    """Tell of what does nothing, as far as only data, nets and engine show it; see ``fedkd.experiment.unused``.
-
-    Raises:
-        InputError: for the first one that the user set.
-    """
-    if engine is None:
-        tell(experiment, given_keys(experiment, None), idle_engine(experiment))
-    tell_idle_messages(experiment)
+def _checked_seeds(seeds: object) -> list[int]:
+    numbers = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else []
+    if not numbers or not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in numbers):
+        raise InputError(f"seeds: give whole numbers, as range(5); got {shown(seeds)}")
+    return list(dict.fromkeys(numbers))
 
 
 def _check_arguments(experiment: object, out: object, on_round: object, progress: object) -> None:

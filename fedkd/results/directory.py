@@ -15,10 +15,11 @@ from fedkd.results.changes import brought_up, differences, write_down
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import FILE, RecordedData
 from fedkd.results.environment import environment, packages_since
-from fedkd.results.files import write_atomically, writing
-from fedkd.results.identity import CODE, EXPERIMENT, Identity, refuse_edited
+from fedkd.results.files import read_lines, write_atomically, writing
+from fedkd.results.identity import CODE, EXPERIMENT, Identity, read_code, refuse_edited
 from fedkd.results.logs import CLIENTS, METRICS, Log, logs_until
 from fedkd.results.place import refuse_if_taken, refuse_without_run
+from fedkd.results.progress import FILE as PROGRESS
 from fedkd.results.representations import FOLDER, representation_files
 from fedkd.results.uploads import FOLDER as UPLOADS
 from fedkd.results.uploads import Tables, upload_files, write_uploads
@@ -177,11 +178,20 @@ class RunDirectory:
         """The files that hold one round's tensors each, with the round."""
         return [*representation_files(self.path).items(), *upload_files(self.path).items()]
 
+    @classmethod
+    def clear_unstarted(cls, path: Path) -> None:
+        """Delete what a run left that was killed before its first checkpoint; any other directory stays as it is.
+
+        Results whose checkpoints somebody has removed have rows of later rounds, or a report.
+        """
+        if (path / "env.json").is_file() and not (path / "report.html").exists() and len(read_lines(path / METRICS)) <= 1:
+            cls(path, {"code": read_code(path)}, {}).discard_unstarted()
+
     def discard_unstarted(self) -> None:
         """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
         if any((self.path / "checkpoint").glob("round-*")):
             return
-        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS)
+        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, PROGRESS)
         code = [self.path / CODE / name for name in self._identity["code"]]
         for file in [*(self.path / name for name in names), *code, *(file for _, file in self._files_of_rounds())]:
             if file.exists():

@@ -11,6 +11,8 @@ from flwr.app import ConfigRecord, RecordDict
 from fedkd.base.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 RECORD = "fedkd.results.history"
@@ -39,6 +41,13 @@ class History:
         """The rows that ``write`` put into a Context's state."""
         record = state[RECORD]
         return cls(json.loads(str(record["metrics"])), json.loads(str(record["clients"])))
+
+    @classmethod
+    def read_directory(cls, path: Path) -> History:
+        """The rows of a run's directory. Raises InputError where they are damaged."""
+        from fedkd.results.logs import read_clients, read_metrics
+
+        return cls(read_metrics(path), read_clients(path))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a round, one column a metric."""

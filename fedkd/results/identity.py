@@ -93,7 +93,7 @@ def refuse_edited(path: Path, recorded: Mapping[str, Any]) -> None:
     """Raise InputError where a file of the directory is not the one that the run wrote."""
     if edited := differences(recorded["experiment"], flat_experiment(path)):
         key, (was, now) = next(iter(edited.items()))
-        cure = f"write {told_apart(key, was)} back; what may change is given as `fedkd run --resume {path} --set KEY=VALUE`"
+        cure = f"write {told_apart(key, was)} back; what may change is given as `fedkd resume {path} --set KEY=VALUE`"
         raise InputError(
             f"{path / EXPERIMENT} was edited: it has {told_apart(key, now)}, the run {told_apart(key, was)}: {cure}"
         )

@@ -19,7 +19,7 @@ def refuse_if_taken(path: Path) -> None:
         if path.is_dir() and not set(os.listdir(path)) - {lock.FILE}:
             return
         if (path / EXPERIMENT).exists():
-            cure = f"go on with `fedkd run --resume {path}`, or give another directory with --out"
+            cure = f"go on with `fedkd resume {path}`, or give another directory with --out"
             raise InputError(f"{path} already holds a run: {cure}")
         if path.exists():
             kind = "a directory with other files" if path.is_dir() else "a file"

@@ -329,7 +329,7 @@ def test_ctrl_c_ends_with_130_and_whole_lines(tmp_path: Path) -> None:
             process.kill()
             raise
     assert process.returncode == 130
-    assert error.strip() == "stopped; go on with: fedkd run --resume long"
+    assert error.strip() == "stopped; go on with: fedkd resume long"
     log = (tmp_path / "long" / "metrics.jsonl").read_text()
     assert log.endswith("\n") and all(json.loads(line)["round"] == n for n, line in enumerate(log.splitlines()))
 

@@ -126,7 +126,7 @@ def test_watching_a_run_that_stopped_or_goes_on(tmp_path: Path, capsys: pytest.C
     with pytest.raises(KeyboardInterrupt):
         simulate(EXPERIMENT, out=place, on_round=stop)
     watch(place)
-    assert capsys.readouterr().out.splitlines()[-1].endswith(f"1 of 2 rounds are over: go on with `fedkd run --resume {place}`")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"1 of 2 rounds are over: go on with `fedkd resume {place}`")
     (place / progress.FILE).write_text(json.dumps(vars(Progress(2, "training", 1, 3, 1.0))))
     with locked(place):
         watch(place, once=True)

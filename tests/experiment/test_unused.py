@@ -16,7 +16,7 @@ from contract import LeaveOneOut
 from fedkd import Experiment, InputError, simulate
 from fedkd.base.errors import Notice
 from fedkd.cli.baselines import baselines_of
-from fedkd.engine.simulation import tell_what_is_idle
+from fedkd.engine.one_run import tell_what_is_idle
 from fedkd.experiment.algorithm.algorithm import USABLE
 from fedkd.experiment.algorithm.conditions import When
 from fedkd.experiment.registry import strategies

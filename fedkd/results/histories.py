@@ -1,0 +1,63 @@
+"""Histories: what an experiment returns that ran with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, final
+
+from fedkd.base.errors import InputError
+from fedkd.results.history import History
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@final
+class Histories(Mapping[int, History]):
+    """A History a seed, in the order in which they ran: ``histories[3]`` is that of seed 3."""
+
+    def __init__(self, by_seed: Mapping[int, History]) -> None:
+        self._by_seed = dict(by_seed)
+
+    def __getitem__(self, seed: int) -> History:
+        """The History of a seed. Raises InputError for one that did not run."""
+        if seed not in self._by_seed:
+            raise InputError(f"no run of seed {seed}: there are {', '.join(map(str, self._by_seed)) or 'none'}")
+        return self._by_seed[seed]
+
+    def __iter__(self) -> Iterator[int]:
+        """The seeds."""
+        return iter(self._by_seed)
+
+    def __len__(self) -> int:
+        """How many seeds there are."""
+        return len(self._by_seed)
+
+    def __contains__(self, seed: object) -> bool:
+        """Whether a seed ran."""
+        return seed in self._by_seed
+
+    def __repr__(self) -> str:
+        """The seeds."""
+        return f"Histories of seeds {', '.join(map(str, self._by_seed)) or 'none'}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a seed and round, the seed in the first column."""
+        import pandas as pd
+
+        return pd.DataFrame([{"seed": seed, **row} for seed, history in self.items() for row in history.metrics])
+
+    def summary(self, metric: str = "accuracy", *, last_k: int = 5) -> dict[str, dict[str, float]]:
+        """``last``, ``best`` and ``mean`` of the last k values of a metric, over the seeds that measured it; empty if none did.
+
+        Of each the mean over ``seeds`` and its 95 % interval (Student's t): ``{"last": {"mean": ..., "low": ..., "high": ...,
+        "seeds": ...}, ...}``; of a single seed the borders are NaN. "Best" is chosen on the test set: optimistic.
+        """
+        from fedkd.results.comparison.intervals import student_interval
+        from fedkd.results.comparison.readings import readings
+
+        found = [each for history in self.values() if (each := readings(history.metrics, metric, last_k))]
+        intervals = {
+            name: student_interval([getattr(each, name) for each in found]) for name in ("last", "best", "mean") if found
+        }
+        return {name: {**vars(interval), "seeds": len(found)} for name, interval in intervals.items()}
