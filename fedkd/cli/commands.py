@@ -20,7 +20,8 @@ from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned,
 from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
-from fedkd.cli.result import print_summaries, report_result, write_group_of_seeds
+from fedkd.cli.plot import plot
+from fedkd.cli.result import report_result, write_group_of_seeds
 from fedkd.cli.resume import resume as resume_command
 from fedkd.cli.runs import runs as runs_command
 from fedkd.cli.supernode import supernode
@@ -140,33 +141,7 @@ def run(
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
-@app.command(cls=PlainCommand)
-def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of seed runs.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The figure; .png and .svg are written side by side, .pdf if asked.")] = Path(
-        "convergence.png"
-    ),
-    metric: Annotated[str, typer.Option(help="The key of metrics.jsonl to draw.")] = "accuracy",
-) -> None:
-    """Overlay RUNS, directories of runs or of seeds: accuracy against rounds, uploaded bytes and seconds.
-
-    Seeds of one experiment become their mean with a 95 % band.
-    """
-    from fedkd.results.curves import check_measured
-    from fedkd.results.figures.convergence import convergence
-    from fedkd.results.files import writing
-    from fedkd.results.recorded import find_runs, without_failed
-
-    read = without_failed(find_runs(runs))
-    check_measured(read, metric)
-    with writing(out, InputError):
-        files = convergence(read, out, metric=metric)
-    print_summaries(read, metric, sys.stdout)
-    for file in files:
-        print(file)
-
-
-for command in (audit, compare, export, strategies, keys, losses, targets, new, watch):
+for command in (plot, audit, compare, export, strategies, keys, losses, targets, new, watch):
     app.command(cls=PlainCommand)(command)
 app.command("resume", cls=PlainCommand)(resume_command)
 app.command("runs", cls=PlainCommand)(runs_command)

@@ -14,30 +14,74 @@ from fedkd.results.recorded import RecordedRun, Seeds
 from fedkd.results.row_keys import SHARE, describe_key
 from fedkd.results.statistics import mean_interval, percent, sent_up
 
+Floats = NDArray[np.float64]
+Rows = Sequence[Mapping[str, Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
     """One line: R measured rounds, averaged over the seeds. All arrays are (R,)."""
 
     label: str
-    seeds: int
-    rounds: NDArray[np.float64]
-    uploaded: NDArray[np.float64]  # bytes sent by all clients since the start; NaN before the first, for a log axis
-    seconds: NDArray[np.float64]  # since the start
-    mean: NDArray[np.float64]
-    half_width: NDArray[np.float64]  # of the 95 % interval; NaN for one seed
+    seeds: tuple[int, ...]  # of each run
+    rounds: Floats
+    uploaded: Floats  # bytes sent by all clients since the start; NaN before the first, for a log axis
+    seconds: Floats  # since the start
+    simulated_seconds: Floats  # by the virtual clock, since the start; NaN where a run has none
+    values: Floats  # (S, R), a row for each seed
+    mean: Floats
+    half_width: Floats  # of the 95 % interval; NaN for one seed
+    whose: tuple[str, ...] = ()  # of the headline accuracy: whose it is, in words, each once
+
+    def along(self, x: str) -> Floats:
+        """Where the rounds lie on a horizontal axis, one of ``XS``."""
+        at: Floats = self.uploaded if x == "bytes" else getattr(self, x)
+        return at
+
+
+#: What a metric is drawn against.
+XS = ("rounds", "bytes", "seconds", "simulated_seconds")
 
 
 def curve(seeds: Seeds, metric: str) -> Curve:
     """The metric over the rounds in which every seed measured it; bytes and seconds are means over the seeds."""
-    measured = [{row["round"] for row in run.rows if row.get(metric) is not None} for run in seeds.runs]
+    whose = tuple(dict.fromkeys(headline(run) for run in seeds.runs if run.rows)) if metric == "accuracy" else ()
+    return curve_of(seeds.label, [run.seed for run in seeds.runs], [run.rows for run in seeds.runs], metric, whose)
+
+
+def curve_of(label: str, seeds: Sequence[int], tables: Sequence[Rows], metric: str, whose: tuple[str, ...] = ()) -> Curve:
+    """The same of the rows of each seed."""
+    measured = [{row["round"] for row in rows if row.get(metric) is not None} for rows in tables]
     rounds = sorted(set.intersection(*measured))
-    values = np.array([_at(run, metric, rounds) for run in seeds.runs])  # (S, R)
+    values = np.array([_at(rows, metric, rounds) for rows in tables])  # (S, R)
     mean, half_width = mean_interval(values)
-    uploaded = np.mean([_sum_until(run, sent_up, rounds) for run in seeds.runs], axis=0)
-    seconds = np.mean([_sum_until(run, lambda row: row["seconds"], rounds) for run in seeds.runs], axis=0)
+
+    def spent(number: Callable[[Mapping[str, Any]], float]) -> Floats:
+        sums: Floats = np.mean([_sum_until(rows, number, rounds) for rows in tables], axis=0)
+        return sums
+
+    uploaded = spent(sent_up)
     uploaded = np.where(uploaded > 0, uploaded, np.nan)
-    return Curve(seeds.label, len(seeds.runs), np.array(rounds, float), uploaded, seconds, mean, half_width)
+    simulated = spent(lambda row: row.get("simulated_seconds") or 0.0)
+    simulated = simulated if all(map(has_clock, tables)) else np.full(len(rounds), np.nan)
+    seconds = spent(lambda row: row["seconds"])
+    return Curve(label, tuple(seeds), np.array(rounds, float), uploaded, seconds, simulated, values, mean, half_width, whose)
+
+
+def has_clock(rows: Rows) -> bool:
+    """Whether the run had a virtual clock: each round says how long it would have taken by it.
+
+    >>> has_clock([{"round": 0}, {"round": 1, "simulated_seconds": 2.5}]), has_clock([{"round": 0}, {"round": 1}])
+    (True, False)
+    """
+    trained = [row for row in rows if row["round"] > 0]
+    return bool(trained) and all(row.get("simulated_seconds") is not None for row in trained)
+
+
+def reached(line: Curve, metric: str, target: float) -> int | None:
+    """Where in the line the mean over the seeds first reaches a target: shares from below, all else from above."""
+    there = line.mean >= target if is_share(metric) else line.mean <= target
+    return int(np.argmax(there)) if there.any() else None
 
 
 def check_measured(runs: Sequence[RecordedRun], metric: str) -> None:
@@ -68,39 +112,40 @@ def reading(metric: str, values: Sequence[float]) -> str:
     return f"{mean:.4g}" if np.isnan(half) else f"{mean:.4g} ± {half:.2g}"
 
 
-def accuracy_name(groups: Sequence[Seeds], metric: str) -> str:
+def accuracy_name(curves: Sequence[Curve], metric: str) -> str:
     """What the figure's vertical axis shows: the headline metric is named after what it was taken from."""
-    if metric != "accuracy":
-        return describe_key(metric).axis
-    names, label = measures(groups, metric), describe_key(metric).axis
+    names, label = measures(curves), describe_key(metric).axis
     return f"{label}\n({names[0]})" if len(names) == 1 else label
 
 
-def measures(groups: Sequence[Seeds], metric: str) -> list[str]:
-    """Whose accuracies the headline metric of these runs is, each once. One for another metric: its name says it."""
-    if metric != "accuracy":
-        return [metric]
-    return list(dict.fromkeys(headline(run) for group in groups for run in group.runs if run.rows))
+def measures(curves: Sequence[Curve]) -> list[str]:
+    """Whose accuracies the headline metric of these lines is, each once; none for another metric: its name says it."""
+    return list(dict.fromkeys(name for line in curves for name in line.whose))
 
 
 def headline(run: RecordedRun) -> str:
     """Whose accuracy the run's headline is, in words; of a run that did not record it, whether a linear probe's or a net's."""
-    measured = [row for row in run.rows if row.get("accuracy") is not None]
+    return headline_of(run.rows)
+
+
+def headline_of(rows: Rows) -> str:
+    """The same of a run's rows."""
+    measured = [row for row in rows if row.get("accuracy") is not None]
     if named := list(dict.fromkeys(row["accuracy_of"] for row in measured if "accuracy_of" in row)):
         return " or ".join(named[-2:])
     probed = measured and all(row.get("probe_accuracy") == row["accuracy"] for row in measured)
     return "linear probe" if probed else "classifier"
 
 
-def _at(run: RecordedRun, metric: str, rounds: Sequence[int]) -> list[float]:
-    by_round = {row["round"]: row for row in run.rows}
+def _at(rows: Rows, metric: str, rounds: Sequence[int]) -> list[float]:
+    by_round = {row["round"]: row for row in rows}
     return [by_round[round][metric] for round in rounds]
 
 
-def _sum_until(run: RecordedRun, number: Callable[[Mapping[str, Any]], float], rounds: Sequence[int]) -> list[float]:
+def _sum_until(rows: Rows, number: Callable[[Mapping[str, Any]], float], rounds: Sequence[int]) -> list[float]:
     """The number's sum over all rows up to each of the rounds."""
     total, until = 0.0, {}
-    for row in run.rows:
+    for row in rows:
         total += number(row)
         until[row["round"]] = total
     return [until[round] for round in rounds]

@@ -123,6 +123,19 @@ def test_seeds_run_each_once_and_are_summed_up_with_an_interval(fedkd: Fedkd) ->
     assert other.code == 2 and "train.lr is 0.1 there and 0.2 here" in other.err and not Path("sweep/seed-3").exists()
     plotted = fedkd("fedkd plot sweep --out all.pdf")
     assert "fedavg (3 seeds" in plotted.out and Path("all.pdf").exists()
+    paper = fedkd("fedkd plot sweep --style icml --x bytes --target 0.2 --title Digits --width column --pdf --out paper.png")
+    assert (paper.code, paper.err) == (0, "")
+    assert re.search(
+        r"fedavg \(mean of 3 seeds\): reaches 20\.0 % in round 1, after [\d.]+ [kM]B of uploads, [\d.]+ s", paper.out
+    )
+    assert paper.out.split()[-4:] == ["paper.png", "paper.svg", "paper.pdf", "paper.csv"]
+    for wrong, error in (
+        ("--style nips", "unknown style 'nips'"),
+        ("--x byte", "did you mean 'bytes'?"),
+        ("--target 20", "give 0.8"),
+    ):
+        refused = fedkd(f"fedkd plot sweep {wrong} --out not.png")
+        assert refused.code == 2 and error in refused.err and not Path("not.png").exists()
 
 
 def stop_after(round: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = KeyboardInterrupt) -> None:

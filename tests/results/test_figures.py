@@ -20,6 +20,7 @@ from fedkd import Experiment, simulate
 from fedkd.base.errors import InputError
 from fedkd.results.curves import check_measured
 from fedkd.results.figures.convergence import convergence, draw_convergence
+from fedkd.results.figures.panels import Drawing
 from fedkd.results.figures.partition import partition
 from fedkd.results.figures.peers import accuracies_of, has_peers, peer_names, peers
 from fedkd.results.figures.style import styled_figure
@@ -200,7 +201,7 @@ def test_peers_are_named_after_the_nets_that_the_experiment_dealt_out(tmp_path: 
 
 def test_what_is_no_share_is_not_drawn_in_percent(tmp_path: Path, make_run: MakeRun) -> None:
     run = RecordedRun.read(make_run(rows=of_peers([0.1, 0.2], [0.5, 0.75])).path)
-    drawings = [convergence([run], tmp_path / f"{metric}.png", metric=metric)[1].read_text() for metric in PLOTTED]
+    drawings = [convergence([run], tmp_path / f"{metric}.png", Drawing(metric))[1].read_text() for metric in PLOTTED]
     assert ["%" in drawing for drawing in drawings] == [True, False]
     assert [name in drawing for name, drawing in zip(PLOTTED.values(), drawings, strict=True)] == [True, True]
 

@@ -80,7 +80,7 @@ def test_curves_are_means_over_seeds_against_sums(make_run: MakeRun) -> None:
     runs = [RecordedRun.read(make_run(f"s{seed}", seed=seed, rows=rows).path) for seed, rows in enumerate((low, high))]
     (group,) = group_seeds(runs)
     line = curve(group, "accuracy")
-    assert line.seeds == 2
+    assert line.seeds == (0, 1)
     assert line.rounds.tolist() == [0, 1]  # round 2 was not measured by both
     assert line.mean == pytest.approx([0.2, 0.3])
     assert line.half_width == pytest.approx([1.270620, 1.270620], rel=1e-5)  # t(0.975, 1) = 12.706, s / sqrt(2) = 0.1
@@ -91,8 +91,10 @@ def test_curves_are_means_over_seeds_against_sums(make_run: MakeRun) -> None:
 def test_the_axis_names_the_measure_and_the_legend_does_where_they_differ(make_run: MakeRun) -> None:
     probed = [{**row, "accuracy_of": "linear probe of the encoder, at the server"} for row in rows_of(0.1, 0.2)]
     groups = group_seeds([RecordedRun.read(make_run("probed", rows=probed).path)])
-    assert accuracy_name(groups, "accuracy") == "test accuracy\n(linear probe of the encoder, at the server)"
+    curves = [curve(group, "accuracy") for group in groups]
+    assert accuracy_name(curves, "accuracy") == "test accuracy\n(linear probe of the encoder, at the server)"
     groups += group_seeds([RecordedRun.read(make_run("direct", strategy="fedavg", rows=rows_of(0.1, 0.2)).path)])
-    assert accuracy_name(groups, "accuracy") == "test accuracy"
-    assert measures(groups, "accuracy") == ["linear probe of the encoder, at the server", "classifier"]
-    assert accuracy_name(groups, "knn_accuracy") == "kNN accuracy"
+    curves = [curve(group, "accuracy") for group in groups]
+    assert accuracy_name(curves, "accuracy") == "test accuracy"
+    assert measures(curves) == ["linear probe of the encoder, at the server", "classifier"]
+    assert accuracy_name([curve(group, "bytes_up") for group in groups], "knn_accuracy") == "kNN accuracy"

@@ -102,7 +102,7 @@ def _show_trained(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     shown = [value for row in trained for value in (*row["peer_accuracies"], *(row[key] for key in TOGETHER if key in row))]
     if shown:
         margin = max(0.005, 0.05 * (max(shown) - min(shown)))
-        axis.set_ylim(min(shown) - margin, max(shown) + margin)
+        axis.set_ylim(max(0.0, min(shown) - margin), min(1.0, max(shown) + margin))
 
 
 def _styles(count: int) -> Iterator[dict[str, Any]]:
@@ -120,7 +120,7 @@ def _draw_agreement(run: RecordedRun, axis: Axes) -> None:
     plot_line(axis, run.rows, "agreement", label=describe_key("agreement").short, **LEFT)
     axis.set_title("How far two peers agree", loc="left")
     axis.set_ylabel(describe_key("agreement").axis, color=LEFT["color"])
-    axis.set_ylim(0, 1.02)
+    axis.set_ylim(0, 1)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     beside = second_axis(axis, describe_key("peer_divergence").axis)
     plot_line(beside, run.rows, "peer_divergence", label=describe_key("peer_divergence").short, **RIGHT)

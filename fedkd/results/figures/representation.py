@@ -193,5 +193,5 @@ def _draw_likeness(run: RecordedRun, axis: Axes) -> None:
     plot_line(axis, run.rows, "client_cka", label=describe_key("client_cka").short, **(LEFT | {"color": COLOURS[2]}))
     axis.set_title("Clients' encoders after local training", loc="left")
     axis.set_ylabel(describe_key("client_cka").axis)
-    axis.set_ylim(0, 1.02)
+    axis.set_ylim(0, 1)
     finish_panel(axis)

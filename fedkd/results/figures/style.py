@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with any colour vision. Styles and markers tell the lines apart in grey as well.
+#: Okabe and Ito's palette: told apart with any colour vision. Styles and markers tell the lines apart in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -28,6 +29,17 @@ STYLE = {
 }
 
 
+def line_style(index: int) -> dict[str, Any]:
+    """The colour, dashes and marker of a line: no two of the first twelve are alike, and none of forty without colours.
+
+    >>> [line_style(index)["marker"] + str(line_style(index)["linestyle"]) for index in (0, 1, 5, 8)]
+    ['o-', 's--', 'P-', 'o:']
+    """
+    hollow = {"markerfacecolor": "white"} if index // len(MARKERS) % 2 else {}
+    style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+    return {**style, "marker": MARKERS[index % len(MARKERS)], **hollow}
+
+
 def drawn_name(name: str, most: int = 30) -> str:
     """A user's name as a figure can show it: in one line, not too long, and never a name that legends leave out.
 
@@ -40,16 +52,16 @@ def drawn_name(name: str, most: int = 30) -> str:
 
 
 @contextmanager
-def styled_figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches in fedkd's style."""
+def styled_figure(width: float, height: float, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Figure]:
+    """A figure of so many inches in fedkd's style; ``settings`` of matplotlib come before those of the style."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context({**STYLE, **settings}):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Path]:
+def save_figure(figure: Figure, path: Path, suffixes: Sequence[str], *, dpi: int = 150) -> list[Path]:
     """Write the figure in each of these formats; the same figure gives the same files. Gives their paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     no_dates: dict[str, dict[str, Any]] = {
@@ -57,9 +69,14 @@ def save_figure(figure: Figure, path: Path, suffixes: Sequence[str]) -> list[Pat
         ".svg": {"Date": None},
         ".pdf": {"CreationDate": None},
     }
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: the same in every format
+    lay_out(figure)
     files = [path.with_suffix(suffix) for suffix in suffixes]
     for file in files:
-        figure.savefig(file, dpi=150, metadata=no_dates[file.suffix])
+        figure.savefig(file, dpi=dpi, metadata=no_dates[file.suffix])
     return files
+
+
+def lay_out(figure: Figure) -> None:
+    """Place everything once and for all: the same in every format, whatever settings of matplotlib's come later."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
