@@ -19,7 +19,7 @@ import numpy as np
 
 from fedkd import Experiment, simulate
 from fedkd.results.environment import environment
-from fedkd.results.figures.style import COLOURS, LINES, MARKERS, STYLE
+from fedkd.results.figures.style import COLOURS, LINES, MARKERS, OF_FILES, STYLE
 from fedkd.results.statistics import mean_interval, percent, sent_up, size
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +132,7 @@ def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
     titles = {"mixed": "mixed nets, own test split", "equal": "equal nets, global test set"}
-    with rc_context(STYLE):
+    with rc_context({**STYLE, **OF_FILES}):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         for panel, (setting, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
             for method, seeds in found(setting).items():

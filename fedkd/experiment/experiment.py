@@ -143,6 +143,12 @@ class Experiment(ExperimentValues):
         """The whole experiment as TOML text; reading it back gives an equal experiment."""
         return to_toml(self.to_tables())
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from fedkd.experiment.notebook import experiment_html
+
+        return experiment_html(self.to_tables(), self.strategy)
+
     def to_flat(self) -> dict[str, bool | int | float | str]:
         """Flower's run-config: the same keys, dotted; lists as comma strings."""
         tables = self.to_tables()

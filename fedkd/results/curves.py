@@ -79,8 +79,9 @@ def has_clock(rows: Rows) -> bool:
 
 
 def reached(line: Curve, metric: str, target: float) -> int | None:
-    """Where in the line the mean over the seeds, once trained, first reaches a target: shares from below, all else from above."""
-    there = (line.mean >= target if is_share(metric) else line.mean <= target) & (line.rounds > 0)
+    """Where the mean over the seeds first reaches a target after round 0: shares from below, all else from above."""
+    there = line.mean >= target if is_share(metric) else line.mean <= target
+    there = there & (line.rounds > 0)
     return int(np.argmax(there)) if there.any() else None
 
 

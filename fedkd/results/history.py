@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+    from fedkd.results.figures.picture import Picture
 
 RECORD = "fedkd.results.history"
 #: Keys that differ between two runs of the same experiment: all others are equal to the last bit.
@@ -68,3 +71,28 @@ class History:
             raise InputError(f"summary: name one metric, as 'accuracy'; got {metric!r}")
         readings = summary(self.metrics, metric)
         return dict(vars(readings)) if readings else {}
+
+    def plot(
+        self,
+        metric: str = "accuracy",
+        x: str | Sequence[str] = "rounds",
+        *,
+        target: float | None = None,
+        title: str = "",
+        style: str = "",
+        width: str | float = "",
+    ) -> Picture:
+        """Draw a metric against ``x``: "rounds", "bytes", "seconds" or "simulated_seconds", or a list of them, a panel each.
+
+        Gives a matplotlib Figure, made without pyplot: a notebook shows it, ``savefig`` writes it. ``target`` is a value to
+        reach; ``style`` "neurips", "icml" or "ieee"; ``width`` "column", "page" or a number of inches.
+        """
+        from fedkd.results.figures.histories import plot_histories
+
+        return plot_histories({metric: self}, metric, x, target=target, title=title, style=style, width=width)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from fedkd.results.notebook import history_html
+
+        return history_html(self.metrics)

@@ -23,7 +23,7 @@ from fedkd.results.figures.convergence import convergence, draw_convergence
 from fedkd.results.figures.panels import Drawing
 from fedkd.results.figures.partition import partition
 from fedkd.results.figures.peers import accuracies_of, has_peers, peer_names, peers
-from fedkd.results.figures.style import styled_figure
+from fedkd.results.figures.picture import styled_figure
 from fedkd.results.recorded import RecordedRun, group_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("drawn")]  # drawing takes half a second and more

@@ -15,7 +15,8 @@ from fedkd.results.curves import curve, curve_of, reached
 from fedkd.results.figures.convergence import convergence, draw_convergence
 from fedkd.results.figures.looks import VENUES, look_of
 from fedkd.results.figures.panels import Drawing, spent_until
-from fedkd.results.figures.style import line_style, styled_figure
+from fedkd.results.figures.picture import styled_figure
+from fedkd.results.figures.style import line_style
 from fedkd.results.recorded import RecordedRun, group_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("drawn")]

@@ -1,4 +1,4 @@
-"""The figure of convergence: a metric of several runs against rounds, bytes and seconds; its files, and the data behind it."""
+"""Convergence: a metric of several runs against rounds, bytes and seconds, as files or a figure; the numbers behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from fedkd.base.errors import InputError
 from fedkd.results.curves import XS, Curve, curve
 from fedkd.results.figures.panels import Drawing, draw_curves
-from fedkd.results.figures.style import save_figure, styled_figure
+from fedkd.results.figures.picture import PRINT, SCREEN, Picture, lay_out, save_figure, styled_figure
 from fedkd.results.files import write_atomically
 from fedkd.results.recorded import RecordedRun, Seeds, check_runs, group_seeds
 
@@ -45,11 +45,21 @@ def convergence(
     groups = group_seeds(runs)
     with styled_figure(1, 1, drawing.look.settings()) as figure:
         draw_convergence(figure, groups, drawing)
-        files = save_figure(figure, path, formats, dpi=300 if drawing.look.brief else 150)
+        files = save_figure(figure, path, formats, dpi=PRINT if drawing.look.brief else SCREEN)
     if data:
         files.append(path.with_suffix(".csv"))
         write_atomically(files[-1], table([curve(group, drawing.metric) for group in groups], drawing.metric))
     return files
+
+
+def picture_of(curves: Sequence[Curve], drawing: Drawing) -> Picture:
+    """The panels of these curves as a matplotlib Figure. Raises InputError where none of them has a point."""
+    if not any(line.rounds.size for line in curves):
+        raise InputError(f"{drawing.metric!r} was never measured: there is nothing to draw")
+    with styled_figure(1, 1, drawing.look.settings()) as figure:
+        draw_curves(figure, curves, drawing)
+        lay_out(figure)
+        return figure
 
 
 def draw_convergence(figure: Figure, groups: Sequence[Seeds], drawing: Drawing | None = None) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedkd.results.figures.style import drawn_name, styled_figure
+from fedkd.results.figures.picture import styled_figure
+from fedkd.results.figures.style import drawn_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

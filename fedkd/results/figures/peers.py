@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.results.figures.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
-from fedkd.results.figures.style import COLOURS, LINES, save_figure, styled_figure
+from fedkd.results.figures.picture import save_figure, styled_figure
+from fedkd.results.figures.style import COLOURS, LINES
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.row_keys import describe_key
 

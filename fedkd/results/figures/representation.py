@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedkd.results.figures.lines import LEFT, RIGHT, finish_panel, measured, plot_line, second_axis
-from fedkd.results.figures.style import COLOURS, LINES, MARKERS, drawn_name, save_figure, styled_figure
+from fedkd.results.figures.picture import save_figure, styled_figure
+from fedkd.results.figures.style import COLOURS, LINES, MARKERS, drawn_name
 from fedkd.results.recorded import RecordedRun
 from fedkd.results.representations import Representations, read_representations, representation_files
 from fedkd.results.row_keys import describe_key, find_entry

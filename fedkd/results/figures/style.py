@@ -1,15 +1,8 @@
-"""What all figures share: palette, lines, markers, matplotlib's settings, and how a file is written."""
+"""What all figures share: palette, lines, markers, matplotlib's settings, and names that can be drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import Any
 
 #: Okabe and Ito's palette: told apart with any colour vision. Styles and markers tell the lines apart in grey as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,6 +16,9 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "text.parse_math": False,  # a class may be named "$\\"
+}
+#: Of files, whenever they are written.
+OF_FILES = {
     "svg.fonttype": "path",  # glyphs travel with the file
     "pdf.fonttype": 42,
     "svg.hashsalt": "fedkd",  # the same figure gives the same file
@@ -49,34 +45,3 @@ def drawn_name(name: str, most: int = 30) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(name).split()))
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     return f" {text}" if text.startswith("_") else text
-
-
-@contextmanager
-def styled_figure(width: float, height: float, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Figure]:
-    """A figure of so many inches in fedkd's style; ``settings`` of matplotlib come before those of the style."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({**STYLE, **settings}):
-        yield Figure(figsize=(width, height), layout="constrained")
-
-
-def save_figure(figure: Figure, path: Path, suffixes: Sequence[str], *, dpi: int = 150) -> list[Path]:
-    """Write the figure in each of these formats; the same figure gives the same files. Gives their paths."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    no_dates: dict[str, dict[str, Any]] = {
-        ".png": {"Software": None},
-        ".svg": {"Date": None},
-        ".pdf": {"CreationDate": None},
-    }
-    lay_out(figure)
-    files = [path.with_suffix(suffix) for suffix in suffixes]
-    for file in files:
-        figure.savefig(file, dpi=dpi, metadata=no_dates[file.suffix])
-    return files
-
-
-def lay_out(figure: Figure) -> None:
-    """Place everything once and for all: the same in every format, whatever settings of matplotlib's come later."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
