@@ -24,7 +24,7 @@ _NO_DATES: dict[str, dict[str, Any]] = {
 
 
 @final
-class Picture(Figure):  # type: ignore[misc]  # matplotlib has no types here
+class Picture(Figure):
     """A matplotlib Figure that a notebook shows by itself; whoever saves it gets its fonts in the file."""
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
