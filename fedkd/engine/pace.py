@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
+
+from flwr.app import ConfigRecord, RecordDict
 
 from fedkd.base.errors import Notice
 from fedkd.engine.clock.clock import Clock
@@ -16,9 +19,14 @@ from fedkd.experiment.algorithm.counted_work import CountedWork
 from fedkd.experiment.algorithm.participation import draw_in_time
 from fedkd.experiment.experiment import Experiment
 
+_NOW = "simulated_seconds"
+
 
 class Pace(ABC):
     """What says whose upload counts in its exchange."""
+
+    #: Simulated seconds since the run began; infinite where there is no clock, so that whatever came has come.
+    now = math.inf
 
     def begin(self, metrics: RoundMetrics) -> None:  # noqa: B027  # most have nothing to begin
         """A round begins."""
@@ -27,10 +35,24 @@ class Pace(ABC):
     def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
         """Of the clients asked: whose upload counts now, if it came at all."""
 
+    def arrivals(self) -> Mapping[int, float]:
+        """When the uploads of the last exchange come, by client, where there is a clock."""
+        return {}
+
+    def pass_until(self, moment: float, metrics: RoundMetrics) -> None:  # noqa: B027
+        """Nobody is asked, and the server waits for an upload that is on its way."""
+
     @contextmanager
     def at_server(self, metrics: RoundMetrics) -> Iterator[None]:
         """Around the server's half."""
         yield
+
+    def save(self) -> dict[str, RecordDict]:
+        """What the clock says, for a checkpoint."""
+        return {}
+
+    def restore(self, parts: Mapping[str, RecordDict]) -> None:  # noqa: B027
+        """From a checkpoint's parts."""
 
 
 @final
@@ -60,6 +82,8 @@ class Clocked(Pace):
 
     def __init__(self, experiment: Experiment) -> None:
         self._clock = Clock(experiment)
+        self.now = 0.0
+        self._arrivals: dict[int, float] = {}
 
     def begin(self, metrics: RoundMetrics) -> None:
         """The clock of a round starts at 0."""
@@ -74,8 +98,17 @@ class Clocked(Pace):
                 trips[client] = self._clock.trip(client, down=metrics.sent[client].coded, flops=flops, up=up)
                 metrics.time(client, self._clock.name(client), trips[client], flops)
         in_time, seconds = self._clock.wait(trips, asked)
-        metrics.row["simulated_seconds"] += seconds
+        self._arrivals = {client: self.now + trip.seconds for client, trip in trips.items()}
+        self._pass(seconds, metrics)
         return in_time
+
+    def arrivals(self) -> Mapping[int, float]:
+        """As the devices have it."""
+        return self._arrivals
+
+    def pass_until(self, moment: float, metrics: RoundMetrics) -> None:
+        """The round takes so much longer."""
+        self._pass(max(0.0, moment - self.now), metrics)
 
     @contextmanager
     def at_server(self, metrics: RoundMetrics) -> Iterator[None]:
@@ -85,7 +118,19 @@ class Clocked(Pace):
             return
         with CountedWork() as work:
             yield
-        metrics.row["simulated_seconds"] += self._clock.of_server(work.flops)
+        self._pass(self._clock.of_server(work.flops), metrics)
+
+    def _pass(self, seconds: float, metrics: RoundMetrics) -> None:
+        self.now += seconds
+        metrics.row["simulated_seconds"] += seconds
+
+    def save(self) -> dict[str, RecordDict]:
+        """Simulated seconds so far."""
+        return {_NOW: RecordDict({_NOW: ConfigRecord({_NOW: self.now})})}
+
+    def restore(self, parts: Mapping[str, RecordDict]) -> None:
+        """From a checkpoint's parts."""
+        self.now = float(str(parts[_NOW].config_records[_NOW][_NOW]))
 
 
 def pace_of(experiment: Experiment, *, simulated: bool) -> Pace:

@@ -45,6 +45,10 @@ class RoundMetrics:
         """This client is lost for this round."""
         self.clients[client] |= {"status": "failed", "reason": reason}
 
+    def miss(self, client: int, reason: str) -> None:
+        """This client does not take part in this round, as it is late with another."""
+        self.clients[client] |= {"status": "late", "reason": reason}
+
     def send(self, broadcasts: Mapping[int, Traffic]) -> None:
         """The bytes of an exchange's messages to clients."""
         self.sent = broadcasts

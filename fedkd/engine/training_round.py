@@ -39,11 +39,12 @@ class TrainingRound(ABC):
 
     def save(self) -> dict[str, RecordDict]:
         """What the next round's training rests on beside broadcasts and memories, for a checkpoint."""
-        return self.rollback.save()
+        return {**self.rollback.save(), **self.pace.save()}
 
     def restore(self, parts: Mapping[str, RecordDict]) -> None:
         """From a checkpoint's parts."""
         self.rollback.restore(parts)
+        self.pace.restore(parts)
 
     def _ask(self, clients: Collection[int], metrics: RoundMetrics, *, exchange: int, persist: bool) -> list[Message]:
         """The messages that ask these clients to train on the newest broadcast."""
@@ -120,7 +121,10 @@ class Exchanges(TrainingRound):
         if exchange == 0:
             drawn = draw_cohort(self._experiment, self._server.round)
             metrics.enlist(drawn)
-            self._cohort = self._without_dropouts(drawn, metrics)
+            at_work = self.late_uploads.on_their_way.keys() & set(drawn)
+            for client in at_work:
+                metrics.miss(client, "still at work on an earlier round")
+            self._cohort = self._without_dropouts(set(drawn) - at_work, metrics)
         persist = exchange == self._exchanges - 1 or not self._transport.keeps_contexts
         return self._ask(self._cohort, metrics, exchange=exchange, persist=persist)
 
@@ -135,8 +139,10 @@ class Exchanges(TrainingRound):
             in_time = self.pace.in_time(received, asked, metrics, exchange)
             self._transport.accept(received, in_time, guard, round=round, exchange=exchange)
             self._transport.settle(asked, received.uploads)
-            uploads = self.late_uploads.join(received.uploads, round)
-            self.late_uploads.keep(received.late_uploads)
+            if not asked and (moments := self.late_uploads.on_their_way.values()):
+                self.pace.pass_until(min(moments), metrics)
+            uploads = self.late_uploads.join(received.uploads, round, self.pace.now)
+            self.late_uploads.keep(received.late_uploads, self.pace.arrivals())
             goes_on = self._update(received, uploads, asked, metrics)
         if self._experiment.late_rounds:
             metrics.row["late_used"] = len(uploads) - len(received.uploads)

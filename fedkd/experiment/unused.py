@@ -77,7 +77,7 @@ def value_of(experiment: ExperimentValues, key: str) -> tuple[Any, Any]:
     if section == "strategy":
         return getattr(experiment.strategy, name), defaults_of(experiment.strategy)[name]
     model = getattr(experiment, section)
-    return getattr(model, name), type(model).model_fields[name].default
+    return getattr(model, name), type(model).model_fields[name].get_default(call_default_factory=True)
 
 
 def defaults_of(strategy: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def unused_keys(experiment: ExperimentValues) -> Iterator[Unused]:
     name = registry.name_of(type(experiment.strategy))
     yield from _of_training(experiment)
     yield from _of_clients(experiment)
+    yield from _of_clock(experiment)
     yield from _of_data(experiment, name)
     yield from _of_nets(experiment, name)
     yield from _of_attack(experiment)
@@ -80,9 +81,22 @@ def _of_clients(experiment: ExperimentValues) -> Iterator[Unused]:
         yield Unused("participation", f"that of {clients} clients is all of them", harmless=True)
     if experiment.enough < 1 and enough_of(experiment, asked) == asked:
         yield Unused("enough", f"that of {asked} clients is all of them", harmless=True)
-    if experiment.late_rounds and not experiment.faults.straggle and enough_of(experiment, asked) == asked:
-        why = "in a simulation without faults.straggle, and with enough for all, only who outlasts timeout is late"
+    late = experiment.faults.straggle or experiment.clock.deadline
+    if experiment.late_rounds and not late and enough_of(experiment, asked) == asked:
+        of = "clock.deadline" if experiment.clock.on else "faults.straggle"
+        why = f"in a simulation without {of}, and with enough for all, only who outlasts timeout is late"
         yield Unused("late_rounds", why, harmless=True)
+
+
+def _of_clock(experiment: ExperimentValues) -> Iterator[Unused]:
+    clock = experiment.clock
+    if not clock.on:
+        for key in ("deadline", "server_gflops", "profiles"):
+            yield Unused(f"clock.{key}", "there is no clock", "say what clients compute with, in clock.devices or clock.table")
+        return
+    yield Unused("faults.straggle", "there is a [clock], which says who is late", "set clock.deadline, or enough")
+    if not clock.profiles.keys() & clock.devices.keys():
+        yield Unused("clock.profiles", "clock.devices names none of them", harmless=True)
 
 
 def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:
