@@ -111,8 +111,13 @@ def test_a_late_upload_is_used_when_it_has_come_and_its_client_is_at_work_until_
     late = {(row["round"], row["client"]): row["reason"] for row in history.clients if row.get("status") == "late"}
     came, at_work = "its upload came late", "still at work on an earlier round"
     assert late == {
-        **{(1, 2): came, (2, 0): came, (2, 1): came, (2, 2): at_work},
-        **{(3, 0): at_work, (3, 1): at_work, (3, 2): came},
+        (1, 2): came,
+        (2, 0): came,
+        (2, 1): came,
+        (2, 2): at_work,
+        (3, 0): at_work,
+        (3, 1): at_work,
+        (3, 2): came,
     }
 
 
