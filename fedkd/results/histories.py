@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 from fedkd.base.errors import InputError
@@ -10,6 +10,8 @@ from fedkd.results.history import History
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedkd.results.figures.picture import Picture
 
 
 @final
@@ -61,3 +63,27 @@ class Histories(Mapping[int, History]):
             name: student_interval([getattr(each, name) for each in found]) for name in ("last", "best", "mean") if found
         }
         return {name: {**vars(interval), "seeds": len(found)} for name, interval in intervals.items()}
+
+    def plot(
+        self,
+        metric: str = "accuracy",
+        x: str | Sequence[str] = "rounds",
+        *,
+        target: float | None = None,
+        title: str = "",
+        style: str = "",
+        width: str | float = "",
+    ) -> Picture:
+        """Draw the mean of a metric over the seeds with its 95 % band, as ``History.plot`` draws that of one.
+
+        To draw several of them on top of each other: ``fedkd.results.figures.histories.plot_histories``.
+        """
+        from fedkd.results.figures.histories import plot_histories
+
+        return plot_histories({metric: self}, metric, x, target=target, title=title, style=style, width=width)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from fedkd.results.notebook import group_html
+
+        return group_html({seed: history.metrics for seed, history in self.items()})
