@@ -46,8 +46,7 @@ class Transport:
         self._joined: dict[int, Message] = {}
         #: Messages of ended exchanges that may still be answered: id -> round and exchange.
         self._unanswered: dict[str, tuple[int, int]] = {}
-        #: Hears how far an exchange is; None where nobody looks.
-        self.on_progress: OnProgress | None = None
+        self.on_progress: OnProgress | None = None  # hears how far an exchange is
 
     @property
     def simulated(self) -> bool:
