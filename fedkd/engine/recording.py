@@ -32,6 +32,7 @@ from fedkd.results.latest import point_at
 from fedkd.results.logs import CLIENTS, read_clients, read_metrics
 from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
 from fedkd.results.progress import OnProgress, Progress, ProgressFile
+from fedkd.results.sinks.sink import About, Sinks, check_sinks
 from fedkd.results.statistics import best_round
 
 
@@ -58,6 +59,8 @@ def run_recorded(
     if not out:
         if keeps.uploads:
             raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
+        if keeps.sinks:
+            raise InputError("record.sinks: they go with a run's directory: name one with out, or leave them away")
         noted = Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row), number=number)
         noted.transport.on_progress = on_progress
         return noted.execute()
@@ -71,12 +74,14 @@ def run_recorded(
         directory.append(row, clients)
         best = best_round(run.history.metrics, keeps.best) if keeps.best else None
         directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also=[] if best is None else [best])
+        sinks.write(row, clients)
         if on_round:
             on_round(row)
         if row["round"]:  # not before a round is shown: drawing takes a second
             directory.draw_partition(now.data, run.server.federation.partition_table())
 
     path = Path(out)
+    check_sinks(keeps.sinks)
     (refuse_without_run if resume else refuse_if_taken)(path)
     run = Run(experiment, grid, functions=functions, on_round=record, reasons=str(path / CLIENTS), number=number)
     now, beside = identity_of(run.experiment, functions), ProgressFile(path)
@@ -91,7 +96,8 @@ def run_recorded(
         directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
         point_at(path)
         try:
-            history = run.execute()
+            with Sinks(keeps.sinks, About(path, run.experiment.to_flat(), run.done)) as sinks:
+                history = run.execute()
             if keeps.best not in ("", "accuracy") and best_round(history.metrics, keeps.best) is None:
                 text = f"record.best: {keeps.best!r} was never measured, so no round's checkpoint was kept as the best"
                 warnings.warn(text, Notice, stacklevel=2)

@@ -17,6 +17,7 @@ _LISTS = {
     "evaluation.label_shares": float,
     "data.feature_columns": str,
     "data.classes": str,
+    "record.sinks": str,
     "uplink": str,
     "downlink": str,
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fedkd.experiment.algorithm.section import Section
+from fedkd.base.errors import InputError, did_you_mean
+from fedkd.experiment.algorithm.section import Names, Section
+
+#: Where rows can go beside the run's own files: to tools, or into a file of another form.
+SINKS = ("tensorboard", "wandb", "mlflow", "trackio", "parquet")
 
 
 class Record(Section):
@@ -18,3 +22,15 @@ class Record(Section):
     """
     uploads: bool = False
     """Whether every upload is kept as the server read it, in uploads/, for `fedkd audit`. ``uploads = true``"""
+    sinks: Names = ()
+    """Where rows go too: tensorboard, wandb (offline), mlflow or trackio, each an extra of fedkd; parquet: the clients' lines.
+    ``sinks = ["tensorboard", "parquet"]``
+    """
+
+    @field_validator("sinks")
+    @classmethod
+    def _check_sinks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for name in given:
+            if name not in SINKS:
+                raise InputError(f"record.sinks: {name!r} is unknown: {did_you_mean(name, SINKS)}")
+        return tuple(dict.fromkeys(given))
