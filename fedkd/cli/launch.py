@@ -107,8 +107,10 @@ def resumed(path: Path, overrides: Mapping[str, str]) -> Cell:
 
     refuse_without_run(path)
     if not overrides and (path / "report.html").exists() and RecordedRun.read(path).finished:
-        cure = "nothing to resume, but for more of them: --set rounds=NUMBER"
-        raise InputError(f"{path} has all its rounds: {cure}; see {path / 'report.html'}")
+        stopped = RecordedRun.read(path).stopped
+        over = f"stopped by itself ({stopped})" if stopped else "has all its rounds"
+        cure = f"nothing to resume, but for more of them: --set {'stop.' if stopped else 'rounds='}..."
+        raise InputError(f"{path} {over}: {cure}; see {path / 'report.html'}")
     RunDirectory.find(path)
     return Cell(Experiment.from_toml(path / EXPERIMENT, overrides), path)
 

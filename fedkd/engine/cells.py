@@ -49,7 +49,7 @@ class Cell:
         if not holds_run(self.out):
             return State.TO_DO
         there = RecordedRun.read(self.out)
-        if there.has(self.experiment.rounds):
+        if there.has(self.experiment.rounds, self.experiment.stop):
             return State.DONE
         if there.failure and there.rounds_done >= self.experiment.rounds:
             return State.FAILED

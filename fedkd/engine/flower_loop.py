@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 
@@ -84,8 +84,8 @@ def close_training(run: Run, round: int, replies: Iterable[Message]) -> tuple[Ar
     return (None, None) if is_lost(row) else (run.arrays(), run.losses())
 
 
-def flower_result(run: Run, history: History) -> Result:
-    """A run's History as Flower's Result."""
+def flower_result(run: Run, history: History, scores: Mapping[int, MetricRecord]) -> Result:
+    """A run's History as Flower's Result, with the caller's own scores by round."""
     result = Result(arrays=run.arrays())
     for row in history.metrics:
         numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float) and key != "round"}
@@ -93,4 +93,5 @@ def flower_result(run: Run, history: History) -> Result:
         target[row["round"]] = MetricRecord({**numbers})
         if "client_accuracy" in numbers:
             result.evaluate_metrics_clientapp[row["round"]] = MetricRecord({"accuracy": numbers["client_accuracy"]})
+    result.evaluate_metrics_serverapp.update(scores)
     return result

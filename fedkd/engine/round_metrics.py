@@ -91,6 +91,13 @@ class RoundMetrics:
             self.clients[client] |= {"status": "late", "reason": why}
         self.row |= mean_metrics(received.uploads)
 
+    def spent(self) -> dict[str, float]:
+        """What the round's training has taken so far, by the keys of a row."""
+        up = sum(line.get("coded_bytes_up", 0) for line in self.clients.values())
+        down, simulated = sum(traffic.coded for traffic in self.down.values()), self.row.get("simulated_seconds", 0.0)
+        seconds = {"seconds": time.perf_counter() - self._began, "simulated_seconds": simulated}
+        return {"coded_bytes_up": up, "coded_bytes_down": down, **seconds}
+
     def close(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The row of the round, and the clients' lines."""
         self._book(DOWN, self.down)

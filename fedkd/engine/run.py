@@ -19,6 +19,7 @@ from fedkd.engine.opened import open_transport
 from fedkd.engine.own_nodes import met
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.engine.stopping import RunStop
 from fedkd.engine.training_round import Exchanges
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
@@ -61,7 +62,7 @@ class Run:
         self.done, self.broadcasts = -1, Broadcasts()
         self.training = Exchanges(experiment, self.server, self.transport, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
-        self.metrics = RoundMetrics(0, experiment.timeout)
+        self.metrics, self.stopping = RoundMetrics(0, experiment.timeout), RunStop(experiment)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
         self.history = History()
         self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
@@ -90,7 +91,8 @@ class Run:
                 self.prepare()
             with torch_threads(self.experiment.engine.num_cpus):
                 for round in range(self.done + 1, self.experiment.rounds + 1):
-                    self._round(round)
+                    if not self.stopping.is_over(self.history.metrics):
+                        self._round(round)
         finally:
             self.server.release()
         self.check()
@@ -100,10 +102,11 @@ class Run:
         if round:
             self.begin(round)
             self.training.carry_out(self.metrics)
-        if self.experiment.evaluates(round):
+        if self.experiment.evaluates(round) or self.stopping.has_spent(self.history.metrics, self.metrics):
             self._evaluate(round)
         self.done = round
         row, clients = self.close()
+        self.stopping.enter(self.history.metrics)
         if self._on_round:
             self._on_round(row, clients)
 

@@ -35,7 +35,7 @@ class Strategy(Algorithm, FlowerStrategy):
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-        should_stop: object = None,
+        should_stop: Callable[[int, Result], bool] | None = None,
         *,
         nets: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None,
         data: Any = None,
@@ -47,7 +47,8 @@ class Strategy(Algorithm, FlowerStrategy):
         own. The first broadcast is the strategy's, unless ``initial_arrays`` (a net's ``state_dict``) replaces its tensors.
         Clients learn all of it from the messages: their run-config need not have it. ``nets``, ``data`` and ``code`` are the
         server's, as ``fedkd.app.server_app`` takes them. ``evaluate_fn`` gets the arrays of the broadcast each round.
-        ``evaluate_config`` and ``should_stop``, which Flower has from 1.43 on, mean nothing here and are refused.
+        ``should_stop`` (Flower has it from 1.43 on; here it is always there) is called after each round but 0 with its number
+        and the Result so far, and ends the run where it says True. ``evaluate_config`` means nothing here and is refused.
 
         Raises:
             InputError: what can be known to be wrong before round 1.
@@ -59,8 +60,8 @@ class Strategy(Algorithm, FlowerStrategy):
 
         if evaluate_config:
             raise InputError("evaluate_config: evaluation is part of the experiment: put its keys into train_config")
-        if should_stop is not None:
-            raise InputError("should_stop: all rounds are run: leave it out and set num_rounds")
+        if should_stop is not None and not callable(should_stop):
+            raise InputError(f"should_stop: give a function of a round's number and the Result so far, got {should_stop!r:.50}")
         functions = functions_of(nets, data, type(self), code)
         experiment = experiment_of(self, train_config, functions).replace(rounds=num_rounds, timeout=timeout)
         run = Run(
@@ -68,18 +69,19 @@ class Strategy(Algorithm, FlowerStrategy):
             grid,
             functions=functions,
             initial_arrays=initial_arrays,
-            on_round=lambda row, _: evaluate(row["round"]),
+            on_round=lambda row, _: after(row),
             beside=told_to_clients(experiment),
         )
         scores: dict[int, MetricRecord] = {}
 
-        def evaluate(round: int) -> None:
+        def after(row: dict[str, Any]) -> None:
+            round = row["round"]
             score = evaluate_fn(round, run.arrays()) if evaluate_fn else None
             scores.update({round: score} if score is not None else {})
+            if should_stop and round and should_stop(round, flower_result(run, run.history, scores)):
+                run.stopping.say("should_stop said so", row)
 
-        result = flower_result(run, run.execute())
-        result.evaluate_metrics_serverapp.update(scores)
-        return result
+        return flower_result(run, run.execute(), scores)
 
     def initialize_parameters(self, client_manager: object) -> None:
         """Where Flower's legacy workflows begin, SecAgg+ among them. Raises InputError: none of them can run this."""

@@ -22,6 +22,7 @@ def unused_keys(experiment: ExperimentValues) -> Iterator[Unused]:
     yield from _of_training(experiment)
     yield from _of_clients(experiment)
     yield from _of_clock(experiment)
+    yield from _of_stopping(experiment)
     yield from _of_data(experiment, name)
     yield from _of_nets(experiment, name)
     yield from _of_attack(experiment)
@@ -97,6 +98,18 @@ def _of_clock(experiment: ExperimentValues) -> Iterator[Unused]:
     yield Unused("faults.straggle", "there is a [clock], which says who is late", "set clock.deadline, or enough")
     if not clock.profiles.keys() & clock.devices.keys():
         yield Unused("clock.profiles", "clock.devices names none of them", harmless=True)
+
+
+def _of_stopping(experiment: ExperimentValues) -> Iterator[Unused]:
+    stop = experiment.stop
+    if not stop.looks:
+        yield Unused("stop.metric", "neither stop.accuracy nor stop.patience looks at it", "set one of them, or leave this out")
+    if not stop.patience:
+        yield Unused("stop.improvement", "there is no stop.patience", "set it, or leave this out")
+    elif stop.patience >= experiment.rounds:
+        yield Unused("stop.patience", f"there are only {experiment.rounds} rounds", harmless=True)
+    if not experiment.clock.on:
+        yield Unused("stop.simulated_seconds", "there is no clock", "set clock.devices, or stop.seconds")
 
 
 def _of_data(experiment: ExperimentValues, name: str) -> Iterator[Unused]:

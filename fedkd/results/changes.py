@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: The file of a run directory that holds the history.
 FILE = "changes.jsonl"
 #: Keys that say where and how often, and not what is learned; those with a dot at their end are sections.
-FREE = ("engine.", "record.", "timeout", "evaluate_every", "evaluate_clients", "data.source", "data.path")
+FREE = ("engine.", "record.", "stop.", "timeout", "evaluate_every", "evaluate_clients", "data.source", "data.path")
 #: A key -> what it was and what it is, None where it was or is not there.
 Changed = Mapping[str, tuple[Any, Any]]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, final
 
 from fedkd.results.progress import Progress
 from fedkd.results.round_lines import Display, PlainLines, Row, describe, remaining
+from fedkd.results.stopping import STOPPED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +43,8 @@ class LiveTable(Display):
         self._rows.append(row)
         whose = f"; accuracy: {row['accuracy_of']}" if "accuracy_of" in row else ""
         self._caption = f"round {row['round']} of {self._rounds}{remaining(self._times, row, self._rounds)}{whose}"
+        if row.get(STOPPED):
+            self._caption = f"stopped after round {row['round']} of {self._rounds}: {row[STOPPED]}{whose}"
         self._within = ""
         self._live.refresh()
 

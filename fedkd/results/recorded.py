@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.experiment.algorithm.stop_section import Stopping
 from fedkd.results.data import RecordedData
 from fedkd.results.identity import EXPERIMENT, digest, flat_experiment, read_code
 from fedkd.results.logs import read_clients, read_metrics
 from fedkd.results.lost_rounds import failure_of
+from fedkd.results.stopping import STOPPED, reason_to_stop
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,24 @@ class RecordedRun:
         return self.rounds_done >= int(self.experiment["rounds"])
 
     @property
-    def finished(self) -> bool:
-        """Whether all rounds are logged and the report, which is written last, is there. A failed run never gets one."""
-        return self.has(int(self.experiment["rounds"]))
+    def stopped(self) -> str:
+        """What ended the run before its last round, in words; empty where nothing did."""
+        return str(self.rows[-1].get(STOPPED) or "") if self.rows else ""
 
-    def has(self, rounds: int) -> bool:
-        """Whether so many rounds are logged and reported."""
-        return self.rounds_done >= rounds and (self.path / "report.html").exists()
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are logged, or the run stopped by itself, and the report, which is written last, is there.
+
+        A failed run never gets one.
+        """
+        return self._has(int(self.experiment["rounds"]), self.stopped)
+
+    def has(self, rounds: int, stop: Stopping) -> bool:
+        """Whether so many rounds are logged, or all until one of these criteria was met, and reported."""
+        return self._has(rounds, self.stopped and reason_to_stop(stop, self.rows))
+
+    def _has(self, rounds: int, stopped: str) -> bool:
+        return (self.rounds_done >= rounds or bool(stopped)) and (self.path / "report.html").exists()
 
 
 @dataclass(frozen=True)

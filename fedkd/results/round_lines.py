@@ -10,6 +10,7 @@ from typing import Any, Self, final
 from fedkd.results.progress import Progress
 from fedkd.results.row_keys import describe_key, with_test_set
 from fedkd.results.statistics import duration, size
+from fedkd.results.stopping import STOPPED
 
 Row = Mapping[str, Any]
 #: Seconds without a line after which a long round says how far it is.
@@ -49,7 +50,10 @@ class PlainLines(Display):
             self._announced.add(whose)
         cells = describe(row)
         text = "  ".join(f"{name} {value}" for name, value in cells.items() if value and name != "round")
-        self._print(f"round {row['round']}/{self._rounds}  {text}{remaining(self._times, row, self._rounds)}")
+        to_go = "" if row.get(STOPPED) else remaining(self._times, row, self._rounds)
+        self._print(f"round {row['round']}/{self._rounds}  {text}{to_go}")
+        if row.get(STOPPED):
+            self._print(f"stopped after round {row['round']} of {self._rounds}: {row[STOPPED]}")
 
     def progress(self, progress: Progress) -> None:
         """Print how far the round is, if nothing was printed for a while."""

@@ -124,6 +124,7 @@ MORE_OF_ROUNDS = (
     RowKey("failures", "failures", "client -> the first line of why its upload did not count"),
     RowKey("evaluation_failures", "failed evaluations", "client, or server -> why its evaluation failed"),
     RowKey("late_used", "late uploads used", "uploads of earlier rounds that counted in this one", CLIENTS),
+    RowKey("stopped", "why it stopped", "what ended the run before its last round, in words; in its last row"),
     RowKey("rolled_back", "rolled back", "true where the round went back to the last good broadcast"),
     RowKey("rolled_back_reason", "why it was rolled back", "what nobody could work with"),
     of_strategy("delta", "delta", "the probability that `epsilon` does not cover"),

@@ -12,6 +12,7 @@ from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.algorithm.schedule import rate_at
 from fedkd.experiment.algorithm.section import Epochs, OptimizerName, Section, Shares
+from fedkd.experiment.algorithm.stop_section import Stopping
 
 
 class Training(Section):
@@ -212,6 +213,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "evaluation": Evaluation,
     "clock": Clock,
+    "stop": Stopping,
     "faults": Faults,
     "attack": Attacking,
     "privacy": Privacy,

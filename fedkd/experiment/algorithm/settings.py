@@ -17,6 +17,7 @@ from fedkd.experiment.algorithm.net_shares import FUNCTION, deal, given_name, re
 from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.algorithm.section import Names, Section
 from fedkd.experiment.algorithm.sections import Attacking, Engine, Evaluation, Faults, Guarding, Privacy, Training
+from fedkd.experiment.algorithm.stop_section import Stopping
 
 if TYPE_CHECKING:
     from fedkd.data import Federation
@@ -63,6 +64,7 @@ class Settings(Section):
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keyword arguments of nets, by the net's name. ``net_options = {cnn = {channels = [16, 32]}}``"""
     clock: Clock = Clock()
+    stop: Stopping = Stopping()
     faults: Faults = Faults()
     attack: Attacking = Attacking()
     privacy: Privacy = Privacy()
