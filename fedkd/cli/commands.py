@@ -25,6 +25,7 @@ from fedkd.cli.result import report_result, write_group_of_seeds
 from fedkd.cli.resume import resume as resume_command
 from fedkd.cli.runs import runs as runs_command
 from fedkd.cli.supernode import supernode
+from fedkd.cli.sweep import sweep
 from fedkd.cli.watch import watch
 
 app = typer.Typer(
@@ -141,7 +142,7 @@ def run(
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
-for command in (plot, audit, compare, export, strategies, keys, losses, targets, new, watch):
+for command in (plot, audit, compare, export, strategies, keys, losses, targets, new, sweep, watch):
     app.command(cls=PlainCommand)(command)
 app.command("resume", cls=PlainCommand)(resume_command)
 app.command("runs", cls=PlainCommand)(runs_command)
