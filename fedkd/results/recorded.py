@@ -83,8 +83,8 @@ class RecordedRun:
 
     @property
     def complete(self) -> bool:
-        """Whether the rounds of all of the experiment are logged. Of a run that was copied without its report, too."""
-        return self.rounds_done >= int(self.experiment["rounds"])
+        """Whether all rounds are logged, or the run stopped by itself; of a run that was copied without its report, too."""
+        return self.rounds_done >= int(self.experiment["rounds"]) or bool(self.stopped)
 
     @property
     def stopped(self) -> str:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -93,7 +94,7 @@ def _one_by_one(cells: Sequence[Cell], watcher: Watcher) -> dict[Path, Outcome]:
     outcomes = {}
     for cell in cells:
         watcher.begun(cell)
-        outcomes[cell.out] = run_to_end(cell, None, lambda row, cell=cell: watcher.round(cell, row))
+        outcomes[cell.out] = run_to_end(cell, None, partial(watcher.round, cell))
         watcher.ended(cell, outcomes[cell.out])
     return outcomes
 

@@ -49,7 +49,7 @@ def estimate(cells: Mapping[Path, Cell], states: Mapping[Path, State], jobs: int
     left = [cell for place, cell in cells.items() if states[place] in (State.TO_DO, State.UNFINISHED)]
     tried = trials([cell for cell in left if cell.out.parent not in finished])
     mean = _mean([*tried.values(), *(seconds for each in finished.values() for seconds in each)])
-    lows, middles, highs = [], [], []
+    expected: list[tuple[float, float, float]] = []  # of each cell: low, middle, high
     for cell in left:
         share = 1 - max(RecordedRun.read(cell.out).rounds_done, 0) / cell.experiment.rounds if _begun(cell, states) else 1.0
         if cell.out.parent in finished:
@@ -58,9 +58,9 @@ def estimate(cells: Mapping[Path, Cell], states: Mapping[Path, State], jobs: int
         else:
             middle = tried.get(cell.out.parent, mean)
             low, high = middle / DOUBT, middle * DOUBT
-        for values, value in ((lows, low), (middles, middle), (highs, high)):
-            values.append(share * value)
-    return Estimate(makespan(middles, jobs), makespan(lows, jobs), makespan(highs, jobs), _source(finished, tried, left))
+        expected.append((share * low, share * middle, share * high))
+    low, middle, high = (makespan([each[place] for each in expected], jobs) for place in range(3))
+    return Estimate(middle, low, high, _source(finished, tried, left))
 
 
 def _begun(cell: Cell, states: Mapping[Path, State]) -> bool:

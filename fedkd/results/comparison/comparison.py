@@ -53,7 +53,7 @@ class Group:
     label: str
     accuracy_of: str  # whose the headline accuracy is, in words
     seeds: tuple[int, ...]
-    rounds: int  # that each of them has done
+    rounds: tuple[int, int]  # that they have done, at the least and at the most: they may stop by themselves
     readings: Mapping[str, Sample]
     averaged: tuple[int, int]  # of how many rounds the mean is, at the least and at the most
     reached: Mapping[int, Reached | None]
@@ -177,7 +177,7 @@ def _group(group: Seeds, metric: str, last_k: int, target: float | None, per_cli
         group.label,
         headline(group.runs[0]),
         tuple(found),
-        min(run.rounds_done for run in runs),
+        (min(run.rounds_done for run in runs), max(run.rounds_done for run in runs)),
         samples,
         (min(averaged), max(averaged)),
         reached,

@@ -48,7 +48,7 @@ def readings_table(comparison: Comparison) -> Table:
         {
             "group": group.label,
             "seeds": str(len(group.seeds)),
-            "rounds": str(group.rounds),
+            "rounds": _from_to(group.rounds),
             **{heading: with_intervals(group.readings[name], write) for name, heading in headings.items()},
             **_whose(comparison, group),
         }
