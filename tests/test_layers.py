@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "aggregate": ("base", "knowledge"),
     "experiment.algorithm": ("base", "knowledge", "data", "nets", "losses.distillers", "aggregate"),
     "experiment": ("base", "knowledge", "data", "nets", "losses.distillers", "aggregate", "experiment.algorithm"),
-    "results": ("base", "data", "experiment.algorithm", "experiment"),
+    "results": ("base", "data", "losses.distillers", "experiment.algorithm", "experiment"),
     "grids": ("base",),
     "engine.evaluation": ("base", "knowledge", "data", "nets", "losses", "experiment.algorithm"),
     "engine": (

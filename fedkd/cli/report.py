@@ -11,7 +11,9 @@ import typer
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The page, one file that needs nothing else.")] = Path("report.html"),
-    serve: Annotated[bool, typer.Option("--serve", help="Write no file: show the page at 127.0.0.1, renewed as runs go on.")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Write no file: show the page at 127.0.0.1, renewed as runs go on.")
+    ] = False,
     port: Annotated[int, typer.Option(help="Where --serve listens; 0: any free port.", min=0, max=65535)] = 0,
 ) -> None:
     """Write a page about RUNS: what was run, how it was measured, what came out. Seeds of one experiment are one group."""

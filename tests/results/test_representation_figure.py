@@ -124,7 +124,7 @@ def test_a_run_gets_its_figure_and_shows_it_in_the_report(make_run: MakeRun) -> 
         assert f"<!-- {words} -->" in drawing
     assert "<!-- Round 1 -->" not in drawing
     report = (run.path / "report.html").read_text()
-    assert report.count("<svg") == 2
+    assert report.count('<svg class="map"') == 6 + 1  # six rounds, t-SNE
     for words in ("Representations", "client CKA", "probe, 1 % of labels", "Uniformity", "37.5 %"):
         assert words in report
 
@@ -133,7 +133,7 @@ def test_a_run_gets_its_figure_and_shows_it_in_the_report(make_run: MakeRun) -> 
 def test_what_was_not_kept_or_logged_has_no_panel(tmp_path: Path, make_run: MakeRun) -> None:
     plain = RecordedRun.read(make_run("plain", rows=rows_of(0.1, 0.2), finish=True).path)
     assert not has_representations(plain) and not (plain.path / "representation.png").exists()
-    assert "Representations" not in (plain.path / "report.html").read_text()
+    assert 'id="representations"' not in (plain.path / "report.html").read_text()
     logged = RecordedRun.read(make_run("logged", rows=learned(0.1, 0.2)).path)
     assert words_and_panels(representation(logged, tmp_path / "logged.png")[1])[1] == 4
     kept = make_run("kept", rows=rows_of(0.1, 0.2))

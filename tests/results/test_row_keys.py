@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedkd.results.report import cell
+from fedkd.results.report.cells import cell
 from fedkd.results.row_keys import OF_ROUNDS, ROW_KEYS, SHARE, describe_key, find_entry, is_owned
 
 

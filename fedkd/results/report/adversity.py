@@ -103,7 +103,9 @@ def kind_of(reason: str) -> str:
 def _replies(run: RecordedRun, more: str) -> Figure:
     keys = {"clients_ok": "used", "clients_late": "late", "clients_failed": "failed or rejected"}
     lines = [plain_line(run, key, style, name) for style, (key, name) in enumerate(keys.items())]
-    finding = "Clients by what became of their replies: " + "; ".join(course(line, "clients_ok") for line in lines if line.x) + "."
+    finding = (
+        "Clients by what became of their replies: " + "; ".join(course(line, "clients_ok") for line in lines if line.x) + "."
+    )
     drawing = line_chart(lines, Axis("round", "round"), Axis("clients"), finding)
     title = f"What became of replies{more}"
     return Figure(title, [Panel("", drawing)], table_of(title, lines), [(line.style, line.name) for line in lines])
@@ -120,7 +122,12 @@ def _reasons(lost: Sequence[tuple[int, Any, str]], more: str) -> Table:
         [reason, str(count), str(len(who[reason])), f"{min(when[reason])} to {max(when[reason])}"]
         for reason, count in counts.most_common(SHOWN)
     ]
-    return Table(f"Replies that were not used, by reason (# stands for a number){more}", ["reason", "replies", "clients", "rounds"], rows, frozenset({0}))
+    return Table(
+        f"Replies that were not used, by reason (# stands for a number){more}",
+        ["reason", "replies", "clients", "rounds"],
+        rows,
+        frozenset({0}),
+    )
 
 
 def _singly(lost: Sequence[tuple[int, Any, str]], more: str) -> Table:

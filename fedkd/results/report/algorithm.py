@@ -94,8 +94,13 @@ def losses_of(cls: type, keys: dict[str, Any]) -> Iterator[tuple[str, str]]:
     squared = "T^2" in texts and bool(temperatures)
     directions = [DIRECTIONS[function.__name__] for term, function in shown.items() if function.__name__ in DIRECTIONS]
     yield "KL direction", "; ".join(dict.fromkeys(directions)) or "as the formulas above have it"
-    yield "T squared", (
-        "the loss named above is multiplied by it, so that gradients keep their size whatever T is" if squared else "no factor"
+    yield (
+        "T squared",
+        (
+            "the loss named above is multiplied by it, so that gradients keep their size whatever T is"
+            if squared
+            else "no factor"
+        ),
     )
 
 

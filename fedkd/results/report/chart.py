@@ -24,7 +24,7 @@ STYLES, DASHES = 7, 5
 @final
 @dataclass(frozen=True)
 class Line:
-    """One line: places (R,), what is said of each when it is pointed at, and a band from ``low`` to ``high`` if there is one."""
+    """One line: places (R,), what is said of each that is pointed at, and a band from ``low`` to ``high`` if there is one."""
 
     name: str
     style: int
@@ -57,7 +57,9 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, finding: str, *, beside:
     from markupsafe import Markup
 
     points = [(a, b) for line in lines for a, b in zip(line.x, line.y, strict=True) if isfinite(a) and isfinite(b)]
-    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(WIDTH, HEIGHT, finding)
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" tabindex="0" aria-label="{}">').format(
+        WIDTH, HEIGHT, finding
+    )
     if not points:
         text = Markup('<text class="none" x="{}" y="{}">nothing was measured</text>').format(WIDTH // 2, HEIGHT // 2)
         return head + text + Markup("</svg>")

@@ -28,7 +28,7 @@ class Entry:
 
     def serves(self, purpose: str, name: str) -> bool:
         """Whether this is what a strategy, a data set, a library or an engine of this name cites."""
-        return name in re.split(r",\s*", self.fields.get(purpose, ""))
+        return bool(name) and name in re.split(r",\s*", self.fields.get(purpose, ""))
 
     def text(self, **more: str) -> str:
         """As BibTeX has it; an arXiv number says that it is one."""
@@ -42,7 +42,9 @@ def entries() -> tuple[Entry, ...]:
     """All entries of references.bib, which has one field a line."""
     text = files("fedkd.results.report").joinpath("references.bib").read_text(encoding="utf-8")
     found = re.findall(r"^@(\w+)\{(\S+),\n((?:  .+\n)*)\}$", text, flags=re.MULTILINE)
-    return tuple(Entry(kind, key, dict(re.findall(r"^  (\w+) = \{(.*)\},$", body, flags=re.MULTILINE))) for kind, key, body in found)
+    return tuple(
+        Entry(kind, key, dict(re.findall(r"^  (\w+) = \{(.*)\},$", body, flags=re.MULTILINE))) for kind, key, body in found
+    )
 
 
 def cited_by(run: RecordedRun) -> list[str]:
@@ -61,6 +63,12 @@ def cited_by(run: RecordedRun) -> list[str]:
 def citations(groups: Sequence[Seeds]) -> Section:
     """The section: each entry once."""
     texts = dict.fromkeys(text for group in groups for text in cited_by(group.runs[0]))
-    missing = sorted({group.runs[0].strategy for group in groups if not any(e.serves("strategies", group.runs[0].strategy) for e in entries())})
+    missing = sorted(
+        {
+            group.runs[0].strategy
+            for group in groups
+            if not any(e.serves("strategies", group.runs[0].strategy) for e in entries())
+        }
+    )
     intro = "What these runs used." + (f" fedkd knows of no paper of {', '.join(missing)}." if missing else "")
     return Section("citations", "To cite", intro, texts=[("BibTeX", "\n\n".join(texts))])

@@ -51,7 +51,11 @@ def _figure(run: RecordedRun, more: str) -> list[Figure]:
     drawing = heat_map(table, names, rounds, names=("class", "round"), finding=finding, low=0.0, high=1.0, said=said)
     what = "Accuracy (%) by class and round"
     rows_of_table = [[name, *values] for name, values in zip(names, said, strict=True)]
-    return [Figure(f"{what}, from 0 (dark) to 100 (light){more}", [Panel("", drawing)], Table(what, ["class", *rounds], rows_of_table))]
+    return [
+        Figure(
+            f"{what}, from 0 (dark) to 100 (light){more}", [Panel("", drawing)], Table(what, ["class", *rounds], rows_of_table)
+        )
+    ]
 
 
 def _last(groups: Sequence[Seeds]) -> Table:

@@ -56,8 +56,9 @@ def _heat_map(rounds: list[int], ids: list[int], table: Floats, more: str) -> Fi
     if len(known):
         worst, best = known[last[known].argmin()], known[last[known].argmax()]
         finding = (
-            f"Accuracy of {len(ids)} clients over rounds {rounds[0]} to {rounds[-1]}. In round {rounds[-1]} client {ids[worst]} has "
-            f"the lowest, {cell('accuracy', float(last[worst]))}, client {ids[best]} the highest, {cell('accuracy', float(last[best]))}."
+            f"Accuracy of {len(ids)} clients in rounds {rounds[0]} to {rounds[-1]}. In round {rounds[-1]} client {ids[worst]} "
+            f"has the lowest, {cell('accuracy', float(last[worst]))}, "
+            f"client {ids[best]} the highest, {cell('accuracy', float(last[best]))}."
         )
     said = [["" if np.isnan(value) else f"{100 * value:.1f}" for value in row] for row in shown]
     names = ("client" if len(ids) <= SINGLY else "clients, by accuracy", "round")
@@ -66,7 +67,9 @@ def _heat_map(rounds: list[int], ids: list[int], table: Floats, more: str) -> Fi
     drawing = heat_map(shown, labels, columns, names=names, finding=finding, low=low, high=high, said=said)
     what = "Accuracy (%) by client and round" if len(ids) <= SINGLY else "Mean accuracy (%) of groups of clients by round"
     title = f"{what}, from {cell('accuracy', low)} (dark) to {cell('accuracy', high)} (light){more}"
-    return Figure(title, [Panel("", drawing)], Table(what, [names[0], *columns], [[a, *b] for a, b in zip(labels, said, strict=True)]))
+    return Figure(
+        title, [Panel("", drawing)], Table(what, [names[0], *columns], [[a, *b] for a, b in zip(labels, said, strict=True)])
+    )
 
 
 def _grouped(ids: list[int], table: Floats) -> tuple[list[str], Floats]:

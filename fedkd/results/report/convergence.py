@@ -41,7 +41,9 @@ def convergence(groups: Sequence[Seeds]) -> Section:
     if len(names) > 1:
         intro += " These are not the same measurement: do not compare them as if they were."
     title = "Accuracy against rounds, bytes and time"
-    legend = [(style, line.name + (f": {headline(groups[style].runs[0])}" if len(names) > 1 else "")) for style, line in lines.items()]
+    legend = [
+        (style, line.name + (f": {headline(groups[style].runs[0])}" if len(names) > 1 else "")) for style, line in lines.items()
+    ]
     return Section("convergence", "Convergence", intro, [Figure(title, panels, _table(shown, len(against) > 3), legend)])
 
 

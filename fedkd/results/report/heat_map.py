@@ -54,21 +54,25 @@ def heat_map(
     bottom = TOP + height
     across, down = (RIGHT - LEFT) / max(1, len(columns)), height / max(1, len(rows))
     parts = [
-        Markup('<svg class="heat" viewBox="0 0 420 {}" role="img" tabindex="0" aria-label="{}" data-box="{} {} {} {}" data-size="{} {}" data-names="{}">').format(
-            bottom + 46, finding, LEFT, TOP, RIGHT, bottom, len(rows), len(columns), "|".join(names)
-        ),
-        Markup('<image x="{}" y="{}" width="{}" height="{}" preserveAspectRatio="none" href="data:image/png;base64,{}"/>').format(
-            LEFT, TOP, RIGHT - LEFT, height, base64.b64encode(png(values, low, high)).decode()
-        ),
+        Markup('<svg class="heat" viewBox="0 0 420 {}" role="img" tabindex="0" aria-label="{}"').format(bottom + 46, finding),
+        Markup(' data-box="{} {} {} {}"').format(LEFT, TOP, RIGHT, bottom),
+        Markup(' data-size="{} {}" data-names="{}">').format(len(rows), len(columns), "|".join(names)),
+        Markup(
+            '<image x="{}" y="{}" width="{}" height="{}" preserveAspectRatio="none" href="data:image/png;base64,{}"/>'
+        ).format(LEFT, TOP, RIGHT - LEFT, height, base64.b64encode(png(values, low, high)).decode()),
         Markup('<g class="frame">'),
     ]
     for index in evenly_spaced(len(rows), int(height // 14)):
         text = _short(rows[index], 9)
-        parts.append(Markup('<text class="y" x="{}" y="{:.1f}">{}</text>').format(LEFT - 5, TOP + (index + 0.5) * down + 4, text))
+        parts.append(
+            Markup('<text class="y" x="{}" y="{:.1f}">{}</text>').format(LEFT - 5, TOP + (index + 0.5) * down + 4, text)
+        )
     longest = max((len(_short(name, 9)) for name in columns), default=1)
     for index in evenly_spaced(len(columns), int((RIGHT - LEFT) // (7 * longest + 6))):
         place = LEFT + (index + 0.5) * across
-        parts.append(Markup('<text class="x" x="{:.1f}" y="{}">{}</text>').format(place, bottom + 15, _short(columns[index], 9)))
+        parts.append(
+            Markup('<text class="x" x="{:.1f}" y="{}">{}</text>').format(place, bottom + 15, _short(columns[index], 9))
+        )
     parts.append(Markup('<text class="x name" x="{}" y="{}">{}</text>').format((LEFT + RIGHT) // 2, bottom + 36, names[1]))
     middle = (TOP + bottom) // 2
     parts.append(Markup('<text class="x name" transform="translate(12 {}) rotate(-90)">{}</text></g>').format(middle, names[0]))

@@ -62,7 +62,9 @@ def render(runs: RecordedRun | Sequence[RecordedRun], *, refresh: int = 0) -> st
     check_runs(several)
     groups = group_seeds(several)
     sections = [section for make in SECTIONS if not (section := make(groups)).empty]
-    script, style = (files("fedkd.results.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script, style = (
+        files("fedkd.results.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css")
+    )
     templates = Environment(loader=PackageLoader("fedkd.results.report", ""), autoescape=True, undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
     return templates.get_template("page.html").render(

@@ -36,9 +36,9 @@ def _figure(data: RecordedData, more: str) -> Figure:
     totals = counts.sum(axis=0)
     most, least = int(totals.argmax()), int(totals.argmin())
     finding = (
-        f"{int(totals.sum()):,} training samples of {len(data.classes)} classes at {len(clients)} clients. Client {most} holds most, "
-        f"{int(totals[most]):,}, client {least} fewest, {int(totals[least]):,}; {int((counts == 0).sum())} of {counts.size} pairs of a "
-        "class and a client are empty."
+        f"{int(totals.sum()):,} training samples of {len(data.classes)} classes at {len(clients)} clients. Client {most} holds "
+        f"most, {int(totals[most]):,}, client {least} fewest, {int(totals[least]):,}; {int((counts == 0).sum())} of "
+        f"{counts.size} pairs of a class and a client are empty."
     )
     said = [[f"{int(value)}" for value in row] for row in counts]
     high = float(counts.max()) or 1.0

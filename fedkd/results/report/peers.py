@@ -22,14 +22,22 @@ def peers(groups: Sequence[Seeds]) -> Section:
     """The section, of runs whose clients or branches are compared with each other."""
     figures = [figure for more, run in in_detail(groups) if has_peers(run) for figure in _figures(run, more)]
     pairs = [(describe_key(key).label, describe_key(key).meaning) for key in (*TOGETHER, "agreement", "peer_divergence")]
-    return Section("peers", "Peers", figures=figures, pairs=[(f"{a[0].upper()}{a[1:]}", b) for a, b in pairs] if figures else [])
+    return Section(
+        "peers", "Peers", figures=figures, pairs=[(f"{a[0].upper()}{a[1:]}", b) for a, b in pairs] if figures else []
+    )
 
 
 def _figures(run: RecordedRun, more: str) -> list[Figure]:
     rounds, table = accuracies_of(run)
     together = [line for style, key in enumerate(TOGETHER) if (line := plain_line(run, key, style)).x]
     each = [
-        Line(name, style, rounds.tolist(), values.tolist(), [cell("accuracy", v) if isfinite(v) else "none" for v in values.tolist()])
+        Line(
+            name,
+            style,
+            rounds.tolist(),
+            values.tolist(),
+            [cell("accuracy", v) if isfinite(v) else "none" for v in values.tolist()],
+        )
         for style, (name, values) in enumerate(zip(peer_names(run), table, strict=True), start=len(together))
     ]
     lines = [*(together if len(each) > 1 else []), *(each if len(each) <= NAMED_PEERS else [])]

@@ -20,7 +20,7 @@ from fedkd.results.statistics import size
 CHOSEN = (
     ("Last", "after the last measured round: the number to quote"),
     ("Best", "the highest of all rounds; it was chosen on the test set and so flatters"),
-    ("Mean of the last five", "over the last five measured rounds, or as many as there are; not chosen, less noisy than the last"),
+    ("Mean of the last rounds", "over five measured rounds, or as many as there are; not chosen, and less noisy than the last"),
 )
 
 
@@ -49,8 +49,7 @@ def card(group: Seeds) -> Iterator[tuple[str, str]]:
     yield from _clients(run)
     seeds = ", ".join(str(each.seed) for each in group.runs)
     yield "Seeds", f"{seeds}; one run is one draw: compare methods over several seeds"
-    for term, text in _changes(run):
-        yield term, text
+    yield from _changes(run)
     yield from _machine(run)
 
 
@@ -59,7 +58,10 @@ def splits(run: RecordedRun) -> Iterator[tuple[str, str]]:
     told, data = run.experiment, run.data
     if data is None:
         return
-    yield "Data", f"{data.source}: {len(data.classes)} classes, content {data.content_hash[:12]}, partition {data.partition_hash[:12]}"
+    yield (
+        "Data",
+        f"{data.source}: {len(data.classes)} classes, content {data.content_hash[:12]}, partition {data.partition_hash[:12]}",
+    )
     own = told.get("data.partition") == "own"
     train, test = sum(data.client_train), sum(data.client_test)
     pieces = {
@@ -124,6 +126,8 @@ def _flat(key: str, value: Any) -> str:
 def _differing(groups: Sequence[Seeds]) -> Table:
     """The keys in which the groups' experiments differ."""
     told = [group.runs[0].identity for group in groups]
-    keys = [key for key in dict.fromkeys(key for each in told for key in each) if len({repr(each.get(key)) for each in told}) > 1]
+    keys = [
+        key for key in dict.fromkeys(key for each in told for key in each) if len({repr(each.get(key)) for each in told}) > 1
+    ]
     rows = [[key, *(str(each.get(key, "not there")) for each in told)] for key in keys]
     return Table("In what the experiments differ", ["key", *(group.label for group in groups)], rows)

@@ -45,7 +45,9 @@ def representations(groups: Sequence[Seeds]) -> Section:
         figures += _maps(run, more)
         accuracies = [key for key in _written(run) if key in ACCURACIES or _of_few_labels(key)]
         if any(key in ACCURACIES for key in accuracies):
-            figures.append(_chart(f"Accuracy on frozen features{more}", [plain_line(run, k, s) for s, k in enumerate(accuracies)]))
+            figures.append(
+                _chart(f"Accuracy on frozen features{more}", [plain_line(run, k, s) for s, k in enumerate(accuracies)])
+            )
             keys |= dict.fromkeys(accuracies)
         for key in (key for key in OTHERS if key in _written(run)):
             figures.append(_chart(f"{_capital(describe_key(key).label)}{more}", [plain_line(run, key, 0)], key))
@@ -90,12 +92,16 @@ def _maps(run: RecordedRun, more: str) -> list[Figure]:
         rows.append([str(round), f"{100 * share:.1f} %", _apart(table)])
     if len(tables[-1].features) >= NEIGHBOURHOODS:
         where = f"round {shown[-1]}, t-SNE"
-        panels.append(Panel(where, _scatter(neighbour_map(tables[-1].features, run.seed), tables[-1], f"{where}: {_apart(tables[-1])}")))
+        panels.append(
+            Panel(where, _scatter(neighbour_map(tables[-1].features, run.seed), tables[-1], f"{where}: {_apart(tables[-1])}"))
+        )
     names = tables[-1].classes
     legend = list(enumerate(names)) if len(names) <= NAMED_CLASSES else []
-    table = Table("What the maps show", ["round", "variance in the plane", "how far classes lie apart"], rows, frozenset({2}))
+    shown_by_maps = Table(
+        "What the maps show", ["round", "variance in the plane", "how far classes lie apart"], rows, frozenset({2})
+    )
     title = f"{len(tables[-1].labels)} test samples as the encoder sees them; each map is turned onto the one before{more}"
-    return [Figure(title, panels, table, legend, wide=True)]
+    return [Figure(title, panels, shown_by_maps, legend, wide=True)]
 
 
 def _first(table: Representations) -> Representations:

@@ -31,7 +31,14 @@ class Scale:
 
 
 def linear(
-    low: float, high: float, start: float, end: float, say: Callable[[float], str], *, whole: bool = False, most: float | None = None
+    low: float,
+    high: float,
+    start: float,
+    end: float,
+    say: Callable[[float], str],
+    *,
+    whole: bool = False,
+    most: float | None = None,
 ) -> Scale:
     """A linear axis that holds both ends, at most six ticks; ``whole``: only whole numbers; ``most``: none ends beyond it.
 

@@ -34,7 +34,9 @@ def line_of(group: Seeds, key: str, *, name: str = "", style: int = 0, against: 
     rounds = measured_rounds(group, key)
     values = np.array([_at(run, key, rounds) for run in group.runs]).reshape(len(group.runs), len(rounds))  # (S, R)
     mean, half = mean_interval(values)
-    places = np.array(rounds, float) if against is None else np.mean([summed(run, against, rounds) for run in group.runs], axis=0)
+    places = (
+        np.array(rounds, float) if against is None else np.mean([summed(run, against, rounds) for run in group.runs], axis=0)
+    )
     if against is not None:
         places = np.where(places > 0, places, np.nan)  # nothing was sent yet: no place on a logarithmic axis
     shared = describe_key(key).unit == SHARE

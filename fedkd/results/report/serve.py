@@ -79,8 +79,11 @@ def _handler_of(page: LivePage) -> type[BaseHTTPRequestHandler]:
         timeout = 30  # of a connection that says nothing
 
         def do_GET(self) -> None:
-            port = self.server.server_address[1]
-            if self.headers.get("Host", "") not in (f"{HOST}:{port}", f"localhost:{port}"):  # a name that was bound to this address
+            _, port = self.connection.getsockname()
+            if self.headers.get("Host", "") not in (
+                f"{HOST}:{port}",
+                f"localhost:{port}",
+            ):  # a name that was bound to this address
                 self._answer(HTTPStatus.MISDIRECTED_REQUEST, b"this page is served to 127.0.0.1 and localhost only\n")
             elif self.path.partition("?")[0] != "/":
                 self._answer(HTTPStatus.NOT_FOUND, b"there is one page here: /\n")
@@ -98,7 +101,9 @@ def _handler_of(page: LivePage) -> type[BaseHTTPRequestHandler]:
             else:
                 self._answer(HTTPStatus.OK, content, tag, kind="text/html; charset=utf-8")
 
-        def _answer(self, status: HTTPStatus, content: bytes, tag: str = "", *, kind: str = "text/plain; charset=utf-8") -> None:
+        def _answer(
+            self, status: HTTPStatus, content: bytes, tag: str = "", *, kind: str = "text/plain; charset=utf-8"
+        ) -> None:
             self.send_response(status)
             headers = {"Content-Type": kind, "Content-Length": str(len(content)), "Cache-Control": "no-store"}
             headers |= {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "same-origin"}

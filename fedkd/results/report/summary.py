@@ -20,7 +20,9 @@ def heading(groups: Sequence[Seeds]) -> str:
     first = groups[0]
     seeds = f"seed {first.runs[0].seed}" if len(first.runs) == 1 else f"{len(first.runs)} seeds"
     text = f"{shown} on {', '.join(sources)}" + (f", {seeds}" if len(groups) == 1 else "")
-    on = [name.lower() for name in ("Simulated faults", "Attack", "Privacy") if any(name in conditions(g.runs[0]) for g in groups)]
+    on = [
+        name.lower() for name in ("Simulated faults", "Attack", "Privacy") if any(name in conditions(g.runs[0]) for g in groups)
+    ]
     if not on:
         return text
     with_all = f"{', '.join(on[:-1])} and {on[-1]}" if len(on) > 1 else on[0]
@@ -36,7 +38,8 @@ def lead(groups: Sequence[Seeds]) -> str:
     told = run.experiment
     nets = told.get("nets") or ", ".join(f"{k.removeprefix('nets.')} {v}" for k, v in told.items() if k.startswith("nets."))
     done = " to ".join(str(n) for n in sorted({max(0, r.rounds_done) for r in groups[0].runs}))
-    return f"{done} of {told['rounds']} rounds, {told.get('data.clients', '?')} clients, {told.get('data.partition', '')} partition, nets {nets}"
+    clients = f"{told.get('data.clients', '?')} clients, {told.get('data.partition', '')} partition"
+    return f"{done} of {told['rounds']} rounds, {clients}, nets {nets}"
 
 
 def state(runs: Sequence[RecordedRun]) -> str:

@@ -18,8 +18,9 @@ KEYS = (
     "evaluation_bytes",
 )
 INTRO = (
-    "Sums over all clients. Raw: the elements of the tensors, as papers count them. Coded: as codecs made them smaller; equal to "
-    "raw where there is none. On the wire: as Flower sends them, with names and headers. Evaluation is counted apart, both ways."
+    "Sums over all clients. Raw: the elements of the tensors, as papers count them. Coded: as codecs made them smaller; equal "
+    "to raw where there is none. On the wire: as Flower sends them, with names and headers. Evaluation is counted apart, both "
+    "ways."
 )
 
 
@@ -46,7 +47,9 @@ def _figure(run: RecordedRun, more: str) -> list[Figure]:
     """Cumulative bytes; of counts that are the same all along, only the first is drawn."""
     lines: list[Line] = []
     for style, key in enumerate(KEYS):
-        total, x, y = 0.0, [], []
+        total = 0.0
+        x: list[float] = []
+        y: list[float] = []
         for row in run.rows:
             total += number(row, key) or 0
             if total:
