@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedkd.results.curves import headline, measures
+from fedkd.results.curves import curve, headline, measures
 from fedkd.results.recorded import Seeds
 from fedkd.results.report.cells import number
 from fedkd.results.report.chart import Axis, line_chart
@@ -34,7 +34,7 @@ def convergence(groups: Sequence[Seeds]) -> Section:
         finding = f"Accuracy against {what}: {courses}."
         drawing = line_chart(drawn, axis, axis_of("accuracy"), finding, beside=list(lines.values()))
         panels.append(Panel(f"against {what}", drawing))
-    names = measures([group for _, group in shown], "accuracy")
+    names = measures([curve(group, "accuracy") for _, group in shown])
     whose = " or ".join(with_test_set(name) for name in names)
     several = any(len(group.runs) > 1 for _, group in shown)
     intro = f"Accuracy of: {whose}." + (" Lines are means over seeds, bands their 95 % Student-t intervals." if several else "")
