@@ -12,7 +12,7 @@ from typing import final
 from flwr.app import ConfigRecord, RecordDict
 
 from fedkd.base.errors import Notice
-from fedkd.engine.clock.clock import Clock
+from fedkd.engine.clock.clock import Clock, Trip
 from fedkd.engine.received import Received
 from fedkd.engine.round_metrics import RoundMetrics
 from fedkd.experiment.algorithm.counted_work import CountedWork
@@ -91,16 +91,27 @@ class Clocked(Pace):
 
     def in_time(self, received: Received, asked: Collection[int], metrics: RoundMetrics, exchange: int) -> set[int]:
         """The first ``enough`` by simulated arrival, within the deadline. The round takes so much longer."""
-        trips = {}
-        for client in asked:
-            if (upload := received.traffic.get(client)) or client in received.failed:
-                flops, up = received.flops.get(client, 0.0), upload.coded if upload else None
-                trips[client] = self._clock.trip(client, down=metrics.sent[client].coded, flops=flops, up=up)
-                metrics.time(client, self._clock.name(client), trips[client], flops)
+        trips = {
+            client: self.trip(client, received, metrics)
+            for client in asked
+            if client in received.traffic or client in received.failed
+        }
+        for client, trip in trips.items():
+            metrics.time(client, self.device(client), trip, received.flops.get(client, 0.0))
         in_time, seconds = self._clock.wait(trips, asked)
         self._arrivals = {client: self.now + trip.seconds for client, trip in trips.items()}
         self._pass(seconds, metrics)
         return in_time
+
+    def device(self, client: int) -> str:
+        """The name of a client's device."""
+        return self._clock.name(client)
+
+    def trip(self, client: int, received: Received, metrics: RoundMetrics) -> Trip:
+        """The time of a client that was sent a message. Of one that failed only the messages' time is known."""
+        up = received.traffic[client].coded if client in received.traffic else None
+        down = metrics.sent[client].coded
+        return self._clock.trip(client, down=down, flops=received.flops.get(client, 0.0), up=up)
 
     def arrivals(self) -> Mapping[int, float]:
         """As the devices have it."""

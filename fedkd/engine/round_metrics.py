@@ -33,6 +33,11 @@ class RoundMetrics:
         #: Of each exchange, what clients uploaded, where the experiment keeps uploads. In no row.
         self.uploads: list[dict[int, dict[str, tuple[str, Tensor]]]] = []
 
+    @property
+    def no_reply(self) -> str:
+        """Why a client that was asked is late, of which nothing was heard."""
+        return f"no reply within {self._timeout:g} s"
+
     def client(self, client: int) -> dict[str, Any]:
         """The line of a client."""
         return self.clients.setdefault(client, {"client": client})
@@ -87,7 +92,7 @@ class RoundMetrics:
         for client, reason in received.failed.items():
             self.fail(client, reason)
         for client in received.late:
-            why = "its upload came late" if client in received.late_uploads else f"no reply within {self._timeout:g} s"
+            why = "its upload came late" if client in received.late_uploads else self.no_reply
             self.clients[client] |= {"status": "late", "reason": why}
         self.row |= mean_metrics(received.uploads)
 

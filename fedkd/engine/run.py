@@ -15,7 +15,7 @@ from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.evaluation_round import EvaluationRound
 from fedkd.engine.joining import facts_of
 from fedkd.engine.node_memory import welcome_back
-from fedkd.engine.opened import open_transport
+from fedkd.engine.opened import open_training, open_transport
 from fedkd.engine.own_nodes import met
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.round_metrics import RoundMetrics
@@ -60,7 +60,7 @@ class Run:
             check_protected(type(self.strategy).__name__, schemas, partition=experiment.data.partition)
         self.evaluation = EvaluationRound(experiment, self.server, self.transport)
         self.done, self.broadcasts = -1, Broadcasts()
-        self.training = Exchanges(experiment, self.server, self.transport, self.broadcasts)
+        self.training = open_training(experiment, self.server, self.transport, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
         self.metrics, self.stopping = RoundMetrics(0, experiment.timeout), RunStop(experiment)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
@@ -127,11 +127,17 @@ class Run:
 
     def instructions(self) -> list[Message]:
         """The messages of a round's only exchange, where Flower's loop carries them."""
-        return self.training.instructions(self.metrics, 0)
+        return self._exchanges.instructions(self.metrics, 0)
 
     def absorb(self, replies: Iterable[Message]) -> None:
         """The uploads of a round's only exchange, where Flower's loop brings them."""
-        self.training.absorb(replies, self.metrics, 0)
+        self._exchanges.absorb(replies, self.metrics, 0)
+
+    @property
+    def _exchanges(self) -> Exchanges:
+        if not isinstance(self.training, Exchanges):
+            raise RuntimeError('participation = "async" has no rounds of messages for Flower\'s loop: call start(grid, ...)')
+        return self.training
 
     def losses(self) -> MetricRecord:
         """The round's mean loss over clients, so far."""

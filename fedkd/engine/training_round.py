@@ -13,7 +13,7 @@ from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
 from fedkd.engine.late_uploads import LateUploads
-from fedkd.engine.pace import pace_of
+from fedkd.engine.pace import Pace
 from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.received import Received, Traffic
 from fedkd.engine.rollback import Rollback
@@ -28,9 +28,11 @@ from fedkd.knowledge.knowledge import Knowledge
 class TrainingRound(ABC):
     """Asks clients to train and lets the server work with what they upload. All that it finds goes into a round's metrics."""
 
-    def __init__(self, experiment: Experiment, server: Server, transport: Transport, broadcasts: Broadcasts) -> None:
+    def __init__(
+        self, experiment: Experiment, server: Server, transport: Transport, broadcasts: Broadcasts, pace: Pace
+    ) -> None:
         self._experiment, self._server, self._transport, self._broadcasts = experiment, server, transport, broadcasts
-        self.pace = pace_of(experiment, simulated=transport.simulated)
+        self.pace = pace
         self.rollback = Rollback(experiment, server, broadcasts)
 
     @abstractmethod
@@ -89,8 +91,10 @@ class TrainingRound(ABC):
 class Exchanges(TrainingRound):
     """A cohort and one or more exchanges with it, each of which the server waits for."""
 
-    def __init__(self, experiment: Experiment, server: Server, transport: Transport, broadcasts: Broadcasts) -> None:
-        super().__init__(experiment, server, transport, broadcasts)
+    def __init__(
+        self, experiment: Experiment, server: Server, transport: Transport, broadcasts: Broadcasts, pace: Pace
+    ) -> None:
+        super().__init__(experiment, server, transport, broadcasts, pace)
         self.late_uploads = LateUploads(experiment.late_rounds)
         self._cohort: list[int] = []
         self._exchanges = 1

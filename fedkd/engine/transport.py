@@ -210,13 +210,21 @@ class Transport:
         """Set apart the uploads of all that are not ``in_time``, and those that stand out from the others."""
         received.late_uploads = {client: upload for client, upload in received.uploads.items() if client not in in_time}
         received.uploads = {client: upload for client, upload in received.uploads.items() if client in in_time}
+        self.hold(received, round=round, exchange=exchange)
+        self.leave_out(received, guard)
+        received.late = sorted({*received.late, *received.late_uploads})
+
+    def hold(self, received: Received, *, round: int, exchange: int) -> None:
+        """Keep what the next uploads of these clients may be coded against."""
         for client in received.uploads:
             self.up.hold(client, f"{round}.{exchange}", received.bases[client])
+
+    def leave_out(self, received: Received, guard: Guard) -> None:
+        """Set apart the uploads that stand out from the others."""
         for client, reason in guard.outliers(received.uploads).items():
             del received.uploads[client]
             received.failed[client] = f"upload rejected: {reason}"
             self.up.forget(client)
-        received.late = sorted({*received.late, *received.late_uploads})
 
     def settle(self, asked: Iterable[int], answered: Container[int]) -> None:
         """Note which clients have what they were last sent: those whose upload was accepted. Of the others nobody knows."""

@@ -78,6 +78,7 @@ class Experiment(ExperimentValues):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         from fedkd.experiment.algorithm.upload_schemas import schemas_before_data
+        from fedkd.experiment.lasting import check_lasting
         from fedkd.experiment.named_nets import check_named_nets
         from fedkd.experiment.protection import check_protected
         from fedkd.knowledge.codecs import chain
@@ -94,9 +95,7 @@ class Experiment(ExperimentValues):
             )
         if self.privacy.noise_multiplier and (schemas := schemas_before_data(self.strategy, self)):
             check_protected(type(self.strategy).__name__, schemas, partition=self.data.partition)
-        if self.late_rounds and not (self.strategy.outlives_its_round and self.strategy.exchanges_per_round(self) == 1):
-            name = type(self.strategy).__name__
-            raise InputError(f"late_rounds: uploads of {name} make sense in their own round only: set it to 0")
+        check_lasting(self)
         return self
 
     def replace(self, **changes: Any) -> Experiment:

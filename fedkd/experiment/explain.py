@@ -13,6 +13,7 @@ from fedkd.experiment.algorithm.sections import SECTIONS
 #: Key -> what to give, where "input should be ..." would not tell.
 WANTED = {
     "strategy": 'give its name, a table {"name": "fedprox", "mu": 0.1}, or an instance',
+    "participation": 'give a share of the clients, above 0 and up to 1, or "async"',
     "nets": 'give one name, shares of the clients {"cnn": 0.5, "mlp": 0.5}, or a function (shape, classes) -> net',
     "server_net": 'give the name of a net, or "my_module:net" for one of your own',
     "shared_net": 'give the name of a net, or "my_module:net" for one of your own',
@@ -26,7 +27,11 @@ WANTED = {
 def explained(error: ValidationError, own: Collection[str]) -> str:
     """The first of pydantic's findings; ``own`` are the experiment's keys."""
     finding = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in finding["loc"] if not str(part).startswith(("function-", "dict[", "callable")))
+    key = ".".join(
+        str(part)
+        for part in finding["loc"]
+        if not str(part).startswith(("function-", "dict[", "callable", "constrained-", "literal["))
+    )
     if isinstance(inner := finding.get("ctx", {}).get("error"), InputError):
         return str(inner)
     if finding["type"] == "extra_forbidden":

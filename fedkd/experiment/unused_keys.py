@@ -22,6 +22,7 @@ def unused_keys(experiment: ExperimentValues) -> Iterator[Unused]:
     yield from _of_training(experiment)
     yield from _of_clients(experiment)
     yield from _of_clock(experiment)
+    yield from _of_asynchrony(experiment)
     yield from _of_stopping(experiment)
     yield from _of_data(experiment, name)
     yield from _of_nets(experiment, name)
@@ -78,7 +79,7 @@ def _of_training(experiment: ExperimentValues) -> Iterator[Unused]:
 
 def _of_clients(experiment: ExperimentValues) -> Iterator[Unused]:
     clients, asked = experiment.data.clients, cohort_size(experiment)
-    if experiment.participation < 1 and asked == clients:
+    if experiment.participation not in ("async", 1) and asked == clients:
         yield Unused("participation", f"that of {clients} clients is all of them", harmless=True)
     if experiment.enough < 1 and enough_of(experiment, asked) == asked:
         yield Unused("enough", f"that of {asked} clients is all of them", harmless=True)
@@ -98,6 +99,16 @@ def _of_clock(experiment: ExperimentValues) -> Iterator[Unused]:
     yield Unused("faults.straggle", "there is a [clock], which says who is late", "set clock.deadline, or enough")
     if not clock.profiles.keys() & clock.devices.keys():
         yield Unused("clock.profiles", "clock.devices names none of them", harmless=True)
+
+
+def _of_asynchrony(experiment: ExperimentValues) -> Iterator[Unused]:
+    if experiment.participation == "async":
+        why = 'with participation = "async" no exchange is waited for'
+        for key in ("enough", "late_rounds", "clock.deadline"):
+            yield Unused(key, why)
+    else:
+        for key in SECTIONS["asynchrony"].model_fields:
+            yield Unused(f"asynchrony.{key}", 'participation is not "async"', 'set participation = "async", or leave this out')
 
 
 def _of_stopping(experiment: ExperimentValues) -> Iterator[Unused]:

@@ -125,6 +125,8 @@ MORE_OF_ROUNDS = (
     RowKey("evaluation_failures", "failed evaluations", "client, or server -> why its evaluation failed"),
     RowKey("late_used", "late uploads used", "uploads of earlier rounds that counted in this one", CLIENTS),
     RowKey("stopped", "why it stopped", "what ended the run before its last round, in words; in its last row"),
+    RowKey("upload_staleness", "mean staleness", "rounds since the uploads' clients began, mean over the uploads used"),
+    RowKey("oldest_upload", "largest staleness", "rounds since the first of these clients began"),
     RowKey("rolled_back", "rolled back", "true where the round went back to the last good broadcast"),
     RowKey("rolled_back_reason", "why it was rolled back", "what nobody could work with"),
     of_strategy("delta", "delta", "the probability that `epsilon` does not cover"),

@@ -15,7 +15,9 @@ FAULTS = ("dropout", "straggle", "crash", "nan")
 
 
 def cohort_size(experiment: Settings) -> int:
-    """How many clients take part in a round: the nearest whole number, at least one."""
+    """How many clients take part in a round: the nearest whole number, at least one; with "async", a buffer of them."""
+    if experiment.participation == "async":
+        return experiment.asynchrony.buffer
     return max(1, int(experiment.participation * experiment.data.clients + 0.5))
 
 

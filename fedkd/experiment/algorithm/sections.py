@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from fedkd.base.errors import InputError, unknown
+from fedkd.experiment.algorithm.asynchrony_section import Asynchrony
 from fedkd.experiment.algorithm.clock_section import Clock
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.record_section import Record
@@ -213,6 +214,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": Data,
     "evaluation": Evaluation,
     "clock": Clock,
+    "asynchrony": Asynchrony,
     "stop": Stopping,
     "faults": Faults,
     "attack": Attacking,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedkd.base.errors import InputError
 from fedkd.data.partition import EACH_ITS_OWN
+from fedkd.experiment.algorithm.asynchrony_section import Asynchrony
 from fedkd.experiment.algorithm.clock_section import Clock
 from fedkd.experiment.algorithm.data_section import Data
 from fedkd.experiment.algorithm.loaded import federation_of
@@ -30,8 +31,10 @@ class Settings(Section):
     """How many rounds are run. Row 0 of the metrics is measured before the first. ``rounds = 50``"""
     seed: int = 0
     """Where every draw of the run begins: initial weights, who holds what, batches, who takes part. ``seed = 1``"""
-    participation: float = Field(1.0, gt=0, le=1)
-    """Share of the clients that take part in a round, drawn anew each round; at least one client. ``participation = 0.1``"""
+    participation: Annotated[float, Field(gt=0, le=1, strict=True)] | Literal["async"] = 1.0
+    """Share of the clients that take part in a round, drawn anew each round; at least one client. Or "async": clients train all
+    the time, see [asynchrony]; it goes by the virtual clock. ``participation = 0.1``
+    """
     evaluate_every: int = Field(1, ge=1)
     """Rounds from one evaluation to the next. The last round is always evaluated. ``evaluate_every = 5``"""
     evaluate_clients: int = Field(100, ge=0)
@@ -64,6 +67,7 @@ class Settings(Section):
     net_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keyword arguments of nets, by the net's name. ``net_options = {cnn = {channels = [16, 32]}}``"""
     clock: Clock = Clock()
+    asynchrony: Asynchrony = Asynchrony()
     stop: Stopping = Stopping()
     faults: Faults = Faults()
     attack: Attacking = Attacking()
