@@ -70,6 +70,6 @@ def test_meanings_of_inherited_fields_count_and_none_is_made_up() -> None:
 def test_ranges_are_those_that_are_checked() -> None:
     assert range_in_words(Positive) == "number above 0"
     ranges = {key.path: key.range for key in KEYS}
-    assert ranges["participation"] == "number above 0, up to 1"
+    assert ranges["participation"] == 'number above 0, up to 1 or "async"'
     with pytest.raises(InputError, match="participation"):
         Experiment(participation=0)

@@ -89,9 +89,19 @@ def splits(run: RecordedRun) -> Iterator[tuple[str, str]]:
 
 def _clients(run: RecordedRun) -> Iterator[tuple[str, str]]:
     told = run.experiment
-    share, split = float(told.get("participation", 1.0)), float(told.get("data.client_test", 0.0))
+    share, split = told.get("participation", 1.0), float(told.get("data.client_test", 0.0))
+    if share == "async":
+        at_once, buffer = told.get("asynchrony.concurrency") or "all", told.get("asynchrony.buffer")
+        who = f"{at_once} are at work at any time, and a round is a buffer of {buffer} uploads"
+    else:
+        who = f"{100 * share:g} % take part in a round"
     nets = told.get("nets") or ", ".join(f"{k.removeprefix('nets.')}: {v}" for k, v in told.items() if k.startswith("nets."))
-    yield "Clients", f"{told.get('data.clients', '?')}, of which {100 * share:g} % take part in a round; nets {nets}"
+    yield "Clients", f"{told.get('data.clients', '?')}, of which {who}; nets {nets}"
+    devices = ", ".join(f"{key.rpartition('.')[2]} {each}" for key, each in told.items() if key.startswith("clock.devices."))
+    if devices or told.get("clock.table"):
+        yield "Virtual clock", f"seconds of counted operations and coded bytes, on: {devices or told['clock.table']}"
+    if run.stopped:
+        yield "Stopped", f"after round {run.rounds_done} of {told['rounds']}: {run.stopped}"
     yield "Client accuracy", f"mean over clients on their own test splits ({100 * split:g} % of each client's samples)"
     yield "Mean accuracy of the worst tenth of clients", "the same mean over the tenth of clients with the lowest accuracy"
     training = {key.removeprefix("train."): value for key, value in told.items() if key.startswith("train.")}
