@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -15,6 +14,7 @@ from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.audit import audit
 from fedkd.cli.compare import compare
 from fedkd.cli.deploy_kit import deploy_kit
+from fedkd.cli.doctor import doctor
 from fedkd.cli.export import export
 from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
@@ -143,25 +143,9 @@ def run(
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
-for command in (plot, audit, compare, export, strategies, keys, losses, targets, new, report, sweep, watch):
+for command in (plot, audit, compare, doctor, export, strategies, keys, losses, targets, new, report, sweep, watch):
     app.command(cls=PlainCommand)(command)
 app.command("resume", cls=PlainCommand)(resume_command)
 app.command("runs", cls=PlainCommand)(runs_command)
 app.command("deploy-kit", cls=PlainCommand)(deploy_kit)
 app.command(cls=PlainCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(supernode)
-
-
-@app.command(cls=PlainCommand)
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say whether this machine is ready: versions, cores, memory, GPU, data."""
-    from fedkd.cli.doctor import findings
-
-    results = findings()
-    if as_json:
-        print(json.dumps([vars(finding) for finding in results], indent=1))
-    else:
-        for finding in results:
-            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name:<14} {finding.text}")
-        print("All good. Next: fedkd run FILE" if all(finding.ok for finding in results) else "Cure what is marked BAD.")
-    if not all(finding.ok for finding in results):
-        raise typer.Exit(1)

@@ -1,14 +1,49 @@
-"""What a machine has of what fedkd needs."""
+"""fedkd doctor: what a machine has of what fedkd needs, and how many clients of an experiment fit on it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from fedkd.results.environment import cores, cpu_model, gpus, memory, versions
-from fedkd.results.statistics import size
+import typer
+
+from fedkd.cli.launch import parse_changes
+
+if TYPE_CHECKING:
+    from fedkd.experiment.experiment import Experiment
+
+
+def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="An experiment: how many of its clients fit on this machine at once.", show_default=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key of FILE, e.g. engine.num_cpus=2.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether this machine is ready: versions, cores, memory, GPU, data; of FILE, how many clients fit at once."""
+    overrides = parse_changes(changes or [])
+    results = findings()
+    if file is not None:
+        from fedkd.experiment.experiment import Experiment
+
+        results += clients_at_once(Experiment.from_toml(file, overrides))
+    if as_json:
+        print(json.dumps([vars(finding) for finding in results], indent=1))
+    else:
+        for finding in results:
+            print(f"{'ok  ' if finding.ok else 'BAD '} {finding.name:<14} {finding.text}")
+        following = f"fedkd run {file or 'FILE'}"
+        print(f"All good. Next: {following}" if all(finding.ok for finding in results) else "Cure what is marked BAD.")
+    if not all(finding.ok for finding in results):
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
@@ -25,8 +60,40 @@ def findings() -> list[Finding]:
     return [*_packages(), *_machine(), *_data(), _telemetry()]
 
 
+def clients_at_once(experiment: Experiment) -> list[Finding]:
+    """How many clients of an experiment fit at once: by cores, by GPUs, and by the memory that one was measured to take."""
+    from fedkd.engine.one_clients_memory import OneClient, measure
+    from fedkd.engine.sweep.carry_out import footprint
+    from fedkd.results.environment import cores, gpus, memory
+    from fedkd.results.statistics import size
+
+    engine, there, own = experiment.engine, memory(), experiment.data.clients
+    found = measure(experiment)
+    if isinstance(found, OneClient):
+        idle, each, how = found.idle, found.peak, "measured: a process that ran one client for a round, with the server"
+    else:
+        idle = each = footprint()
+        how = f"guessed: the libraries and half as much again, as nothing could be measured: {found}"
+    limits = {
+        f"cores: {cores()}, {engine.num_cpus} each": cores() // engine.num_cpus,
+        f"memory: {size(there)}, {size(each)} each": max(0, there - idle) // each,
+        "clients": own,
+    }
+    if engine.num_gpus:
+        limits[f"GPUs: {len(gpus())}, {engine.num_gpus:g} each; their memory was not measured"] = int(
+            len(gpus()) / engine.num_gpus
+        )
+    at_once = min(limits.values())
+    least = next(limit for limit, count in limits.items() if count == at_once)
+    text = f"{at_once} of {own}, limited by {least}" if least != "clients" else f"all {own}"
+    actors = f"; on Ray: engine.actors = {at_once}" if at_once else ""
+    return [Finding("one client", True, f"{size(each)} ({how})"), Finding("at once", at_once > 0, f"{text}{actors}")]
+
+
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
+
+    from fedkd.results.environment import versions
 
     try:
         wanted = {r.name: r.specifier for r in map(Requirement, requires("fedkd") or ()) if r.marker is None}
@@ -42,6 +109,9 @@ def _packages() -> Iterator[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
+    from fedkd.results.environment import cores, cpu_model, gpus, memory
+    from fedkd.results.statistics import size
+
     names = gpus()
     yield Finding("cores", True, f"{cores()} ({cpu_model()})")
     yield Finding("memory", True, f"{size(memory())}, this control group's limit included")
