@@ -74,7 +74,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def fedkd(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(command)
-    if words[1] == "run":
+    if words[1] in ("run", "sweep"):
         own = any('partition = "own"' in Path(word).read_text() for word in words if word.endswith(".toml"))
         short = [change for change in SHORT if not (own and "train_limit" in change)]  # each client's data are used whole
         words += [word for change in short for word in ("--set", change)]

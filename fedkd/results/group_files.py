@@ -1,8 +1,9 @@
-"""What stands beside the runs of a group, seeds or a whole grid: the figure of all of them, and the comparison."""
+"""What stands beside the runs of a group, seeds or a whole grid: their report, the figure of all of them, the comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fedkd.base.errors import InputError
@@ -11,16 +12,23 @@ from fedkd.results.comparison.formats import write_comparison
 from fedkd.results.recorded import RecordedRun, group_seeds
 
 
-def write_group(folder: Path, runs: Sequence[RecordedRun]) -> list[Path]:
-    """Write ``convergence.png`` and ``.svg``, ``comparison.md`` and ``.csv`` into the folder that holds these runs.
+def write_group(folder: Path, runs: Sequence[RecordedRun]) -> None:
+    """Write ``convergence.png`` and ``.svg``, ``report.html``, ``comparison.md`` and ``.csv`` into the folder of the runs.
 
-    Groups that may not stand in one column are not compared: the figure says in its legend what each is. Gives the files.
+    Runs of other data have no common report, and what may not stand in one column no comparison: these are left out, and those
+    of an earlier sweep are deleted. The figure says in its legend what each is.
     """
     from fedkd.results.figures.convergence import convergence
+    from fedkd.results.report import write_report
+    from fedkd.results.report.sources import refuse_mixed
 
-    files = convergence(runs, folder / "convergence.png")
-    try:
+    convergence(runs, folder / "convergence.png")
+    for name in ("report.html", "comparison.md", "comparison.csv"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(InputError):
+        refuse_mixed(runs)
+        write_report(runs, folder / "report.html")
+    with suppress(InputError):
         comparison = compare(group_seeds(runs))
-    except InputError:
-        return files
-    return [*files, *(write_comparison(comparison, folder / f"comparison{suffix}") for suffix in (".md", ".csv"))]
+        for suffix in (".md", ".csv"):
+            write_comparison(comparison, folder / f"comparison{suffix}")

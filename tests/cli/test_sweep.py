@@ -42,10 +42,12 @@ def test_a_sweep_runs_every_cell_once_and_prints_what_to_type_next(fedkd: Fedkd,
     assert lines[0] == "runs/small-sweep: 4 cells, 0 done, 1 at once"
     assert sum(line.startswith("[4/4]") for line in lines) == 1
     assert {file.name for file in Path("runs/small-sweep").iterdir()} == {
-        *("strategy=fedavg", "strategy=local", "convergence.png", "convergence.svg", "comparison.md", "comparison.csv")
+        *("strategy=fedavg", "strategy=local", "convergence.png", "convergence.svg"),
+        *("report.html", "comparison.md", "comparison.csv"),
     }
     following = fedkd(lines[-1].removeprefix("next:").strip())
-    assert following.code == 0 and "minus fedavg" in following.out
+    assert following.code == 0 and Path("report.html").exists()
+    assert "minus fedavg" in done.out and "minus fedavg" in fedkd("fedkd compare runs/small-sweep").out
 
     before = Path("runs/small-sweep/strategy=local/seed-1/metrics.jsonl").read_bytes()
     again = fedkd(GRID)

@@ -52,7 +52,7 @@ def test_what_is_finished_is_read_and_what_was_stopped_goes_on(tmp_path: Path, m
     found = simulate(SMALL, seeds=range(3), out=tmp_path)
     assert (tmp_path / "seed-0" / "metrics.jsonl").read_bytes() == first
     assert without_times(found[1]) == without_times(simulate(SMALL.replace(seed=1)))
-    assert {"convergence.png", "comparison.md", "comparison.csv"} <= {file.name for file in tmp_path.iterdir()}
+    assert {"convergence.png", "report.html", "comparison.md", "comparison.csv"} <= {file.name for file in tmp_path.iterdir()}
     with pytest.raises(InputError, match="another experiment"):
         simulate(SMALL.replace(train={"lr": 0.5}), seeds=range(2), out=tmp_path)
 
