@@ -38,13 +38,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "engine": (
         *("base", "knowledge", "data", "nets", "experiment.algorithm", "experiment", "results", "grids", "engine.evaluation"),
     ),
+    "engine.replay": (
+        *("base", "knowledge", "data", "targets", "aggregate", "experiment.algorithm", "experiment", "results"),
+        *("engine.evaluation", "engine"),
+    ),
     "app": ("engine",),
     "client": ("engine",),
     "methods": (
         *("base", "knowledge", "data", "nets", "losses", "losses.distillers", "targets", "aggregate"),
         *("experiment.algorithm", "experiment", "results", "engine.evaluation", "engine"),
     ),
-    "cli": ("base", "data", "losses.distillers", "targets", "experiment", "results", "grids", "engine"),
+    "cli": ("base", "data", "losses.distillers", "targets", "experiment", "results", "grids", "engine", "engine.replay"),
     "strategies": (
         *("base", "knowledge", "nets", "losses", "losses.distillers", "targets", "aggregate"),
         *("experiment.algorithm", "engine.evaluation", "engine", "methods"),

@@ -21,6 +21,7 @@ from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
 from fedkd.cli.plot import plot
+from fedkd.cli.replay import replay
 from fedkd.cli.report import report
 from fedkd.cli.result import report_result, write_group_of_seeds
 from fedkd.cli.resume import resume as resume_command
@@ -143,7 +144,7 @@ def run(
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
-for command in (plot, audit, compare, doctor, export, strategies, keys, losses, targets, new, report, sweep, watch):
+for command in (plot, replay, audit, compare, doctor, export, strategies, keys, losses, targets, new, report, sweep, watch):
     app.command(cls=PlainCommand)(command)
 app.command("resume", cls=PlainCommand)(resume_command)
 app.command("runs", cls=PlainCommand)(runs_command)

@@ -12,6 +12,7 @@ from fedkd.engine.clock.clock import Trip
 from fedkd.engine.reasons import first_line
 from fedkd.engine.received import Received, Traffic
 from fedkd.knowledge.knowledge import Knowledge
+from fedkd.results.uploads import KeptExchange
 
 UP = ("bytes_up", "coded_bytes_up", "wire_bytes_up")
 DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")
@@ -30,8 +31,8 @@ class RoundMetrics:
         self.sent: Mapping[int, Traffic] = {}
         #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
-        #: Of each exchange, what clients uploaded, where the experiment keeps uploads. In no row.
-        self.uploads: list[dict[int, dict[str, tuple[str, Tensor]]]] = []
+        #: Uploads and broadcasts of each exchange, where the experiment keeps uploads. In no row.
+        self.uploads: list[KeptExchange] = []
 
     @property
     def no_reply(self) -> str:
@@ -77,14 +78,12 @@ class RoundMetrics:
             for key, size in zip(keys, (of_client.raw, of_client.coded, of_client.wire), strict=True):
                 row[key] = row.get(key, 0) + size
 
-    def enter(self, received: Received, *, keep_uploads: bool = False) -> None:
+    def enter(self, received: Received) -> None:
         """What came up in one exchange, what did not come, and why.
 
         Of several exchanges in a round, a client's line has the last metrics, but the seconds of all.
         """
         self.count(received.traffic)
-        if keep_uploads:
-            self.uploads.append({client: upload.by_name() for client, upload in received.uploads.items()})
         for client, upload in received.uploads.items():
             before = self.clients[client].get("seconds", 0.0)
             seconds = {"seconds": before + upload.metrics["seconds"]} if "seconds" in upload.metrics else {}

@@ -12,6 +12,7 @@ from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
+from fedkd.engine.kept import kept_exchange
 from fedkd.engine.late_uploads import LateUploads
 from fedkd.engine.pace import Pace
 from fedkd.engine.privacy_ledger import PrivacyLedger
@@ -75,7 +76,9 @@ class TrainingRound(ABC):
         if answer is not None:
             self._broadcasts.announce(answer)
         self._server.release(kept=False)
-        metrics.enter(received, keep_uploads=self._experiment.record.uploads)
+        metrics.enter(received)
+        if self._experiment.record.uploads:
+            metrics.uploads.append(kept_exchange(uploads, answer))
         metrics.row |= self._server.reported
         if self._experiment.privacy.noise_multiplier:
             schemas = {client: self._experiment.strategy.upload_schema(self._server, client) for client in asked}

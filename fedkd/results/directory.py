@@ -22,7 +22,7 @@ from fedkd.results.place import refuse_if_taken, refuse_without_run
 from fedkd.results.progress import FILE as PROGRESS
 from fedkd.results.representations import FOLDER, representation_files
 from fedkd.results.uploads import FOLDER as UPLOADS
-from fedkd.results.uploads import Tables, upload_files, write_uploads
+from fedkd.results.uploads import KeptExchange, upload_files, write_uploads
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -131,8 +131,8 @@ class RunDirectory:
             file.parent.mkdir(exist_ok=True)
             write_atomically(file, save(dict(tensors), metadata={"classes": json.dumps([str(name) for name in classes])}))
 
-    def save_uploads(self, round: int, exchanges: Sequence[Tables]) -> None:
-        """Keep what clients uploaded in a round's exchanges. Call it before ``append`` for the same round."""
+    def save_uploads(self, round: int, exchanges: Sequence[KeptExchange]) -> None:
+        """Keep uploads and broadcasts of a round's exchanges. Call it before ``append`` for the same round."""
         with writing(self.path / UPLOADS):
             write_uploads(self.path, round, exchanges)
 

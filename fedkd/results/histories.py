@@ -76,10 +76,8 @@ class Histories(Mapping[int, History]):
     ) -> Picture:
         """Draw the mean of a metric over the seeds with its 95 % band, as ``History.plot`` draws that of one.
 
-        To draw several of them on top of each other: ``fedkd.results.figures.histories.plot_histories``.
+        ``plot_histories`` draws several of them on top of each other.
         """
-        from fedkd.results.figures.histories import plot_histories
-
         return plot_histories({metric: self}, metric, x, target=target, title=title, style=style, width=width)
 
     def _repr_html_(self) -> str:
@@ -87,3 +85,29 @@ class Histories(Mapping[int, History]):
         from fedkd.results.notebook import group_html
 
         return group_html({seed: history.metrics for seed, history in self.items()})
+
+
+def plot_histories(
+    groups: Mapping[str, History | Histories],
+    metric: str = "accuracy",
+    x: str | Sequence[str] = "rounds",
+    *,
+    target: float | None = None,
+    title: str = "",
+    style: str = "",
+    width: str | float = "",
+) -> Picture:
+    """Draw these on top of each other, a line for each by its name; that of several seeds is their mean, with a 95 % band.
+
+    Arguments, what is returned and what is refused are those of ``History.plot``.
+    """
+    from fedkd.results.figures.rows import plot_rows
+
+    if not isinstance(groups, Mapping) or not groups:
+        raise InputError(f"give Histories by name, as {{'fedmd': histories}}; got {groups!r:.60}")
+    by_seed = {name: {0: group} if isinstance(group, History) else group for name, group in groups.items()}
+    for name, group in by_seed.items():
+        if not isinstance(group, Mapping) or not group or not all(isinstance(each, History) for each in group.values()):
+            raise InputError(f"{name}: give a History, or Histories by seed; got {group!r:.60}")
+    rows = {name: {seed: each.metrics for seed, each in group.items()} for name, group in by_seed.items()}
+    return plot_rows(rows, metric, x, target=target, title=title, style=style, width=width)

@@ -87,9 +87,10 @@ class History:
         Gives a matplotlib Figure, made without pyplot: a notebook shows it, ``savefig`` writes it. ``target`` is a value to
         reach; ``style`` "neurips", "icml" or "ieee"; ``width`` "column", "page" or a number of inches.
         """
-        from fedkd.results.figures.histories import plot_histories
+        from fedkd.results.figures.rows import plot_rows
 
-        return plot_histories({metric: self}, metric, x, target=target, title=title, style=style, width=width)
+        rows = {metric: {0: self.metrics}}
+        return plot_rows(rows, metric, x, target=target, title=title, style=style, width=width)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

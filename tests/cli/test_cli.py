@@ -138,6 +138,29 @@ def test_seeds_run_each_once_and_are_summed_up_with_an_interval(fedkd: Fedkd) ->
         assert refused.code == 2 and error in refused.err and not Path("not.png").exists()
 
 
+@pytest.mark.slow
+def test_replay_says_what_another_aggregator_would_have_broadcast(fedkd: Fedkd) -> None:
+    assert fedkd("fedkd run small.toml --quiet --out kept --set record.uploads=true").code == 0
+    done = fedkd("fedkd replay kept --aggregator median --codec float16 --round all")
+    assert (done.code, done.err) == (0, "")
+    heading, first, second, whose = done.out.splitlines()
+    assert heading.split()[:3] == ["round", "clients", "accuracy"] and [first.split()[0], second.split()[0]] == ["1", "2"]
+    assert whose == "accuracy: on the global test set; in brackets what was broadcast, and the bytes that it took"
+    accuracies = [row["accuracy"] for row in numbers("kept")[1:]]
+    rows = json.loads(fedkd("fedkd replay kept --json --round all").out)
+    assert [row["accuracy"] for row in rows] == accuracies and [row["difference"] for row in rows] == [0, 0]
+    for line, accuracy in zip((first, second), accuracies, strict=True):
+        assert f"({100 * accuracy:.1f} %)" in line
+    for wrong, error in (
+        ("kept --aggregator medain", "did you mean 'median'?"),
+        ("kept --round last", "--round last: give the number of a round, or all"),
+        ("kept --round 9", "kept kept no uploads of round 9: there are 1 to 2"),
+        (".", "holds no run"),
+    ):
+        refused = fedkd(f"fedkd replay {wrong}")
+        assert refused.code == 2 and error in refused.err and len(refused.err.splitlines()) == 1
+
+
 def stop_after(round: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = KeyboardInterrupt) -> None:
     """Ctrl-C as soon as this round's checkpoint is written; -1: before the first."""
     save = RunDirectory.save_checkpoint

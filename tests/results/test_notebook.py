@@ -15,8 +15,7 @@ from PIL import Image
 from run_rows import rows_of
 
 from fedkd import Experiment, History, InputError
-from fedkd.results.figures.histories import plot_histories
-from fedkd.results.histories import Histories
+from fedkd.results.histories import Histories, plot_histories
 from fedkd.results.notebook import SHOWN, group_html
 
 
@@ -100,11 +99,14 @@ def test_plot_gives_a_figure_that_notebooks_show_and_that_keeps_its_fonts(tmp_pa
 
 @pytest.mark.slow
 def test_groups_of_seeds_are_drawn_with_bands() -> None:
-    groups: dict[str, Any] = {"a": {s: History(rows_of(0.1, 0.2 + s / 10)) for s in range(3)}, "b": History(rows_of(0.1, 0.3))}
+    groups: dict[str, Any] = {
+        "a": Histories({s: History(rows_of(0.1, 0.2 + s / 10)) for s in range(3)}),
+        "b": History(rows_of(0.1, 0.3)),
+    }
     (axis,) = plot_histories(groups, "accuracy", "bytes").axes
     assert [line.get_label() for line in axis.get_lines()] == ["a (mean of 3 seeds, 95 % band)", "b"]
     assert len(axis.collections) == 1  # one band
-    (alone,) = Histories(groups["a"]).plot().axes[0].get_lines()
+    (alone,) = groups["a"].plot().axes[0].get_lines()
     assert alone.get_ydata().tolist() == pytest.approx([0.1, 0.3])
     assert axis.get_lines()[0].get_ydata().tolist() == pytest.approx([0.1, 0.3])
 

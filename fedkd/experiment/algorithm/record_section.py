@@ -21,7 +21,9 @@ class Record(Section):
     Empty: only the newest stay. ``best = "client_accuracy"``
     """
     uploads: bool = False
-    """Whether every upload is kept as the server read it, in uploads/, for `fedkd audit`. ``uploads = true``"""
+    """Whether every upload is kept as the server read it, and every broadcast, in uploads/, for `fedkd audit` and
+    `fedkd replay`. ``uploads = true``
+    """
     sinks: Names = ()
     """Where rows go too: tensorboard, wandb (offline), mlflow or trackio, each an extra of fedkd; parquet: the clients' lines.
     ``sinks = ["tensorboard", "parquet"]``
