@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -84,8 +85,8 @@ def agreement(one: Knowledge, other: Knowledge) -> float | None:
 def difference(one: Knowledge, other: Knowledge) -> float:
     """How far the second is from the first, over the length of the first: 0 where they are equal."""
     pairs = [(one.tensors[name].double(), other.tensors[name].double()) for name in one.tensors]
-    length = sum(float(first.square().sum()) for first, _ in pairs) ** 0.5
-    apart = sum(float((first - second).square().sum()) for first, second in pairs) ** 0.5
+    length = sqrt(sum(float(first.square().sum()) for first, _ in pairs))
+    apart = sqrt(sum(float((first - second).square().sum()) for first, second in pairs))
     return apart / length if length else apart
 
 
