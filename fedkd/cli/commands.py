@@ -13,6 +13,7 @@ import typer
 from fedkd.base.errors import InputError, Notice, RunFailed
 from fedkd.cli.audit import audit
 from fedkd.cli.compare import compare
+from fedkd.cli.demo import demo
 from fedkd.cli.deploy_kit import deploy_kit
 from fedkd.cli.doctor import doctor
 from fedkd.cli.export import export
