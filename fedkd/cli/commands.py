@@ -145,7 +145,11 @@ def run(
         raise RunFailed(f"{failed} of {len(launches)} runs {'has' if failed == 1 else 'have'} nothing to show")
 
 
-for command in (plot, replay, audit, compare, doctor, export, strategies, keys, losses, targets, new, report, sweep, watch):
+COMMANDS = (
+    *(plot, replay, report, compare, sweep, watch, demo, audit, export),
+    *(strategies, keys, losses, targets, new, doctor),
+)
+for command in COMMANDS:
     app.command(cls=PlainCommand)(command)
 app.command("resume", cls=PlainCommand)(resume_command)
 app.command("runs", cls=PlainCommand)(runs_command)

@@ -21,15 +21,16 @@ def report_result(places: Sequence[Path], stream: TextIO, *, beside: bool = Fals
     runs = [RecordedRun.read(place) for place in places]
     if not beside:
         print_summaries(runs, "accuracy", stream)
-    for run in runs:
-        print(f"report: {run.path / 'report.html'}", file=stream)
+    of_all = places[0].parent / "report.html"  # of a group of seeds
+    for page in [*([of_all] if len(runs) > 1 and of_all.exists() else []), *(run.path / "report.html" for run in runs)]:
+        print(f"report: {page}", file=stream)
     print(f"next:   fedkd plot {' '.join(shlex.quote(str(run.path)) for run in runs)}", file=stream)
     if beside:
         print_table(comparison(runs), stream)
 
 
 def write_group_of_seeds(folder: Path, places: Sequence[Path]) -> None:
-    """Write figure and comparison of these runs into the folder that holds them."""
+    """Write report, figure and comparison of these runs into the folder that holds them."""
     from fedkd.results.files import writing
     from fedkd.results.group_files import write_group
     from fedkd.results.recorded import RecordedRun
