@@ -21,12 +21,11 @@ END_SECONDS = 10.0
 @final
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one call, and what it takes: cores, GPUs, bytes of memory."""
+    """The arguments of one call, and what it takes of cores and GPUs."""
 
     arguments: tuple[Any, ...]
     num_cpus: float = 1
     num_gpus: float = 0.0
-    memory: int = 0
 
 
 @final
@@ -48,11 +47,17 @@ class Ended:
 
 
 def side_by_side(
-    function: Callable[..., Any], calls: Sequence[Call], *, jobs: int, address: str = ""
+    function: Callable[..., Any],
+    calls: Sequence[Call],
+    *,
+    jobs: int,
+    memory: Callable[[], int] = lambda: 0,
+    address: str = "",
 ) -> Iterator[Begun | Ended | None]:
     """Call the function, at most ``jobs`` times at once and never beyond the machine's cores, GPUs and memory.
 
-    The function must not raise. None is a sign of life. Whoever breaks off has the calls that are at work broken off too, by a
+    The function must not raise. ``memory`` says how many bytes a call takes, as far as is known when it begins; 0: nobody
+    knows. None is a sign of life. Whoever breaks off has the calls that are at work broken off too, by a
     KeyboardInterrupt in each.
 
     Raises:
@@ -66,7 +71,7 @@ def side_by_side(
             while waiting or at_work:
                 while waiting and len(at_work) < jobs:
                     number, call = waiting.popleft()
-                    needs = {"num_cpus": call.num_cpus, "num_gpus": call.num_gpus, "memory": min(call.memory, room)}
+                    needs = {"num_cpus": call.num_cpus, "num_gpus": call.num_gpus, "memory": min(memory(), room)}
                     at_work[remote.options(**needs, max_retries=0).remote(*call.arguments)] = number
                     yield Begun(number)
                 done, _ = ray.wait(list(at_work), timeout=TICK_SECONDS)

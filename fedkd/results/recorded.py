@@ -14,6 +14,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.experiment.algorithm.stop_section import Stopping
 from fedkd.results.data import RecordedData
 from fedkd.results.identity import EXPERIMENT, digest, flat_experiment, read_code
+from fedkd.results.latest import run_at
 from fedkd.results.logs import read_clients, read_metrics
 from fedkd.results.lost_rounds import failure_of
 from fedkd.results.stopping import STOPPED, reason_to_stop
@@ -120,7 +121,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
     if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
         raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
     places: dict[Path, Path] = {}
-    for path in map(Path, paths):
+    for path in map(run_at, map(Path, paths)):
         if not (inside := run_places(path)):
             raise InputError(f"{path} is no run and holds none: give directories that `fedkd run` wrote")
         for place in inside:

@@ -102,9 +102,9 @@ def _one_by_one(cells: Sequence[Cell], watcher: Watcher) -> dict[Path, Outcome]:
 def _side_by_side(cells: Sequence[Cell], watcher: Watcher, jobs: int) -> dict[Path, Outcome]:
     from fedkd.grids.side_by_side import Begun, Call, Ended, side_by_side
 
-    here, needed = os.getcwd(), footprint()
+    here, least = os.getcwd(), footprint()
     calls = [
-        Call((here, cell.experiment.to_tables(), str(cell.out.absolute())), engine.num_cpus, engine.num_gpus, needed)
+        Call((here, cell.experiment.to_tables(), str(cell.out.absolute())), engine.num_cpus, engine.num_gpus)
         for cell in cells
         for engine in [cell.experiment.engine]
     ]
@@ -112,7 +112,11 @@ def _side_by_side(cells: Sequence[Cell], watcher: Watcher, jobs: int) -> dict[Pa
     outcomes: dict[Path, Outcome] = {}
     seen: dict[int, int] = {}  # number of a cell at work -> how many of its rows were told
     began: dict[int, float] = {}
-    for event in side_by_side(run_elsewhere, calls, jobs=jobs, address=address):
+
+    def memory_of_one() -> int:
+        return max([least, *(outcome.peak for outcome in outcomes.values())])
+
+    for event in side_by_side(run_elsewhere, calls, jobs=jobs, memory=memory_of_one, address=address):
         if isinstance(event, Begun):
             seen[event.call], began[event.call] = len(_rows(cells[event.call])), time.monotonic()
             watcher.begun(cells[event.call])
@@ -139,10 +143,10 @@ def _rows(cell: Cell) -> list[dict[str, Any]]:
 
 def run_elsewhere(here: str, tables: Mapping[str, Any], out: str) -> Outcome:
     """Run a cell in another process, as in the directory ``here``, where the user's own modules and data are found."""
-    os.chdir(here)
     try:
+        os.chdir(here)
         cell = Cell(Experiment.from_values(tables), Path(out))
-    except InputError as error:
+    except (InputError, OSError) as error:
         return Outcome(0.0, str(error))
     return run_to_end(cell, "in-process", None)
 
