@@ -178,9 +178,12 @@ class Live(Shown):
     def caption(self) -> str:
         """How many cells are over, and the time to go at the pace so far."""
         text = f"{self.ended_cells} of {self.of} cells"
+        if self.ended_cells == self.of:
+            return text
         if not self._took:
             return f"{text}; Ctrl-C stops"
-        pace = sum(self._took.values()) / len(self._took)
+        latest = [*self._took.values()][-5:]  # the first ones load libraries
+        pace = sum(latest) / len(latest)
         spent = sum(time.monotonic() - since for since in self._began.values())
         left = pace * (self.of - self.ended_cells) - spent
         return f"{text}; about {duration(max(left, 0.0) / max(1, len(self._began)))} to go; Ctrl-C stops"

@@ -204,6 +204,7 @@ def find_entry(key: str) -> RowKey | None:
     return _EXACT.get(key) or next((form for form in _FORMS if _word(form, key)), None)
 
 
+@lru_cache(maxsize=4096)
 def describe_key(key: str) -> RowKey:
     """What a key means, the word of its form put in; of a key that is not in the list, its own words.
 
