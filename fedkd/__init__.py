@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedkd.knowledge.memory import Memory
     from fedkd.knowledge.table import Table
     from fedkd.nets import load
+    from fedkd.results.histories import Histories
     from fedkd.results.history import History
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOME = {
     "Client": "experiment.algorithm.client",
     "Embedder": "experiment.algorithm.predictors",
     "Experiment": "experiment.experiment",
+    "Histories": "results.histories",
     "History": "results.history",
     "InputError": "base.errors",
     "Knowledge": "knowledge.knowledge",
@@ -71,6 +73,7 @@ __all__ = [
     "Client",
     "Embedder",
     "Experiment",
+    "Histories",
     "History",
     "InputError",
     "Knowledge",

@@ -29,12 +29,14 @@ class Shown(Watcher, AbstractContextManager["Shown"]):
     def __init__(self, names: Mapping[Path, str], states: Mapping[Path, State]) -> None:
         self.names, self.states, self.of = names, dict(states), len(states)
         self.ended_cells = sum(state is State.DONE for state in states.values())
+        self._noted = set[str]()
 
     def ended(self, cell: Cell, outcome: Outcome) -> None:
         """Count it, and show it."""
         self.ended_cells += 1
         self.states[cell.out] = State.FAILED if outcome.failure else State.DONE
-        for notice in outcome.notices:
+        for notice in [each for each in outcome.notices if each not in self._noted]:
+            self._noted.add(notice)
             print(f"fedkd: note: {self.names[cell.out]}: {notice}", file=sys.stderr)
         if outcome.traceback:
             print(outcome.traceback, file=sys.stderr)

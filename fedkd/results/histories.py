@@ -50,7 +50,7 @@ class Histories(Mapping[int, History]):
         return pd.DataFrame([{"seed": seed, **row} for seed, history in self.items() for row in history.metrics])
 
     def summary(self, metric: str = "accuracy", *, last_k: int = 5) -> dict[str, dict[str, float]]:
-        """``last``, ``best`` and ``mean`` of the last k values of a metric, over the seeds that measured it; empty if none did.
+        """``last``, ``best`` and ``mean_of_last`` k values of a metric, over the seeds that measured it; empty if none did.
 
         Of each the mean over ``seeds`` and its 95 % interval (Student's t): ``{"last": {"mean": ..., "low": ..., "high": ...,
         "seeds": ...}, ...}``; of a single seed the borders are NaN. "Best" is chosen on the test set: optimistic.
@@ -59,9 +59,8 @@ class Histories(Mapping[int, History]):
         from fedkd.results.comparison.readings import readings
 
         found = [each for history in self.values() if (each := readings(history.metrics, metric, last_k))]
-        intervals = {
-            name: student_interval([getattr(each, name) for each in found]) for name in ("last", "best", "mean") if found
-        }
+        named = {"last": "last", "best": "best", "mean_of_last": "mean"} if found else {}
+        intervals = {name: student_interval([getattr(each, field) for each in found]) for name, field in named.items()}
         return {name: {**vars(interval), "seeds": len(found)} for name, interval in intervals.items()}
 
     def plot(

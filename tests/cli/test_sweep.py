@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Fedkd, stop_after
+from test_cli import EXPERIMENT, Fedkd, stop_after
 from test_cli import fedkd as fedkd  # the fixture
 
 from fedkd.cli.cells_shown import Live
 from fedkd.engine.cells import Cell, State
 from fedkd.engine.sweep.carry_out import Outcome
 from fedkd.results.files import read_lines
+from fedkd.results.listed import list_runs
 
 GRID = "fedkd sweep small.toml --grid strategy=fedavg,local --seeds 0-1 --set rounds=1 --jobs 1"
 
@@ -176,3 +179,31 @@ def test_compare_prints_tables_files_and_json(fedkd: Fedkd) -> None:
     ):
         bad = fedkd(line)
         assert bad.code == 2 and message in bad.err and len(bad.err.splitlines()) == 1
+    Path("group/seed-1/metrics.jsonl").write_text("[]\n")
+    damaged = fedkd("fedkd compare group")
+    assert damaged.code == 2 and damaged.err.startswith("fedkd: error: group/seed-1/metrics.jsonl, line 1 is no JSON object")
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_ray_ends_with_130_leaves_nobody_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(EXPERIMENT.replace("rounds = 2", "rounds = 100000"))
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fedkd.cli import main; main()"
+    line = "sweep small.toml --seeds 0-2 --jobs 2 --json --out cells"
+    command = [sys.executable, "-c", code, *shlex.split(line)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if json.loads(line).get("round") == 2:
+                process.send_signal(signal.SIGINT)
+                break
+        try:
+            _, error = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert error.strip() == f"stopped; go on with: fedkd {line}"
+    stopped = {run.name: run.status for run in list_runs(tmp_path / "cells")}
+    assert stopped["seed-0"] == "unfinished" or stopped["seed-1"] == "unfinished"
+    assert "running" not in stopped.values() and "damaged" not in stopped.values()

@@ -104,7 +104,7 @@ def test_histories_are_summed_up_over_their_seeds() -> None:
     of = Histories({s: History([{"round": r, "accuracy": a} for r, a in enumerate(row)]) for s, row in RESULTS.items()})
     # last: 0.4 and 0.6, t(0.975, 1) = 12.706, half width 12.706 x 0.1414 / sqrt(2) = 1.2706
     assert of.summary(last_k=2)["last"] == pytest.approx({"mean": 0.5, "low": -0.77062, "high": 1.77062, "seeds": 2}, abs=1e-5)
-    assert of.summary(last_k=2)["mean"]["mean"] == pytest.approx((0.45 + 0.65) / 2)
+    assert of.summary(last_k=2)["mean_of_last"]["mean"] == pytest.approx((0.45 + 0.65) / 2)
     assert of.summary("knn_accuracy") == {}
     assert of.to_pandas()["seed"].tolist() == [2, 2, 2, 5, 5, 5]
     with pytest.raises(InputError, match="no run of seed 0: there are 2, 5"):

@@ -94,7 +94,7 @@ def differences_table(comparison: Comparison) -> Table:
     ]
     many = len(comparison.differences)
     notes = [
-        "paired: of one seed, both groups' runs had the same draws; interval and p-value: Student's t of these differences",
+        "paired: runs of one seed, whose draws are the same where their settings are; interval and p: Student's t of these",
         f"p, Holm: adjusted for {many} comparison{'s' if many > 1 else ''}",
         f"better, worse: the interval leaves 0 out and p (Holm) is below {SIGNIFICANT}; "
         + ("more is better" if higher_is_better(comparison.metric) else "less is better"),
