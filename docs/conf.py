@@ -15,11 +15,15 @@ author = "the authors of fedkd"
 release = fedkd.__version__
 copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 smartquotes = False  # keys and values are printed as they are typed
 myst_heading_anchors = 3
 suppress_warnings = ["myst.strikethrough"]
+
+nb_execution_mode = "force"  # its cells run in each build, in the Python that builds
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

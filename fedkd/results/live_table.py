@@ -1,4 +1,4 @@
-"""A table of rounds that grows in place, on a terminal and in a notebook."""
+"""A table of rounds that grows in place, on a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, final
 
+from fedkd.results.live_notebook import LiveNotebook
 from fedkd.results.progress import Progress
 from fedkd.results.round_lines import Display, PlainLines, Row, describe, remaining
 from fedkd.results.stopping import STOPPED
@@ -19,7 +20,9 @@ SHOWN = 15
 
 def display(title: str, rounds: int) -> Display:
     """What shows a run here: a table on a terminal or in a notebook, else lines of text."""
-    return LiveTable(title, rounds) if sys.stdout.isatty() or _in_notebook() else PlainLines(title, rounds)
+    if _in_notebook():
+        return LiveNotebook(title, rounds)
+    return LiveTable(title, rounds) if sys.stdout.isatty() else PlainLines(title, rounds)
 
 
 @final

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from run_rows import rows_of
 
-from fedkd import Experiment, History, InputError
+from fedkd import Experiment, History, InputError, simulate
+from fedkd.results import live_notebook
 from fedkd.results.histories import Histories, plot_histories
+from fedkd.results.live_table import display
 from fedkd.results.notebook import SHOWN, group_html
+from fedkd.results.progress import Progress
 
 
 class _Page(HTMLParser):
@@ -135,3 +139,55 @@ def test_what_cannot_be_drawn_is_one_line(call, error: str) -> None:  # type: ig
     with pytest.raises(InputError) as caught:
         call(History(rows_of(0.1, 0.2)))
     assert str(caught.value) == error
+
+
+class Place:
+    """What a notebook's ``display`` gives: what stands there now, and how often it was drawn."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def update(self, page: str) -> None:
+        self.shown.append(page)
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A notebook's output, without widgets."""
+    there = Place()
+
+    def display(page: str, *, display_id: bool) -> Place:
+        assert display_id
+        there.update(page)
+        return there
+
+    shell = type("ZMQInteractiveShell", (), {})()
+    ipython, displays = ModuleType("IPython"), ModuleType("IPython.display")
+    vars(ipython).update(get_ipython=lambda: shell, display=displays)
+    vars(displays).update(HTML=str, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", displays)
+    return there
+
+
+def test_a_run_is_shown_in_a_notebook_as_it_goes_on_without_widgets(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with display("<fedmd>", 12) as shown:
+        for row in rows_of(*(n / 100 for n in range(11))):
+            shown.row(row)
+            monkeypatch.setattr(live_notebook, "PAUSE", 0.0)
+            shown.progress(Progress(row["round"] + 1, "training", 1, 4, 2.0))
+        page = read(place.shown[-1])
+        assert "round 11: training: 1 of 4 clients, 6.0 s to go" in page.text and "round 10 of 12" in page.text
+    last = read(place.shown[-1])
+    assert "<fedmd>" in last.text and "training" not in last.text
+    assert last.tags.count("tr") == 1 + SHOWN and "10.0 %" in last.text and "2.0 %" not in last.text.split()
+    drawn = len(place.shown)
+    monkeypatch.setattr(live_notebook, "PAUSE", 1000.0)
+    shown.progress(Progress(12, "training", 1, 4, 2.0))
+    assert len(place.shown) == drawn  # now and then only
+
+
+def test_progress_true_finds_the_notebook(place: Place) -> None:
+    data = {"clients": 2, "train_limit": 40, "partition": "iid"}
+    simulate(Experiment(strategy="local", rounds=1, nets="mlp", data=data), progress=True)
+    assert "round 1 of 1" in read(place.shown[-1]).text
