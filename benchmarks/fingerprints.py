@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 SMALL = {"rounds": "2", "data.train_limit": "800", "train.epochs": "1", "participation": "0.6"}
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="compare with the hashes of this file; exit code 1 if any differs")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
+    parser.add_argument("--added", nargs="+", default=[], help="keys of rows that a change adds: all others are compared")
     given = parser.parse_args()
     wanted = json.loads(given.against.read_text()) if given.against else {}
     found = dict[str, dict[str, str]]()
@@ -65,7 +67,7 @@ def main() -> None:
         for name in given.strategies:
             for engine in given.engines:
                 key = f"{name} on {engine}"
-                found[key] = fingerprint(run(name, engine, Path(folder) / name / engine))
+                found[key] = fingerprint(run(name, engine, Path(folder) / name / engine), {*TIMES, *given.added})
                 same = not wanted or wanted.get(key) == found[key]
                 differing += [] if same else [key]
                 print(
@@ -93,12 +95,12 @@ def run(name: str, engine: str, out: Path) -> Path:
     return out
 
 
-def fingerprint(directory: Path) -> dict[str, str]:
-    """The hashes of a run's metrics and client rows, without times, and of its nets."""
+def fingerprint(directory: Path, without: Collection[str] = TIMES) -> dict[str, str]:
+    """The hashes of a run's metrics and client rows, without these keys, and of its nets."""
     hashes = {}
     for file in ("metrics.jsonl", "clients.jsonl"):
         rows = [json.loads(line) for line in (directory / file).read_text().splitlines()]
-        kept = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+        kept = [{key: value for key, value in row.items() if key not in without} for row in rows]
         hashes[file] = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:DIGITS]
     nets = hashlib.sha256()
     for net in sorted((directory / "nets").glob("*.safetensors")):

@@ -105,6 +105,7 @@ class FedDF(Strategy):
         counted, teachers = kept(accuracies, server.classes) if self.drop_worst else (predictions, predictions)
         teaching = torch.stack([logits for client, logits in predictions.items() if client in teachers])  # (K, P, C)
         targets = mean(teaching)  # (P, C)
+        server.show_teaching({k: predictions[k] for k in predictions if k in teachers}, targets, server.public)
         until = Patience(self.steps, self.validate_every, self.patience)
         loss = logit_loss(self.loss, temperature=self.temperature)
         distil = partial(

@@ -71,7 +71,7 @@ def run_recorded(
             directory.save_representations(row["round"], run.metrics.representations, classes)
         if run.metrics.uploads:
             directory.save_uploads(row["round"], run.metrics.uploads)
-        directory.append(row, clients)
+        directory.append(row, clients, run.metrics.flow)
         best = best_round(run.history.metrics, keeps.best) if keeps.best else None
         directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also=[] if best is None else [best])
         sinks.write(row, clients)

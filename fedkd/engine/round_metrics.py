@@ -31,6 +31,8 @@ class RoundMetrics:
         self.sent: Mapping[int, Traffic] = {}
         #: For the picture of the round: features and labels of some test samples. In no row.
         self.representations: Mapping[str, Tensor] = {}
+        #: Which client's answers on public samples carried which class into the teacher, and where clients followed it.
+        self.flow: dict[str, Any] = {}
         #: Uploads and broadcasts of each exchange, where the experiment keeps uploads. In no row.
         self.uploads: list[KeptExchange] = []
 

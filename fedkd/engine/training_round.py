@@ -19,6 +19,7 @@ from fedkd.engine.privacy_ledger import PrivacyLedger
 from fedkd.engine.received import Received, Traffic
 from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.engine.teaching import Teaching
 from fedkd.engine.transport import Transport
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, enough_of
 from fedkd.experiment.algorithm.server import Server
@@ -35,6 +36,7 @@ class TrainingRound(ABC):
         self._experiment, self._server, self._transport, self._broadcasts = experiment, server, transport, broadcasts
         self.pace = pace
         self.rollback = Rollback(experiment, server, broadcasts)
+        self.teaching = Teaching(server)
 
     @abstractmethod
     def carry_out(self, metrics: RoundMetrics) -> None:
@@ -42,12 +44,13 @@ class TrainingRound(ABC):
 
     def save(self) -> dict[str, RecordDict]:
         """What the next round's training rests on beside broadcasts and memories, for a checkpoint."""
-        return {**self.rollback.save(), **self.pace.save()}
+        return {**self.rollback.save(), **self.pace.save(), **self.teaching.save()}
 
     def restore(self, parts: Mapping[str, RecordDict]) -> None:
         """From a checkpoint's parts."""
         self.rollback.restore(parts)
         self.pace.restore(parts)
+        self.teaching.restore(parts)
 
     def _ask(self, clients: Collection[int], metrics: RoundMetrics, *, exchange: int, persist: bool) -> list[Message]:
         """The messages that ask these clients to train on the newest broadcast."""
@@ -76,6 +79,7 @@ class TrainingRound(ABC):
         if answer is not None:
             self._broadcasts.announce(answer)
         self._server.release(kept=False)
+        self.teaching.enter(uploads, answer, metrics)
         metrics.enter(received)
         if self._experiment.record.uploads:
             metrics.uploads.append(kept_exchange(uploads, answer))

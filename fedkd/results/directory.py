@@ -17,7 +17,7 @@ from fedkd.results.data import FILE, RecordedData
 from fedkd.results.environment import environment, packages_since
 from fedkd.results.files import read_lines, write_atomically, writing
 from fedkd.results.identity import CODE, EXPERIMENT, Identity, read_code, refuse_edited
-from fedkd.results.logs import CLIENTS, METRICS, Log, logs_until
+from fedkd.results.logs import CLIENTS, FLOW, METRICS, Log, logs_until
 from fedkd.results.place import refuse_if_taken, refuse_without_run
 from fedkd.results.progress import FILE as PROGRESS
 from fedkd.results.representations import FOLDER, representation_files
@@ -40,7 +40,8 @@ class RunDirectory:
         self, path: Path, identity: Mapping[str, Any], logs: Mapping[str, Log], last: Checkpoint | None = None
     ) -> None:
         self.path = path
-        self._identity, self._logs, self._last = dict(identity), logs, last
+        self._identity, self._last = dict(identity), last
+        self._logs = {FLOW: Log(path / FLOW), **logs}  # an earlier fedkd wrote none of it
 
     @classmethod
     def create(cls, path: str | Path, identity: Identity) -> RunDirectory:
@@ -103,13 +104,19 @@ class RunDirectory:
         """The run's description, as it was given to ``create``."""
         return (self.path / EXPERIMENT).read_text(encoding="utf-8")
 
-    def append(self, row: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
+    def append(
+        self, row: Mapping[str, Any], clients: Sequence[Mapping[str, Any]], flow: Mapping[str, Any] | None = None
+    ) -> None:
         """Log one round: a line in ``metrics.jsonl``, a line a client in ``clients.jsonl``, on disk when this returns.
+
+        ``flow``: a line of ``flow.jsonl``, of a round in which clients' answers became a teacher.
 
         Values may be numpy or torch scalars; NaN becomes null. Call it before ``save_checkpoint`` for the same round.
         """
         with writing(self.path):
             self._logs[CLIENTS].append([{"round": row["round"], **client} for client in clients])
+            if flow:
+                self._logs[FLOW].append([{"round": row["round"], **flow}])
             self._logs[METRICS].append([row])
 
     def draw_partition(self, data: RecordedData, counts: Tensor) -> None:
@@ -191,7 +198,7 @@ class RunDirectory:
         """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
         if any((self.path / "checkpoint").glob("round-*")):
             return
-        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, PROGRESS)
+        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, FLOW, PROGRESS)
         code = [self.path / CODE / name for name in self._identity["code"]]
         for file in [*(self.path / name for name in names), *code, *(file for _, file in self._files_of_rounds())]:
             if file.exists():

@@ -11,7 +11,7 @@ from fedkd.base.errors import InputError
 from fedkd.results.files import append_lines, read_lines
 from fedkd.results.row_keys import BYTES, SECONDS, SHARE, describe_key
 
-METRICS, CLIENTS = "metrics.jsonl", "clients.jsonl"
+METRICS, CLIENTS, FLOW = "metrics.jsonl", "clients.jsonl", "flow.jsonl"
 CURE = "bring the file back from a copy, or leave this run out"
 
 
@@ -48,6 +48,33 @@ def read_clients(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_flow(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run directory's ``flow.jsonl``, one a round in which clients' answers became a teacher; none without it.
+
+    ``clients``: their ids. ``samples``: of each class, how many public samples the teacher gave it. ``shares``: of each client
+    and class, its part of what all clients' answers put on the teacher's class. ``followed``: of each client and class, on
+    how many of the samples that the teacher before gave this class the client's answer is now the same.
+    """
+    file = path / FLOW
+    rows = read_lines(file)
+    for number, row in enumerate(rows, start=1):
+        size = [len(row[key]) if isinstance(row.get(key), list) else -1 for key in ("clients", "samples")]
+        tables = [row[key] for key in ("shares", "followed") if key in row]
+        fits = isinstance(row.get("round"), int) and tables and all(_has_shape(table, *size) for table in tables)
+        if not fits:
+            raise InputError(f"{file}, line {number} holds no tables of clients and classes: {CURE}")
+    return rows
+
+
+def _has_shape(table: object, rows: int, columns: int) -> bool:
+    fits = isinstance(table, list) and len(table) == rows
+    return fits and all(isinstance(row, list) and len(row) == columns for row in table)  # type: ignore[attr-defined]
+
+
+#: What reads each log, and says which line is damaged.
+READERS = {METRICS: read_metrics, CLIENTS: read_clients, FLOW: read_flow}
+
+
 @final
 class Log:
     """A log that is written, and the digest of all that was written so far."""
@@ -71,7 +98,7 @@ class Log:
         """The log as it was at this extent; what was written later is not in it. InputError where it is no longer so."""
         log = cls(file, file.read_bytes()[: extent[0]] if file.exists() else b"")
         if log.extent != tuple(extent):
-            (read_metrics if file.name == METRICS else read_clients)(file.parent)  # says which line, where it can
+            READERS[file.name](file.parent)  # says which line, where it can
             raise InputError(f"{file} has lost or changed lines since the run wrote them: bring it back from a copy")
         return log
 

@@ -92,6 +92,14 @@ OF_ROUNDS = (
         *("peer_divergence", "KL divergence between peers"),
         *("KL between two peers' probabilities in nats, mean over test samples, pairs and both directions", NATS, "divergence"),
     ),
+    RowKey(
+        *("teacher_accuracy", "accuracy of the teacher"),
+        *("what clients are taught on public samples, where their labels are known; never used in training", SHARE, "teacher"),
+    ),
+    RowKey(
+        *("student_accuracy", "mean accuracy of clients' answers on public samples"),
+        *("mean over clients of the answers that the teacher is made of, on the same samples", SHARE, "answers"),
+    ),
     of_strategy(
         "distillation_weight", "weight of distillation", "what the distillation is multiplied by in the loss", "", "weight"
     ),
@@ -118,6 +126,15 @@ MORE_OF_ROUNDS = (
     RowKey("class_accuracy", "accuracy by class", "the headline accuracy of each class, a list", SHARE),
     RowKey("peer_accuracies", "accuracies of the peers", "each peer's accuracy on the global test set, a list", SHARE),
     RowKey("peer_clients", "peers that answered", "ids of the clients that `peer_accuracies` speaks of, a list"),
+    RowKey(
+        *("teacher_agreement", "agreement between clients' answers"),
+        *("share of public samples on which two clients name the same class, mean over all pairs", SHARE),
+    ),
+    RowKey("teacher_entropy", "entropy of the teacher", "mean over public samples; of logits, of their softmax", NATS),
+    RowKey(
+        *("teacher_calibration_error", "calibration error of the teacher"),
+        *("how far its confidence and its accuracy lie apart, mean over 15 bins weighted by their samples", SHARE),
+    ),
     RowKey("wire_bytes_up", "uploaded, on the wire", "uploads as Flower sends them, with names and headers", BYTES),
     RowKey("wire_bytes_down", "downloaded, on the wire", "broadcasts as Flower sends them, with names and headers", BYTES),
     RowKey("evaluation_bytes", "bytes of evaluation", "messages of the evaluation, both ways, on the wire", BYTES),

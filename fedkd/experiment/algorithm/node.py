@@ -41,6 +41,8 @@ class Node(ABC):
         self.round = 0
         self.exchange = 0
         self.federation = federation
+        #: The ids of the public samples that were asked for last: those that this node's tables speak of, row by row.
+        self.public_ids: torch.Tensor | None = None
         self._functions = functions
         self._nets: dict[str, tuple[NetPlan, Net, bool]] = {}
         self._modules: dict[str, tuple[nn.Module, bool]] = {}
@@ -159,7 +161,8 @@ class Node(ABC):
         """
         samples = self.public.samples
         ids = self.federation.public_order(self.experiment.seed, self.round if round is None else round)
-        return self.split(replace(samples, indices=ids[: size or None]))
+        self.public_ids = ids[: size or None]
+        return self.split(replace(samples, indices=self.public_ids))
 
     @property
     def validation(self) -> Split:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedkd.base.randomness import seeded
 from fedkd.experiment.algorithm.node import Node
@@ -21,6 +22,8 @@ class Server(Node):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.reported: dict[str, float] = {}
+        #: What ``show_teaching`` was given last: answers by client, target, ids.
+        self.lesson: tuple[Mapping[int, Tensor], Tensor, Tensor] | None = None
 
     def report(self, numbers: Mapping[str, float], *, prefix: str = "server_") -> None:
         """Put numbers into the round's row of metrics, each as ``server_<name>``: losses of a student at the server, say.
@@ -28,6 +31,16 @@ class Server(Node):
         What speaks of the clients, not of the server, says so with another ``prefix``.
         """
         self.reported |= {f"{prefix}{name}": value for name, value in numbers.items()}
+
+    def show_teaching(self, answers: Mapping[int, Tensor], target: Tensor, samples: Split) -> None:
+        """Show what is taught, where clients' answers do not travel: it is measured, and changes nothing.
+
+        Args:
+            answers: logits of each client's net by client id, (P, C) each.
+            target: the logits made of them, (P, C).
+            samples: the public samples that the rows are for, in their order.
+        """
+        self.lesson = answers, target, samples.samples.indices
 
     def frozen_nets(self) -> list[Net]:
         """A fresh net of each architecture of the experiment of which a part is frozen."""

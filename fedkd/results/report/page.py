@@ -24,6 +24,7 @@ from fedkd.results.report.protocol import protocol
 from fedkd.results.report.representations import representations
 from fedkd.results.report.rounds import rounds
 from fedkd.results.report.summary import heading, lead, state, tiles
+from fedkd.results.report.teaching import flow, teacher
 from fedkd.results.report.traffic import traffic
 
 #: In the order of the page.
@@ -31,6 +32,8 @@ SECTIONS: tuple[Callable[[Sequence[Seeds]], Section], ...] = (
     convergence,
     clients,
     classes,
+    teacher,
+    flow,
     peers,
     representations,
     traffic,

@@ -49,7 +49,9 @@ def state(runs: Sequence[RecordedRun]) -> str:
         name = f"{run.strategy}, seed {run.seed}" if len(runs) > 1 else "The run"
         if run.failure:
             parts.append(f"{name}: nothing to show: {run.failure}.")
-        elif run.rounds_done < int(run.experiment["rounds"]):
+        elif run.stopped:
+            parts.append(f"{name} stopped after round {run.rounds_done} of {run.experiment['rounds']}: {run.stopped}.")
+        elif not run.complete:
             stands = f"round {run.rounds_done} of {run.experiment['rounds']}" if run.rounds_done >= 0 else "no round yet"
             parts.append(f"{name} is not finished: {stands}. These are not its last numbers.")
     return " ".join(parts)
