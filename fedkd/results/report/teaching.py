@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -114,22 +115,26 @@ def _map(run: RecordedRun, row: dict[str, Any], key: str, title: str) -> Figure:
 def _extremes(values: Floats, clients: Sequence[str], classes: Sequence[str], key: str) -> str:
     if not np.isfinite(values).any():
         return "Nothing was measured."
-    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    row, column = divmod(int(np.nanargmax(values)), values.shape[1])
     what = "carried most of a class" if key == "shares" else "followed most"
     return f"Client {clients[row]} {what}: {100 * values[row, column]:.0f} % of class {classes[column]}."
 
 
 def _followed(run: RecordedRun, rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The mean over clients by round, weighted over classes by nothing; and the least and the most of all classes."""
+    """The mean over clients and classes by round, every class counting the same; and the least and the most of all classes."""
     tables = [np.array(row["followed"], dtype=np.float64) for row in rows]
     rounds = [float(row["round"]) for row in rows]
     by_class = [
         [float(np.nanmean(column)) for column in table.T if np.isfinite(column).any()] or [float("nan")] for table in tables
     ]
-    reads = {"mean of all classes": np.mean, "class that is followed least": np.min, "class that is followed most": np.max}
+    reads: dict[str, Callable[[list[float]], float]] = {
+        "mean of all classes": mean,
+        "class that is followed least": min,
+        "class that is followed most": max,
+    }
     lines = [
         Line(name, style, rounds, values, [cell("accuracy", value) for value in values])
         for style, (name, read) in enumerate(reads.items())
-        for values in [[float(read(each)) for each in by_class]]
+        for values in [[read(each) for each in by_class]]
     ]
     return _chart(title, lines, Axis("share of samples", "share"), "accuracy")
