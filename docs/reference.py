@@ -148,7 +148,6 @@ def strategy_page(name: str) -> str:
     ]
     parts.append(keys_table(keys, example=False) if keys else "None of its own: `name` alone.")
     example = ROOT / "simulations" / f"digits_{name}.toml"
-    example = example if example.exists() else ROOT / "simulations" / f"demo_{name}.toml"
     depth = "../../.."
     parts += [
         "## An experiment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import shlex
 import sys
@@ -99,6 +100,18 @@ def test_every_block_of_a_page_runs(page: Path, place: Path, monkeypatch: pytest
             runpy.run_path(name_of(text, number), run_name="__main__")
 
 
+@pytest.mark.slow
+def test_the_cells_of_the_notebook_run_one_after_the_other(place: Path) -> None:
+    """What the build of the docs does too, with a kernel."""
+    cells = re.findall(
+        r"^```{code-cell} python\n(.*?)^```", (ROOT / "docs" / "notebook.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert len(cells) > 4
+    (place / "notebook.py").write_text("\n".join(cells).replace("rounds=6", "rounds=2"))
+    found = runpy.run_path("notebook.py")
+    assert list(found["groups"]) == ["FedMD", "alone"] and found["last"].shape == (3, 3)
+
+
 @pytest.fixture(scope="module")
 def reference() -> Iterator[ModuleType]:
     """docs/reference.py, which makes the generated pages."""
@@ -134,6 +147,7 @@ def test_every_name_has_its_words_on_a_generated_page(pages: dict[str, str]) -> 
     for name, cls in strategies().items():
         assert cls.paper in pages[f"strategies/{name}"] and cls.sends in pages[f"strategies/{name}"]
         assert all(f"`{key.name}`" in pages[f"strategies/{name}"] for key in strategy_keys(cls))
+        assert (ROOT / "simulations" / f"digits_{name}.toml").is_file()
 
 
 def test_every_strategy_is_in_one_family_and_the_readme_has_the_same_families(reference: ModuleType) -> None:
