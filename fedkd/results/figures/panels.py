@@ -25,7 +25,7 @@ NAMES = {
     "rounds": (describe_key("round").axis,) * 2,
     "bytes": ("uploaded by all clients, cumulative (bytes, log scale)", "uploaded, log scale"),
     "seconds": (describe_key("seconds").axis,) * 2,
-    "simulated_seconds": ("simulated time (s)",) * 2,
+    "simulated_seconds": (describe_key("simulated_seconds").axis,) * 2,
 }
 GREY = "#555555"
 
@@ -161,11 +161,13 @@ def byte_ticks(low: float, high: float, most: int) -> list[float]:
 
     >>> byte_ticks(9e2, 2e9, 4), byte_ticks(30, 600, 6), byte_ticks(1.1e6, 1.4e6, 3)
     ([1000.0, 100000.0, 10000000.0, 1000000000.0], [50.0, 100.0, 200.0, 500.0], [1200000.0, 1400000.0])
+    >>> byte_ticks(2200, 9800, 6)
+    [3000.0, 4000.0, 6000.0, 8000.0]
     """
     from matplotlib.ticker import MaxNLocator
 
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for factors in ((1,), (1, 2, 5)):
+    for factors in ((1,), (1, 2, 5), (1, 2, 3, 4, 6, 8)):
         found = [float(factor * 10.0**power) for power in powers for factor in factors]
         found = [tick for tick in found if low <= tick <= high]
         if len(found) > 2 or (len(found) == 2 and factors != (1,)):
