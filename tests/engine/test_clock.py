@@ -18,7 +18,7 @@ from fedkd import Client, Experiment, History, InputError, Knowledge, Server, si
 from fedkd.base.errors import Notice
 from fedkd.engine.clock.devices import devices_of
 from fedkd.experiment.algorithm.clock_section import PROFILES
-from fedkd.experiment.algorithm.counted_work import CountedWork, uncounted
+from fedkd.experiment.algorithm.counted_work import Alike, CountedWork, uncounted
 from fedkd.grids import JobGrid
 from fedkd.results.history import TIMES
 
@@ -302,3 +302,18 @@ def test_what_repeats_earlier_work_is_not_counted() -> None:
             torch.ones(2, 2) @ torch.ones(2, 2)
         torch.ones(2, 2) @ torch.ones(2, 2)
     assert work.flops == 16
+
+
+def test_of_batches_of_one_size_two_are_looked_at_and_all_are_counted() -> None:
+    """What the first computes for all is counted once."""
+    linear, table, alike, looked_at = torch.nn.Linear(3, 5), dict[str, torch.Tensor](), Alike(), []
+    with torch.no_grad(), CountedWork() as work:
+        for size in (4, 4, 4, 4, 2):
+            with alike.batch(size):
+                if not table:
+                    table["for all"] = torch.ones(10, 1) @ torch.ones(1, 10)
+                before = work.flops
+                linear(torch.ones(size, 3))
+                looked_at.append(work.flops > before)
+    assert work.flops == 2 * (4 * 4 + 2) * 3 * 5 + 2 * 10 * 10
+    assert looked_at == [True, True, False, False, True]

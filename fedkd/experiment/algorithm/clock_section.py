@@ -29,9 +29,9 @@ class Device(Section):
 #: Devices by name. Where the figures are from, and which of them are assumptions, says docs/clock.md.
 PROFILES: Mapping[str, Device] = {
     "sensor": Device(gflops=0.1, up=0.375, down=0.3, latency=0.1),
-    "raspberry_pi": Device(gflops=5, up=10, down=50, latency=0.02),
-    "phone": Device(gflops=10, up=10, down=50, latency=0.03),
-    "laptop": Device(gflops=100, up=40, down=100, latency=0.01),
+    "raspberry_pi": Device(gflops=8, up=46, down=86, latency=0.01),
+    "phone": Device(gflops=10, up=11, down=36, latency=0.02),
+    "laptop": Device(gflops=100, up=46, down=86, latency=0.01),
     "silo": Device(gflops=10_000, up=1000, down=1000, latency=0.005),
 }
 

@@ -8,7 +8,7 @@ into every module to tell them apart, which takes several times as long; here on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, final
 
 import torch
@@ -31,7 +31,7 @@ class CountedWork(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops, self.paused = 0, False
+        self.flops = 0
         self._formulas: dict[Any, Any] = {}
 
     def __enter__(self) -> CountedWork:
@@ -43,6 +43,15 @@ class CountedWork(TorchDispatchMode):
         _COUNTING.remove(self)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Nothing is counted in here, and nothing slowed down."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in self._formulas:
@@ -52,7 +61,7 @@ class CountedWork(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
-        if formula is not None and not self.paused:
+        if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
@@ -112,11 +121,35 @@ def counting(*, on: bool) -> Iterator[dict[str, float]]:
 @contextmanager
 def uncounted() -> Iterator[None]:
     """For what repeats work that was counted before: whether it is needed depends on what an engine keeps."""
-    paused = [work for work in _COUNTING if not work.paused]
-    for work in paused:
-        work.paused = True
-    try:
+    with ExitStack() as stack:
+        for work in reversed(_COUNTING):
+            stack.enter_context(work.suspended())
         yield
-    finally:
-        for work in paused:
-            work.paused = False
+
+
+@final
+class Alike:
+    """Batches of one loop, of which those of one size take the same operations: the first two are counted, the others take
+    what the second took. To look at each operation would take up to ten times as long as to compute it.
+
+    The first may compute what others find at hand.
+    """
+
+    def __init__(self) -> None:
+        self._counted: dict[int, list[int]] = {}
+
+    @contextmanager
+    def batch(self, size: int) -> Iterator[None]:
+        """One batch of so many samples. Costs nothing where nobody counts."""
+        if not _COUNTING:
+            yield
+            return
+        work, counted = _COUNTING[-1], self._counted.setdefault(size, [])
+        if len(counted) < 2:
+            before = work.flops
+            yield
+            counted.append(work.flops - before)
+        else:
+            with work.suspended():
+                yield
+            work.flops += counted[-1]

@@ -16,6 +16,7 @@ from fedkd.base.inputs import Inputs, each
 from fedkd.base.randomness import derive
 from fedkd.data import Moments, Samples, augment
 from fedkd.experiment.algorithm.batches import batch_sizes, batches_a_round
+from fedkd.experiment.algorithm.counted_work import Alike
 from fedkd.experiment.algorithm.on_labels import balanced_weights, cross_entropy, labelled_cross_entropy
 from fedkd.experiment.algorithm.step import descend, make_optimizer
 from fedkd.experiment.algorithm.trained import check_weights, mean_losses
@@ -181,7 +182,7 @@ def fit(
         raise TrainingError(f"{data.work.where}: there are no samples to train on")
     optimizer = optimizer or make_optimizer(net, data.work)
     logged: list[Tensor] = []
-    sizes: list[int] = []
+    sizes, alike = list[int](), Alike()
     net.train()
     passes = epochs or 1.0
     if draws is None:
@@ -193,9 +194,10 @@ def fit(
     for group in _groups(draws, settings.accumulate):
         for place, draw in enumerate(group):
             batch = data.batch(draw)
-            with data.work.autocast():
-                parts = loss(net, batch)
-            logged.append(descend(parts, optimizer, data.work, place=place, of=len(group)))
+            with alike.batch(len(batch)):
+                with data.work.autocast():
+                    parts = loss(net, batch)
+                logged.append(descend(parts, optimizer, data.work, place=place, of=len(group)))
             sizes.append(len(batch))
         if after_step:
             after_step()
@@ -218,8 +220,8 @@ def predict(function: Callable[[Any], Tensor], samples: Samples, work: Work, *, 
     By default 512 samples at a time on a GPU, and on a CPU 128: larger activations are mapped afresh each time (up to half
     slower in float32).
     """
-    batch_size, outputs = batch_size or (128 if work.device.type == "cpu" else 512), []
+    batch_size, outputs, alike = batch_size or (128 if work.device.type == "cpu" else 512), [], Alike()
     for positions in torch.arange(len(samples)).split(batch_size):
-        with work.autocast():
+        with alike.batch(len(positions)), work.autocast():
             outputs.append(function(Batch(samples, positions, work, 0).inputs).float().cpu())
     return torch.cat(outputs) if outputs else torch.empty(0)
