@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +22,7 @@ def environment() -> dict[str, Any]:
     """The content of ``env.json``. Memory is in bytes; ``git`` is None outside a checkout."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(sys.argv),
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -27,6 +32,15 @@ def environment() -> dict[str, Any]:
         "gpus": gpus(),
         "git": git_state(Path.cwd()),
     }
+
+
+def command(words: Sequence[str]) -> str:
+    """The command line as it was typed, without the folders of absolute paths, which may tell a user's name.
+
+    >>> command(["/home/ann/bin/fedkd", "run", "/home/ann/my.toml", "--set", "data.path=/data/x", "--out", "runs/a b"])
+    "fedkd run my.toml --set data.path=x --out 'runs/a b'"
+    """
+    return shlex.join(re.sub(r"(?<![\w.])[/~][^\s=,\"']*/", "", word) for word in words)
 
 
 def versions() -> dict[str, str | None]:

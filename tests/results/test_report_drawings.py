@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedkd.results.report import cells, heat_map, scale, series
+from fedkd.results import environment
+from fedkd.results.report import adversity, cells, heat_map, scale, series
 from fedkd.results.report.chart import Axis, Line, line_chart
 from fedkd.results.report.heat_map import png
 from fedkd.results.report.scale import linear, logarithmic
 
 
-@pytest.mark.parametrize("module", [cells, heat_map, scale, series])
+@pytest.mark.parametrize("module", [adversity, cells, environment, heat_map, scale, series])
 def test_the_examples_are_right(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 

@@ -68,6 +68,7 @@ function prepare(root) {
     svg.addEventListener("pointermove", (event) => read(svg, place(svg, event).x, event.clientX, event.clientY));
     svg.addEventListener("pointerleave", hide);
     svg.addEventListener("blur", hide);
+    svg.addEventListener("focus", () => (svg.place = undefined));
     svg.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (event.key === "Escape") hide();
