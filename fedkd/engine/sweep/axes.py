@@ -73,10 +73,10 @@ def cells_of_grid(
             experiment = _experiment(file, {**_first(chosen, STRATEGY), **overrides, **chosen})
             for cell in cells_of_seeds(experiment, seeds or [experiment.seed], out / place):
                 cell.check()
+                _check_data(cell.experiment)
                 if cell.out in cells:
                     raise InputError(f"two cells would lie in {cell.out}: give values that differ in letters and digits")
                 cells[cell.out] = cell
-            _check_data(experiment)
         except InputError as error:
             raise InputError(f"{place}: {error}" if place else str(error)) from None
     return list(cells.values())
@@ -101,7 +101,7 @@ def _experiment(file: Path, overrides: Mapping[str, str]) -> Experiment:
 
 
 def _check_data(experiment: Experiment) -> None:
-    """Cut the data as one seed has them: what another seed cannot draw becomes a failed cell."""
+    """Cut the data, which a seed may not be able to."""
     if experiment.clients_are_here:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Notice)  # the run says it again

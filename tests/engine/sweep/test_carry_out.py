@@ -61,6 +61,19 @@ def test_a_cell_that_fails_stops_no_other_on_ray_either(tmp_path: Path) -> None:
     assert [bool(outcome.failure) for outcome in outcomes.values()].count(True) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_the_users_own_modules_are_found_where_the_command_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets_of_this_sweep.py").write_text(
+        "from torch import nn\n\n\ndef tiny(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    own = SMALL.replace(nets="nets_of_this_sweep:tiny", net_options={})
+    outcomes = carry_out(cells_of_seeds(own, range(2), Path("cells")), Heard(), jobs=2)
+    assert [outcome.failure for outcome in outcomes.values()] == ["", ""]
+    assert (tmp_path / "cells" / "seed-1" / "code" / "nets-nets_of_this_sweep.tiny.py").exists()
+
+
 def test_every_end_of_a_cell_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = Cell(SMALL, tmp_path / "cell")
 
