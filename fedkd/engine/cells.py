@@ -46,20 +46,21 @@ class Cell:
     @property
     def state(self) -> State:
         """What there is of it on disk. Raises InputError where that is damaged."""
-        if not holds_run(self.out):
+        if not holds_run(self.out) or RunDirectory.is_unstarted(self.out):
             return State.TO_DO
         there = RecordedRun.read(self.out)
         if there.has(self.experiment.rounds, self.experiment.stop):
             return State.DONE
         if there.failure and there.rounds_done >= self.experiment.rounds:
             return State.FAILED
-        started = there.rounds_done > 0 or any((self.out / "checkpoint").glob("round-*"))
-        return State.UNFINISHED if started else State.TO_DO
+        return State.UNFINISHED
 
     def check(self) -> None:
         """Raise InputError where its directory holds another experiment, data or code, was edited, or holds other files."""
-        self._clear_unstarted()
-        if holds_run(self.out):
+        there = holds_run(self.out)
+        if RunDirectory.is_unstarted(self.out):
+            return
+        if there:
             self._refuse_other()
         else:
             refuse_if_taken(self.out)
@@ -72,20 +73,16 @@ class Cell:
         progress: bool | Display = False,
     ) -> History:
         """Run it, or what is left of it. Raises what ``fedkd.simulate`` does, and RunFailed for one that has failed before."""
-        self._clear_unstarted()
         state = self.state
         if state is State.DONE:
             return History.read_directory(self.out)
         if state is State.FAILED:
             there = RecordedRun.read(self.out)
             raise RunFailed(f"{there.failure}; to run it again, remove {self.out} first", History.read_directory(self.out))
+        if state is State.TO_DO and not is_locked(self.out):
+            RunDirectory.clear_unstarted(self.out)
         resume = state is State.UNFINISHED
         return run_once(self.experiment, engine, out=self.out, resume=resume, on_round=on_round, progress=progress)
-
-    def _clear_unstarted(self) -> None:
-        there = holds_run(self.out) or self.out.is_dir()  # the first asks whether a file system takes that path at all
-        if there and not is_locked(self.out):
-            RunDirectory.clear_unstarted(self.out)
 
     def _refuse_other(self) -> None:
         there, now = RecordedRun.read(self.out), identity_of(self.experiment, self.experiment.functions())

@@ -14,7 +14,7 @@ from fedkd.results import checkpoint
 from fedkd.results.changes import brought_up, differences, write_down
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import FILE, RecordedData
-from fedkd.results.environment import environment, packages_since
+from fedkd.results.environment import environment, packages_since, read_environment
 from fedkd.results.files import read_lines, write_atomically, writing
 from fedkd.results.identity import CODE, EXPERIMENT, Identity, read_code, refuse_edited
 from fedkd.results.logs import CLIENTS, FLOW, METRICS, Log, logs_until
@@ -27,6 +27,9 @@ from fedkd.results.uploads import KeptExchange, upload_files, write_uploads
 if TYPE_CHECKING:
     from flwr.app import RecordDict
     from torch import Tensor
+
+#: The files that a run has before its first checkpoint.
+_BEGINNING = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, FLOW, PROGRESS)
 
 
 @final
@@ -185,22 +188,30 @@ class RunDirectory:
         """The files that hold one round's tensors each, with the round."""
         return [*representation_files(self.path).items(), *upload_files(self.path).items()]
 
+    @staticmethod
+    def is_unstarted(path: Path) -> bool:
+        """Whether a run was killed there before its first checkpoint, so that nothing is lost with what it left.
+
+        Results whose checkpoints somebody has removed have rows of later rounds, or other files than those of a beginning.
+        """
+        if "versions" not in read_environment(path) or any((path / "checkpoint").glob("round-*")):
+            return False
+        folders = (CODE, "checkpoint", FOLDER, UPLOADS)
+        others = {file.name for file in path.iterdir() if not file.name.startswith(".")} - {*_BEGINNING, *folders}
+        return not others and len(read_lines(path / METRICS)) <= 1
+
     @classmethod
     def clear_unstarted(cls, path: Path) -> None:
-        """Delete what a run left that was killed before its first checkpoint; any other directory stays as it is.
-
-        Results whose checkpoints somebody has removed have rows of later rounds, or a report.
-        """
-        if (path / "env.json").is_file() and not (path / "report.html").exists() and len(read_lines(path / METRICS)) <= 1:
+        """Delete what such a run left; any other directory stays as it is."""
+        if cls.is_unstarted(path):
             cls(path, {"code": read_code(path)}, {}).discard_unstarted()
 
     def discard_unstarted(self) -> None:
         """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
         if any((self.path / "checkpoint").glob("round-*")):
             return
-        names = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, FLOW, PROGRESS)
         code = [self.path / CODE / name for name in self._identity["code"]]
-        for file in [*(self.path / name for name in names), *code, *(file for _, file in self._files_of_rounds())]:
+        for file in [*(self.path / name for name in _BEGINNING), *code, *(file for _, file in self._files_of_rounds())]:
             if file.exists():
                 file.unlink()
         shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)

@@ -37,7 +37,7 @@ def holds_run(path: Path) -> bool:
 def refuse_without_run(path: Path) -> None:
     """Raise InputError unless ``path`` holds a run."""
     if not holds_run(path):
-        raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a run to --resume")
+        raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a run")
 
 
 @contextmanager

@@ -75,11 +75,19 @@ def test_what_a_killed_run_left_before_its_first_checkpoint_is_cleared(tmp_path:
     assert cell.state is State.DONE
 
 
-def test_results_whose_checkpoints_are_gone_are_no_leftovers(tmp_path: Path) -> None:
-    for name, text in (("env.json", "{}"), ("metrics.jsonl", '{"round": 0}\n{"round": 1}\n'), ("experiment.toml", "")):
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"env.json": '{"versions": {}}', "metrics.jsonl": '{"round": 0}\n{"round": 1}\n', "experiment.toml": ""},
+        {"env.json": '{"versions": {}}', "notes.txt": "mine"},
+        {"env.json": '{"PATH": "/usr/bin"}'},
+    ],
+)
+def test_what_else_lies_there_is_no_leftover(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in files.items():
         (tmp_path / name).write_text(text)
     RunDirectory.clear_unstarted(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert {file.name for file in tmp_path.iterdir()} == set(files)
 
 
 def test_a_failed_seed_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

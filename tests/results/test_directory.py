@@ -42,7 +42,7 @@ def test_lines_are_strict_json_whatever_the_numbers(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("experiment.toml", "already holds a run.*--resume"), ("notes.txt", "other files.*--out")],
+    [("experiment.toml", "already holds a run.*fedkd resume"), ("notes.txt", "other files.*--out")],
 )
 def test_a_taken_directory_is_refused_and_left_alone(tmp_path: Path, content: str, message: str) -> None:
     taken = tmp_path / "taken"
