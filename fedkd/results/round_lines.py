@@ -80,7 +80,7 @@ def describe(row: Row) -> dict[str, str]:
         name["loss"]: "" if row.get("loss") is None else f"{row['loss']:.4g}",
         "up": travelled(row, "up"),
         "down": travelled(row, "down"),
-        name["seconds"]: "" if row.get("seconds") is None else duration(row["seconds"]),
+        name["seconds"]: taken(row),
     }
     counts = {kind: row.get(f"clients_{kind}") for kind in ("ok", "late", "failed")}
     clients = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
@@ -101,6 +101,18 @@ def travelled(row: Row, direction: str) -> str:
     if raw is None or coded in (None, raw):
         return "" if raw is None else size(raw)
     return f"{size(float(coded or 0))} (raw {size(raw)})"
+
+
+def taken(row: Row) -> str:
+    """The time of a round, and beside it that of a virtual clock.
+
+    >>> taken({"seconds": 1.25}), taken({"seconds": 1.25, "simulated_seconds": 90.0})
+    ('1.2 s', '1.2 s (simulated 1 min 30 s)')
+    """
+    if row.get("seconds") is None:
+        return ""
+    simulated = f" (simulated {duration(row['simulated_seconds'])})" if row.get("simulated_seconds") else ""
+    return f"{duration(row['seconds'])}{simulated}"
 
 
 def remaining(times: list[float], row: Row, rounds: int) -> str:

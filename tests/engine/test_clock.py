@@ -166,6 +166,24 @@ def test_a_clock_changes_nothing_that_is_learned() -> None:
     assert not of_clock & {key for row in plain for key in row}
 
 
+class PowerCut(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_run_that_is_gone_on_with_has_the_same_seconds_and_the_same_late_uploads(tmp_path: Path) -> None:
+    """Cut while client 2 is at work on round 1."""
+    whole = experiment(rounds=4, clock={**ALL_SLOW, "deadline": 4.0}, late_rounds=1)
+
+    def cut(row: dict[str, Any]) -> None:
+        if row["round"] == 1:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        simulate(whole, out=tmp_path, on_round=cut)
+    assert rows(simulate(whole, out=tmp_path, resume=True)) == rows(simulate(whole))
+
+
 def test_in_a_deployment_the_clock_does_nothing_and_says_so() -> None:
     with pytest.warns(Notice, match=r"\[clock\] does nothing here: the clients are nodes of a deployment"):
         history = simulate(experiment(rounds=1), RenumberedGrid({node: {} for node in (10, 20, 30)}))
