@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedkd.base.config_text import flatten
-from fedkd.base.html import block, folded, heading, table
+from fedkd.base.html_pieces import block, folded, heading, table
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.explain import shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Self, final
 
-from fedkd.base.html import block, heading
+from fedkd.base.html_pieces import block, heading
 from fedkd.results.notebook import SHOWN, rounds_table
 from fedkd.results.progress import Progress
 from fedkd.results.round_lines import Display, Row, remaining

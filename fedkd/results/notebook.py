@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedkd.base.html import block, heading, sparkline, table
+from fedkd.base.html_pieces import block, heading, sparkline, table
 from fedkd.results.curves import headline_of, is_share, reading
 from fedkd.results.round_lines import describe
 from fedkd.results.statistics import last_measured, size, summary

@@ -160,7 +160,7 @@ def byte_ticks(low: float, high: float, most: int) -> list[float]:
     """At most so many sizes to name between two: powers of ten, or 1, 2 and 5 times these, or whatever lies between.
 
     >>> byte_ticks(9e2, 2e9, 4), byte_ticks(30, 600, 6), byte_ticks(1.1e6, 1.4e6, 3)
-    ([1000.0, 100000.0, 10000000.0, 1000000000.0], [50.0, 100.0, 200.0, 500.0], [1200000.0, 1400000.0])
+    ([1000.0, 100000.0, 10000000.0, 1000000000.0], [50.0, 100.0, 200.0, 500.0], [1200000.0, 1350000.0])
     >>> byte_ticks(2200, 9800, 6)
     [3000.0, 4000.0, 6000.0, 8000.0]
     """
@@ -172,7 +172,7 @@ def byte_ticks(low: float, high: float, most: int) -> list[float]:
         found = [tick for tick in found if low <= tick <= high]
         if len(found) > 2 or (len(found) == 2 and factors != (1,)):
             return found[:: -(-len(found) // most)]
-    between = [float(tick) for tick in MaxNLocator(most).tick_values(low, high) if low <= tick <= high]
+    between = [float(tick) for tick in MaxNLocator(max(1, most - 1)).tick_values(low, high) if low <= tick <= high]
     return between or [high]
 
 
