@@ -8,6 +8,7 @@ from fedkd.results.curves import curve, headline, measures
 from fedkd.results.recorded import Seeds
 from fedkd.results.report.cells import number
 from fedkd.results.report.chart import Axis, line_chart
+from fedkd.results.report.comparison import refusal
 from fedkd.results.report.parts import Figure, Panel, Section, Table
 from fedkd.results.report.series import Read, axis_of, course, line_of, measured_rounds, summed
 from fedkd.results.row_keys import describe_key, with_test_set
@@ -38,8 +39,8 @@ def convergence(groups: Sequence[Seeds]) -> Section:
     whose = " or ".join(with_test_set(name) for name in names)
     several = any(len(group.runs) > 1 for _, group in shown)
     intro = f"Accuracy of: {whose}." + (" Lines are means over seeds, bands their 95 % Student-t intervals." if several else "")
-    if len(names) > 1:
-        intro += " These are not the same measurement: do not compare them as if they were."
+    if why := refusal([group for _, group in shown]):
+        intro += f" These numbers must not be held against each other: {why}."
     title = "Accuracy against rounds, bytes and time"
     legend = [
         (style, line.name + (f": {headline(groups[style].runs[0])}" if len(names) > 1 else "")) for style, line in lines.items()

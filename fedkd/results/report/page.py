@@ -14,6 +14,7 @@ from fedkd.results.report.adversity import adversity, conditions
 from fedkd.results.report.citations import citations
 from fedkd.results.report.classes import classes
 from fedkd.results.report.clients import clients
+from fedkd.results.report.comparison import comparison
 from fedkd.results.report.convergence import convergence
 from fedkd.results.report.losses import losses
 from fedkd.results.report.names import DETAILED
@@ -29,6 +30,7 @@ from fedkd.results.report.traffic import traffic
 
 #: In the order of the page.
 SECTIONS: tuple[Callable[[Sequence[Seeds]], Section], ...] = (
+    comparison,
     convergence,
     clients,
     classes,
