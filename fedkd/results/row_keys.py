@@ -31,11 +31,8 @@ def with_test_set(accuracy_of: str) -> str:
 OF_ROUNDS = (
     RowKey("round", "round", "number of the round; row 0 is the state before training"),
     RowKey(
-        "accuracy",
-        "test accuracy",
-        "the headline, on the global test set if there is one; `accuracy_of` says whose",
-        SHARE,
-        "accuracy",
+        *("accuracy", "test accuracy"),
+        *("the headline, on the global test set if there is one; `accuracy_of` says whose", SHARE, "accuracy"),
     ),
     RowKey("client_accuracy", "mean client accuracy", "mean over clients on their own test splits", SHARE, "client accuracy"),
     RowKey(
@@ -198,9 +195,7 @@ FORMS = (
     RowKey("<name>_accuracy", "accuracy of <name>", "this predictor's accuracy on the global test set", SHARE),
     of_strategy("<name>_cross_entropy", "cross-entropy of <name>", "cross-entropy of this net or branch to the labels", NATS),
     of_strategy("<name>_distillation", "distillation of <name>", "distillation of this net or branch"),
-    of_strategy(
-        "<name>_hidden", "hidden loss of <name>", "FedKD: distance of hidden states, as it enters the loss of this net"
-    ),
+    of_strategy("<name>_hidden", "hidden loss of <name>", "FedKD: distance of hidden states, as it enters this net's loss"),
     of_strategy("<name>_contrastive", "<name> contrastive loss", "contrast of two views of a sample with other samples"),
     of_strategy("<name>_relational", "<name> relational loss", "distance between the relations of samples in two views"),
 )
