@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,17 @@ def test_strategies_are_found_in_a_plain_checkout_and_in_an_unpacked_bundle(tmp_
 def test_strategies_is_no_package_of_its_own() -> None:
     done = python("import strategies", ROOT)
     assert "import this package as fedkd.strategies" in done.stderr
+
+
+def test_a_wheel_has_every_package_and_every_file_of_the_checkout() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "fedkd").rglob("__init__.py")}
+    assert packages == set(setup["packages"])
+    packed = {
+        file
+        for package, patterns in setup["package-data"].items()
+        for pattern in patterns
+        for file in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {file for file in (ROOT / "fedkd").rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert {file for file in files - packed if file.suffix != ".py"} == set()
