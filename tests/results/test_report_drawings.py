@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from fedkd.results import environment
-from fedkd.results.report import adversity, cells, heat_map, scale, series
+from fedkd.results.report import adversity, cells, chart, heat_map, scale, series
 from fedkd.results.report.chart import Axis, Line, line_chart
 from fedkd.results.report.heat_map import png
 from fedkd.results.report.scale import linear, logarithmic
 
 
-@pytest.mark.parametrize("module", [adversity, cells, environment, heat_map, scale, series])
+@pytest.mark.parametrize("module", [adversity, cells, chart, environment, heat_map, scale, series])
 def test_the_examples_are_right(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -32,9 +32,14 @@ def test_the_examples_are_right(module: object) -> None:
     ],
 )
 def test_ticks_are_round_and_hold_the_values(low: float, high: float, whole: bool, ticks: list[float]) -> None:
-    found = linear(low, high, 0, 100, str, whole=whole)
+    found = linear(low, high, 0, 100, str, tight=whole, whole=whole)
     assert [value for value, _ in found.ticks] == pytest.approx(ticks)
     assert found.low <= low and found.high >= high and 0 <= found.at(low) <= found.at(high) <= 100
+
+
+def test_a_tight_axis_ends_where_the_values_do_and_its_ticks_are_round_in_their_unit() -> None:
+    found = linear(30.0, 1000.0, 0, 100, str, tight=True, unit=60.0)
+    assert (found.low, found.high) == (30.0, 1000.0) and [value for value, _ in found.ticks] == [300.0, 600.0, 900.0]
 
 
 def test_a_logarithmic_axis_of_one_value_is_not_empty() -> None:

@@ -39,6 +39,15 @@ def with_interval(key: str, mean: float, half: float) -> str:
     return f"{cell(key, mean)} ± {cell(key, half)}"
 
 
+def capital(text: str) -> str:
+    """The text with a capital at its beginning; names in mixed letters stay as they are.
+
+    >>> capital("linear probe"), capital("kNN"), capital("KL divergence")
+    ('Linear probe', 'kNN', 'KL divergence')
+    """
+    return text if text[1:2].isupper() else f"{text[:1].upper()}{text[1:]}"
+
+
 def number(row: Mapping[str, Any], key: str) -> float | None:
     """A row's number; None where it has none that can be drawn."""
     value = row.get(key)

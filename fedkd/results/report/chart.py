@@ -49,7 +49,21 @@ class Axis:
             return f"{100 * value:.6g} %"
         if self.kind == "bytes":
             return size(value).replace(".0 ", " ")
-        return duration(value).replace(".0 s", " s") if self.kind == "seconds" else f"{value:.6g}"
+        return duration(value) if self.kind == "seconds" else f"{value:.6g}"
+
+    def named(self, scale: Scale) -> str:
+        """The label, with the unit of the ticks where this depends on how far the axis goes."""
+        return f"{self.label} ({unit_of_time(scale.high)[0]})" if self.kind == "seconds" else self.label
+
+
+def unit_of_time(longest: float) -> tuple[str, float]:
+    """The unit in which times up to the longest are read, and its seconds.
+
+    >>> unit_of_time(90), unit_of_time(1000), unit_of_time(9000)
+    (('s', 1.0), ('min', 60.0), ('h', 3600.0))
+    """
+    units = {"h": 3600.0, "min": 60.0}
+    return next(((name, unit) for name, unit in units.items() if longest >= 2 * unit), ("s", 1.0))
 
 
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, finding: str, *, beside: Sequence[Line] = ()) -> Markup:
@@ -65,13 +79,21 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, finding: str, *, beside:
         return head + text + Markup("</svg>")
     across, up = _across(x, [a for a, _ in points]), _up(y, [*lines, *beside])
     drawn = Markup("").join(_draw(line, across, up, x) for line in lines)
-    return head + _frame(across, up, x, y) + drawn + Markup('<line class="cursor" y1="{}" y2="{}"/></svg>').format(TOP, BOTTOM)
+    return (
+        head
+        + _frame(across, up, x.named(across), y)
+        + drawn
+        + Markup('<line class="cursor" y1="{}" y2="{}"/></svg>').format(TOP, BOTTOM)
+    )
 
 
 def _across(axis: Axis, values: Sequence[float]) -> Scale:
     if axis.kind == "bytes":
         return logarithmic(min(values), max(values), LEFT, RIGHT, axis.say)
-    return linear(min(values), max(values), LEFT, RIGHT, axis.say, whole=axis.kind == "round")
+    if axis.kind == "seconds":
+        _, unit = unit_of_time(max(values))
+        return linear(min(values), max(values), LEFT, RIGHT, lambda value: f"{value / unit:.6g}", tight=True, unit=unit)
+    return linear(min(values), max(values), LEFT, RIGHT, axis.say, tight=True, whole=axis.kind == "round")
 
 
 def _up(axis: Axis, lines: Sequence[Line]) -> Scale:
@@ -83,7 +105,7 @@ def _up(axis: Axis, lines: Sequence[Line]) -> Scale:
     return linear(low, high, BOTTOM, TOP, axis.say, most=1.0 if axis.kind == "share" and high <= 1 else None)
 
 
-def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> Markup:
+def _frame(across: Scale, up: Scale, below: str, y: Axis) -> Markup:
     """Grid, ticks and the names of the axes."""
     from markupsafe import Markup
 
@@ -98,7 +120,7 @@ def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> Markup:
         end = " end" if place > RIGHT - 12 else ""
         parts.append(Markup('<text class="x{}" x="{}" y="{}">{}</text>').format(end, place, BOTTOM + 17, text))
     parts.append(Markup('<path class="axis" d="M{} {}V{}H{}"/>').format(LEFT, TOP, BOTTOM, RIGHT))
-    parts.append(Markup('<text class="x name" x="{}" y="{}">{}</text>').format((LEFT + RIGHT) // 2, HEIGHT - 10, x.label))
+    parts.append(Markup('<text class="x name" x="{}" y="{}">{}</text>').format((LEFT + RIGHT) // 2, HEIGHT - 10, below))
     middle = (TOP + BOTTOM) // 2
     parts.append(Markup('<text class="x name" transform="translate(13 {}) rotate(-90)">{}</text></g>').format(middle, y.label))
     return Markup("").join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedkd.results.recorded import RecordedRun, Seeds
-from fedkd.results.report.cells import cell, number
+from fedkd.results.report.cells import capital, cell, number
 from fedkd.results.report.chart import STYLES, Axis, Line, line_chart
 from fedkd.results.report.names import in_detail
 from fedkd.results.report.parts import Figure, Panel, Section
@@ -25,13 +25,13 @@ def losses(groups: Sequence[Seeds]) -> Section:
         parts, others = keys_of(run)
         figures += _figures(run, parts, f"Loss by part{more}", "loss")
         for key in others:
-            figures += _figures(run, [key], f"{_capital(describe_key(key).label)}{more}", describe_key(key).axis)
+            figures += _figures(run, [key], f"{capital(describe_key(key).label)}{more}", describe_key(key).axis)
     intro = (
         "As clients minimised them: means over their batches, weighted over clients by their samples; what the server trained "
         "has a line of its own. A part may have been multiplied by its weight before it was summed: its meaning says so."
     )
     meanings = {key: describe_key(key) for _, run in in_detail(groups) for keys in keys_of(run) for key in keys}
-    pairs = [(_capital(entry.label), entry.meaning) for entry in meanings.values()]
+    pairs = [(capital(entry.label), entry.meaning) for entry in meanings.values()]
     return Section("losses", "Losses", intro if figures else "", figures, pairs=pairs)
 
 
@@ -64,7 +64,3 @@ def plain_line(run: RecordedRun, key: str, style: int, name: str = "") -> Line:
     known = [(float(row["round"]), value) for row in run.rows if (value := number(row, key)) is not None]
     x, y = [place for place, _ in known], [value for _, value in known]
     return Line(name or describe_key(key).label, style, x, y, [cell(key, value) for value in y])
-
-
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"

@@ -7,7 +7,7 @@ from math import isfinite
 
 from fedkd.results.figures.peers import NAMED_PEERS, accuracies_of, has_peers, peer_names
 from fedkd.results.recorded import RecordedRun, Seeds
-from fedkd.results.report.cells import cell
+from fedkd.results.report.cells import capital, cell
 from fedkd.results.report.chart import Axis, Line, line_chart
 from fedkd.results.report.losses import plain_line
 from fedkd.results.report.names import in_detail
@@ -22,9 +22,7 @@ def peers(groups: Sequence[Seeds]) -> Section:
     """The section, of runs whose clients or branches are compared with each other."""
     figures = [figure for more, run in in_detail(groups) if has_peers(run) for figure in _figures(run, more)]
     pairs = [(describe_key(key).label, describe_key(key).meaning) for key in (*TOGETHER, "agreement", "peer_divergence")]
-    return Section(
-        "peers", "Peers", figures=figures, pairs=[(f"{a[0].upper()}{a[1:]}", b) for a, b in pairs] if figures else []
-    )
+    return Section("peers", "Peers", figures=figures, pairs=[(capital(a), b) for a, b in pairs] if figures else [])
 
 
 def _figures(run: RecordedRun, more: str) -> list[Figure]:
@@ -45,7 +43,7 @@ def _figures(run: RecordedRun, more: str) -> list[Figure]:
     for key in ("agreement", "peer_divergence"):
         if (line := plain_line(run, key, 0)).x:
             label = describe_key(key).label
-            figures.append(_figure(f"{label[0].upper()}{label[1:]}{more}", [line], axis_of(key), key))
+            figures.append(_figure(f"{capital(label)}{more}", [line], axis_of(key), key))
     return figures
 
 

@@ -20,6 +20,7 @@ from fedkd.results.figures.representation import (
     turned_onto,
 )
 from fedkd.results.recorded import RecordedRun, Seeds
+from fedkd.results.report.cells import capital
 from fedkd.results.report.chart import STYLES, Axis, Line, line_chart
 from fedkd.results.report.losses import plain_line
 from fedkd.results.report.names import in_detail
@@ -50,9 +51,9 @@ def representations(groups: Sequence[Seeds]) -> Section:
             )
             keys |= dict.fromkeys(accuracies)
         for key in (key for key in OTHERS if key in _written(run)):
-            figures.append(_chart(f"{_capital(describe_key(key).label)}{more}", [plain_line(run, key, 0)], key))
+            figures.append(_chart(f"{capital(describe_key(key).label)}{more}", [plain_line(run, key, 0)], key))
             keys |= {key: None}
-    pairs = [(_capital(describe_key(key).short), describe_key(key).meaning) for key in keys]
+    pairs = [(capital(describe_key(key).short), describe_key(key).meaning) for key in keys]
     return Section("representations", "Representations", figures=figures, pairs=pairs)
 
 
@@ -62,11 +63,6 @@ def _written(run: RecordedRun) -> list[str]:
 
 def _of_few_labels(key: str) -> bool:
     return (entry := find_entry(key)) is not None and entry.key in FEW_LABELS
-
-
-def _capital(text: str) -> str:
-    """The text with a capital at its beginning; words in capitals stay so."""
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _chart(title: str, lines: Sequence[Line], key: str = "accuracy") -> Figure:

@@ -37,30 +37,31 @@ def linear(
     end: float,
     say: Callable[[float], str],
     *,
+    tight: bool = False,
     whole: bool = False,
     most: float | None = None,
+    unit: float = 1.0,
 ) -> Scale:
-    """A linear axis that holds both ends, at most six ticks; ``whole``: only whole numbers; ``most``: none ends beyond it.
+    """A linear axis that holds both ends, with at most six ticks that are round numbers of a ``unit``.
+
+    ``tight``: it ends where the values do, not at a tick. ``whole``: ticks are whole numbers. ``most``: no tick lies beyond it.
 
     >>> [text for _, text in linear(0.12, 0.83, 0, 1, str, most=1.0).ticks]
     ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
     """
     if high <= low:
         margin = 0.5 if whole else abs(high) * 0.05 or 0.5
-        low, high = low - (0 if whole else margin), high + margin
-    step = _step((high - low) / 5, whole=whole)
+        low, high = low - (0 if tight else margin), high + margin
+    step = _step((high - low) / 5 / unit, whole=whole) * unit
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     values = [round(number * step, 12) for number in range(first, last + 1)]
     if most is not None:
         values = [value for value in values if value <= most + 1e-9]
-    top = high if whole else max(high, values[-1])
-    return Scale(
-        low if whole else min(low, values[0]),
-        top,
-        start,
-        end,
-        tuple((value, say(value)) for value in values if low <= value <= top or not whole),
-    )
+    if tight:
+        values = [value for value in values if low <= value <= high]
+    else:
+        low, high = min(low, values[0]), max(high, values[-1])
+    return Scale(low, high, start, end, tuple((value, say(value)) for value in values))
 
 
 def logarithmic(low: float, high: float, start: float, end: float, say: Callable[[float], str]) -> Scale:

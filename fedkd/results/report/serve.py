@@ -49,8 +49,8 @@ def serve_report(paths: Sequence[Path], port: int, *, on_start: Callable[[str], 
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror or error}: give another, or none for any free one") from None
     with server:
-        on_start(f"http://{HOST}:{server.server_port}/")
         try:
+            on_start(f"http://{HOST}:{server.server_port}/")
             server.serve_forever()
         except KeyboardInterrupt:
             return

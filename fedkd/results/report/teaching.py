@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedkd.results.logs import read_flow
 from fedkd.results.recorded import RecordedRun, Seeds
-from fedkd.results.report.cells import cell
+from fedkd.results.report.cells import capital, cell
 from fedkd.results.report.chart import Axis, Line, line_chart
 from fedkd.results.report.heat_map import heat_map
 from fedkd.results.report.losses import plain_line
@@ -48,9 +48,9 @@ def teacher(groups: Sequence[Seeds]) -> Section:
         for key in OTHERS:
             if (line := plain_line(run, key, 0)).x:
                 label = describe_key(key).label
-                figures.append(_chart(f"{label[0].upper()}{label[1:]}{more}", [line], axis_of(key), key))
+                figures.append(_chart(f"{capital(label)}{more}", [line], axis_of(key), key))
     shown = [key for key in (*ACCURACIES, *OTHERS) if any(key in row for _, run in in_detail(groups) for row in run.rows)]
-    pairs += [(describe_key(key).label.capitalize(), describe_key(key).meaning) for key in shown]
+    pairs += [(capital(describe_key(key).label), describe_key(key).meaning) for key in shown]
     intro = (
         "What clients are taught on public samples, in every round in which it is made. A student is a client's own answer, "
         "before it learns from the teacher of this round. Labels of public samples are used for this alone, and only where the "
