@@ -8,8 +8,10 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from fedkd.engine.audit.shadows import public_rows
 from fedkd.engine.evaluation.evaluate import outputs_of, score_outputs
 from fedkd.engine.replay.changes import ANSWERS
+from fedkd.engine.teaching import known_labels
 from fedkd.experiment.algorithm.algorithm import Algorithm
 from fedkd.experiment.algorithm.predictors import Classifier
 from fedkd.experiment.algorithm.server import Server
@@ -39,9 +41,9 @@ def accuracy_of(broadcast: Knowledge, strategy: Algorithm, server: Server) -> Ac
     table = answers_in(broadcast)
     if table is None:
         return Accuracy(None)
-    rows = public_rows(strategy, server)
-    if rows is not None and len(rows) == len(table):
-        labels = true_labels(server, rows)
+    rows = public_rows(strategy, server) if server.federation.public else torch.empty(0)
+    if len(rows) and len(rows) == len(table):
+        labels = known_labels(server, rows)
         known = labels >= 0
         return Accuracy(_share(table.argmax(1)[known] == labels[known]), ON_PUBLIC)
     if table.shape == (server.classes, server.classes):
@@ -54,24 +56,6 @@ def answers_in(knowledge: Knowledge) -> Tensor | None:
     """Its one table of logits or probabilities (P, C); None where it has none, or several."""
     tables = [tensor for name, tensor in knowledge.tensors.items() if knowledge.spaces[name] in ANSWERS and tensor.dim() == 2]
     return tables[0] if len(tables) == 1 else None
-
-
-def public_rows(strategy: Algorithm, server: Server) -> Tensor | None:
-    """The ids of the public samples that tables of this round speak of, in the order of their rows. (P,)"""
-    if not server.federation.public:
-        return None
-    if hasattr(strategy, "public_samples"):  # one draw for the whole run
-        return server.public_subset(strategy.public_samples, round=0).samples.indices
-    return server.public_subset(getattr(strategy, "public_per_round", 0)).samples.indices
-
-
-def true_labels(server: Server, rows: Tensor) -> Tensor:
-    """The labels of these public samples (P,), whether they may be used or not; -1 where nobody knows one."""
-    federation = server.federation
-    public = federation.public
-    assert public is not None
-    others = bool(federation.public_content)  # those of another data set are told only where they may be used
-    return (public.labels if others else federation.source.train_labels)[rows]
 
 
 def agreement(one: Knowledge, other: Knowledge) -> float | None:

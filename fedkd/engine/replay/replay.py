@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.data.dealt_out import DealtOut
+from fedkd.engine.audit.shadows import public_rows
 from fedkd.engine.kept import knowledge_of, one_for_all
 from fedkd.engine.recording import identity_of
 from fedkd.engine.replay.changes import Change, check_put_together
-from fedkd.engine.replay.measures import accuracy_of, agreement, difference, equal, public_rows
+from fedkd.engine.replay.measures import accuracy_of, agreement, difference, equal
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.net_shares import is_given
@@ -183,10 +186,10 @@ class _Opened:
         what = f"{self.path}: round {server.round} of {self._name} does not give its broadcast again, to the bit"
         return f"{what}, from its uploads: {why}: {cure}"
 
-    def _labels(self, server: Server) -> Any:
+    def _labels(self, server: Server) -> Tensor | None:
         """The labels of the public samples that tables speak of, as far as a server may use them."""
-        rows = public_rows(self.experiment.strategy, server)
-        return None if rows is None or self.federation.public is None else self.federation.public.labels[rows]
+        public = self.federation.public
+        return public.labels[public_rows(self.experiment.strategy, server)] if public else None
 
     def _measured(
         self,
