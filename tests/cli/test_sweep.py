@@ -194,8 +194,8 @@ def test_ctrl_c_on_ray_ends_with_130_leaves_nobody_and_the_same_command_goes_on(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout
-        for line in process.stdout:
-            if json.loads(line).get("round") == 2:
+        for event in process.stdout:
+            if json.loads(event).get("round") == 2:
                 process.send_signal(signal.SIGINT)
                 break
         try:
