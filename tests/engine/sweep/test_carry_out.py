@@ -46,7 +46,9 @@ def test_ray_gives_the_same_runs_as_one_after_the_other(tmp_path: Path) -> None:
         outcomes = carry_out(cells_of_seeds(SMALL, range(3), tmp_path / str(jobs)), watcher, jobs=jobs)
         assert all(outcome.failure == "" and outcome.peak > 0 for outcome in outcomes.values())
     for seed in range(3):
-        assert rows(tmp_path / "1" / f"seed-{seed}") == rows(tmp_path / "2" / f"seed-{seed}")
+        one, other = (tmp_path / jobs / f"seed-{seed}" for jobs in "12")
+        assert rows(one) == rows(other)
+        assert (one / "experiment.toml").read_text() == (other / "experiment.toml").read_text()
     assert sorted(heard[1].events) == sorted(heard[2].events)
     assert heard[1].events[:4] == [(what, "seed-0") for what in ("begun", "round 0", "round 1", "done")]
 
