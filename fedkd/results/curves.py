@@ -51,7 +51,7 @@ def curve(seeds: Seeds, metric: str) -> Curve:
 
 def curve_of(label: str, seeds: Sequence[int], tables: Sequence[Rows], metric: str, whose: tuple[str, ...] = ()) -> Curve:
     """The same of the rows of each seed."""
-    measured = [{row["round"] for row in rows if row.get(metric) is not None} for rows in tables]
+    measured = [{row["round"] for row in rows if _is_number(row.get(metric))} for rows in tables]
     rounds = sorted(set.intersection(*measured))
     values = np.array([_at(rows, metric, rounds) for rows in tables])  # (S, R)
     mean, half_width = mean_interval(values)
@@ -87,7 +87,10 @@ def reached(line: Curve, metric: str, target: float) -> int | None:
 
 def check_measured(runs: Sequence[RecordedRun], metric: str) -> None:
     """Raise InputError if none of the runs ever measured the metric."""
-    if not any(row.get(metric) is not None for run in runs for row in run.rows):
+    values = [row[metric] for run in runs for row in run.rows if row.get(metric) is not None]
+    if values and not any(map(_is_number, values)):
+        raise InputError(f"the metric {metric!r} is no number in the rows: draw one that is, as accuracy")
+    if not values:
         known = sorted({key for run in runs for row in run.rows for key in row if describe_key(key).unit == SHARE})
         raise InputError(f"no run has the metric {metric!r}: they have {', '.join(known) or 'no accuracy at all'}")
 
@@ -136,6 +139,10 @@ def headline_of(rows: Rows) -> str:
         return " or ".join(named[-2:])
     probed = measured and all(row.get("probe_accuracy") == row["accuracy"] for row in measured)
     return "linear probe" if probed else "classifier"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _at(rows: Rows, metric: str, rounds: Sequence[int]) -> list[float]:

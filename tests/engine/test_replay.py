@@ -94,6 +94,7 @@ def test_the_median_of_tables_and_of_weights_as_torch_has_it(tmp_path: Path) -> 
     assert found.difference == pytest.approx(difference(broadcast(path, 1), changed))
     assert found.agreement == agreement(broadcast(path, 1), changed)
     assert found.accuracy_of == "on the public samples" and found.difference > 0
+    assert found.accuracy_then == read_lines(path / "metrics.jsonl")[1]["teacher_accuracy"]
     (mean,) = replay(path, Change(aggregator="mean"), [1])
     assert mean.difference == 0  # which is what FedMD does
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from run_rows import MakeRun, rows_of
 
 from fedkd.base.errors import InputError
-from fedkd.results.curves import curve, curve_of, reached
+from fedkd.results.curves import check_measured, curve, curve_of, reached
 from fedkd.results.figures.convergence import convergence, draw_convergence
 from fedkd.results.figures.looks import VENUES, look_of
 from fedkd.results.figures.panels import Drawing, spent_until
@@ -101,6 +101,13 @@ def test_a_fourth_panel_stands_where_every_run_had_a_clock(make_run: MakeRun) ->
     assert Drawing().panels(both) == ("rounds", "bytes", "seconds")
     with pytest.raises(InputError, match=r"x simulated_seconds: local ran without a \[clock\]"):
         Drawing(xs=("simulated_seconds",)).panels(both)
+
+
+def test_what_is_no_number_is_not_drawn(make_run: MakeRun) -> None:
+    rows = [{**row, "accuracy_of": "mine"} for row in rows_of(0.1, 0.2)]
+    run = RecordedRun.read(make_run(rows=rows).path)
+    with pytest.raises(InputError, match=r"^the metric 'accuracy_of' is no number in the rows: draw one that is, as accuracy$"):
+        check_measured([run], "accuracy_of")
 
 
 @pytest.mark.parametrize(
