@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -43,28 +44,38 @@ def sweep(
     All cells are checked before the first starts. What is finished is skipped and what was stopped goes on, so the same command
     goes on with a sweep. A cell that fails stops no other.
     """
-    from fedkd.engine.sweep.axes import cells_of_grid, parse_axes
-    from fedkd.engine.sweep.carry_out import fitting
-
     numbers = None if seeds is None else parse_seeds(seeds)
     place = out or Path("runs") / f"{file.resolve().parent.name if file.name == 'pyproject.toml' else file.stem}-sweep"
-    cells = cells_of_grid(file, parse_changes(changes or []), parse_axes(grid or []), numbers, place)
-    names = {cell.out: cell.out.relative_to(place).as_posix() for cell in cells}
-    states = {cell.out: cell.state for cell in cells}
-    left = _left(cells, states)
-    at_once = min(jobs or fitting(left or cells), max(1, len(left)))
-    if plan:
-        _print_plan(cells, names, states, at_once, as_json=as_json)
-        return
-    if not as_json:
-        done = len(cells) - len(left)
-        print(f"{place}: {len(cells)} cells, {done} done, {at_once} at once", flush=True)
-    failures = _run(left, names, states, at_once, as_json=as_json)
-    _report(place, cells, failures, sys.stderr if as_json else sys.stdout)
+    with _stoppable():
+        from fedkd.engine.sweep.axes import cells_of_grid, parse_axes
+        from fedkd.engine.sweep.carry_out import fitting
+
+        cells = cells_of_grid(file, parse_changes(changes or []), parse_axes(grid or []), numbers, place)
+        names = {cell.out: cell.out.relative_to(place).as_posix() for cell in cells}
+        states = {cell.out: cell.state for cell in cells}
+        left = _left(cells, states)
+        at_once = min(jobs or fitting(left or cells), max(1, len(left)))
+        if plan:
+            _print_plan(cells, names, states, at_once, as_json=as_json)
+            return
+        if not as_json:
+            print(f"{place}: {len(cells)} cells, {len(cells) - len(left)} done, {at_once} at once", flush=True)
+        failures = _run(left, names, states, at_once, as_json=as_json)
+        _report(place, cells, failures, sys.stderr if as_json else sys.stdout)
     if failures:
         for path, outcome in failures.items():
             print(f"fedkd: {path} failed: {outcome.failure}", file=sys.stderr)
         raise RunFailed(f"{len(failures)} of {len(cells)} cells failed, {next(iter(failures))} first")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End on Ctrl-C with the command that goes on, which is the same one: what is done stays."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: fedkd {shlex.join(sys.argv[1:])}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _left(cells: Sequence[Cell], states: Mapping[Path, State]) -> list[Cell]:
@@ -80,17 +91,9 @@ def _run(
     from fedkd.cli.cells_shown import shown_here
     from fedkd.engine.sweep.carry_out import carry_out
 
-    try:
-        with shown_here(names, states, as_json=as_json) as shown:
-            outcomes = carry_out(left, shown, jobs=jobs) if left else {}
-    except KeyboardInterrupt:
-        _stop()
+    with shown_here(names, states, as_json=as_json) as shown:
+        outcomes = carry_out(left, shown, jobs=jobs) if left else {}
     return {path: outcome for path, outcome in outcomes.items() if outcome.failure}
-
-
-def _stop() -> NoReturn:
-    print(f"stopped; go on with: fedkd {shlex.join(sys.argv[1:])}", file=sys.stderr)
-    raise SystemExit(130) from None
 
 
 def _print_plan(

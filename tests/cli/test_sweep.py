@@ -61,6 +61,14 @@ def test_a_sweep_runs_every_cell_once_and_prints_what_to_type_next(fedkd: Fedkd,
     assert "from 4 finished cells" in more.out
 
 
+def test_ctrl_c_while_cells_are_checked_is_no_traceback_either(fedkd: Fedkd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Cell) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Cell, "check", interrupted)
+    assert (done := fedkd(GRID)).code == 130 and done.err == f"stopped; go on with: {GRID}\n"
+
+
 @pytest.mark.slow
 def test_json_lines_and_a_failed_cell(fedkd: Fedkd, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Cell.run
