@@ -17,6 +17,9 @@ from websockets.sync.client import ClientConnection, connect
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 
+#: Resolves when what was laid out has been painted, so that the mouse finds it.
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+
 
 class Page:
     """One open page. ``complaints``: what it said on the console, and what it threw."""
@@ -62,6 +65,8 @@ class Page:
         self.ask("Emulation.setScriptExecutionDisabled", value=not scripts)
         self.ask("Page.navigate", url=address)
         self.wait_for("Page.loadEventFired")
+        if scripts:
+            self.run(PAINTED)
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression; a promise is waited for."""
@@ -72,6 +77,7 @@ class Page:
     def point_at(self, x: float, y: float) -> None:
         """Move the mouse to a place of the window."""
         self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self.run(PAINTED)
 
     def press(self, key: str) -> None:
         """Press a key and let go of it."""

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from chromium import Page, chromium, needs_chromium
-from run_rows import MakeRun
+from run_rows import MakeRun, rows_of
 from test_report_page import many
+from test_report_served import served
 
+from fedkd.results.files import append_lines
 from fedkd.results.recorded import find_runs
-from fedkd.results.report import write_report
+from fedkd.results.report import serve, write_report
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -64,6 +66,7 @@ def test_a_line_is_switched_off_and_on_in_its_own_figure_alone(browser: Page, ad
 def test_values_are_shown_under_the_pointer_and_by_arrow_keys(browser: Page, address: str) -> None:
     browser.open(address)
     tip = "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
+    browser.run("document.querySelector('svg.chart').scrollIntoView({block: 'center'})")
     box = browser.run(
         "(({x, y, width, height}) => [x, y, width, height])(document.querySelector('svg.chart').getBoundingClientRect())"
     )
@@ -97,3 +100,23 @@ def test_without_scripts_all_is_there(browser: Page, address: str) -> None:
         "document.querySelectorAll('.legend li').length > 2 && document.querySelectorAll('details table').length > 5"
     )
     assert browser.run("document.querySelector('main').innerText").count("fedprox") > 2
+
+
+def test_an_open_page_takes_up_a_new_round_and_keeps_what_was_unfolded(
+    browser: Page, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "REFRESH", 1)
+    path = make_run(rows=rows_of(0.1, 0.2)).path
+    text = (path / "experiment.toml").read_text().replace("rounds = 1", "rounds = 9")
+    (path / "experiment.toml").write_text(text)
+    with served(path) as port:
+        browser.complaints.clear()
+        browser.open(f"http://{serve.HOST}:{port}/")
+        browser.run("document.querySelector('#convergence details').open = true")
+        append_lines(path / "metrics.jsonl", rows_of(0.1, 0.2, 0.75)[2:])
+        renewed = "new Promise((tell) => new MutationObserver(tell).observe(document.body, {childList: true}))"
+        browser.run(f"document.body.innerText.includes('75.0 %') || {renewed}.then(() => true)")
+        assert "round 2 of 9" in browser.run("document.querySelector('header').innerText")
+        assert browser.run("document.querySelector('#convergence details').open")
+        assert "75.0 %" in browser.run("document.querySelector('#convergence').innerText")
+        assert browser.complaints == []

@@ -38,7 +38,9 @@ def convergence(groups: Sequence[Seeds]) -> Section:
     names = measures([curve(group, "accuracy") for _, group in shown])
     whose = " or ".join(with_test_set(name) for name in names)
     several = any(len(group.runs) > 1 for _, group in shown)
-    intro = f"Accuracy of: {whose}." + (" Lines are means over seeds, bands their 95 % Student-t intervals." if several else "")
+    intro = f"Accuracy of: {whose}." + (
+        " Lines are means over seeds, bands their 95 % intervals of Student's t." if several else ""
+    )
     if why := refusal([group for _, group in shown]):
         intro += f" These numbers must not be held against each other: {why}."
     title = "Accuracy against rounds, bytes and time"
