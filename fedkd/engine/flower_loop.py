@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
@@ -11,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from fedkd.base.config_text import flatten
+from fedkd.base.errors import Notice
 from fedkd.engine.instruction import EXPERIMENT
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.algorithm import Algorithm
@@ -53,6 +55,11 @@ def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: Con
         run.prepare()
         _CURRENT.set(run)
     run = current_run(strategy)
+    if round == 1 and run.experiment.stop.on:
+        text = (
+            "[stop] does nothing here: whose loop this is says how many rounds it makes (strategy.start heeds it)"
+        )
+        warnings.warn(text, Notice, stacklevel=2)
     if strategy.exchanges_per_round(run.experiment) > 1:
         raise RuntimeError(f"{type(strategy).__name__} makes several exchanges a round: call its own start(grid, ...)")
     run.begin(round)

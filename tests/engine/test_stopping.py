@@ -13,6 +13,7 @@ from contract import Counting, Numbers, number
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedkd import Client, Experiment, InputError, Knowledge, Server, simulate
 from fedkd.app import client_app
@@ -165,6 +166,20 @@ def test_flowers_should_stop_is_asked_after_each_round_with_what_there_is_so_far
 
     run_app(app, client_app(), num_supernodes=2, run_config=whole.to_flat(), grid=InProcessGrid())
     assert asked == [(1, [0, 1]), (2, [0, 1, 2])]
+    assert sorted(results[0].train_metrics_clientapp) == [1, 2]
+
+
+def test_flowers_own_loop_makes_its_rounds_and_says_that_nothing_stops_it() -> None:
+    whole, results = experiment(stop={"accuracy": 0.01}), list[Result]()
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = ConfigRecord(dict(whole.to_flat()))
+        results.append(FlowerStrategy.start(whole.strategy, grid, ArrayRecord(), num_rounds=2, train_config=config))
+
+    with pytest.warns(Notice, match=r"\[stop\] does nothing here: whose loop this is says how many rounds it makes"):
+        run_app(app, client_app(), num_supernodes=2, run_config=whole.to_flat(), grid=InProcessGrid())
     assert sorted(results[0].train_metrics_clientapp) == [1, 2]
 
 
