@@ -56,9 +56,7 @@ def open_round(strategy: Algorithm, round: int, arrays: ArrayRecord, config: Con
         _CURRENT.set(run)
     run = current_run(strategy)
     if round == 1 and run.experiment.stop.on:
-        text = (
-            "[stop] does nothing here: whose loop this is says how many rounds it makes (strategy.start heeds it)"
-        )
+        text = "[stop] does nothing here: whose loop this is says how many rounds it makes (strategy.start heeds it)"
         warnings.warn(text, Notice, stacklevel=2)
     if strategy.exchanges_per_round(run.experiment) > 1:
         raise RuntimeError(f"{type(strategy).__name__} makes several exchanges a round: call its own start(grid, ...)")

@@ -63,6 +63,7 @@ def test_uploads_come_in_by_the_clock_as_one_works_out_by_hand() -> None:
 
 
 def test_a_stale_upload_counts_for_less() -> None:
+    """By its weight where it is no step from a broadcast, as numbers are none."""
     history = simulate(experiment())
     weights = [row["weight"] for row in history.clients if "weight" in row]
     assert weights == pytest.approx([1, 2**-0.5, 2**-0.5, 0.5, 2**-0.5])
@@ -137,7 +138,7 @@ def test_a_run_that_is_gone_on_with_equals_the_unbroken_one(changes: dict[str, A
     ).read_bytes()
 
 
-def test_what_a_stale_client_changed_is_added_to_the_newest_weights() -> None:
+def test_a_part_of_what_a_stale_client_changed_is_added_to_the_newest_weights() -> None:
     def weights(value: float, variance: float) -> Knowledge:
         return Knowledge.of("weights", {"w": torch.tensor([value]), "running_var": torch.tensor([variance])})
 
@@ -145,11 +146,12 @@ def test_what_a_stale_client_changed_is_added_to_the_newest_weights() -> None:
         "w": TensorSpec((1,), torch.float32, "weights"),
         "running_var": TensorSpec((1,), torch.float32, "weights", low=0.0),
     }
-    now = rebased(weights(3.0, 0.1), weights(1.0, 5.0), weights(10.0, 1.0), schema)
-    assert now.tensors["w"].item() == 12.0
+    now = rebased(weights(3.0, 0.1), weights(1.0, 5.0), weights(10.0, 1.0), schema, share=0.5)
+    assert now is not None
+    assert now.tensors["w"].item() == 10 + 0.5 * (3 - 1)
     assert now.tensors["running_var"].item() == pytest.approx(0.1)  # 1 + 0.1 - 5 would be no variance
     logits = Knowledge.of("logits", {"w": torch.ones(1)})
-    assert rebased(logits, logits, logits, schema).tensors["w"].item() == 1.0
+    assert rebased(logits, logits, logits, schema, share=0.5) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from fedkd.base.randomness import derive, generator, seeded, streams_aside, torch_threads
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.clock.flight import Flight, restore_flights, save_flights
-from fedkd.engine.clock.stale import rebased, weighed
+from fedkd.engine.clock.stale import discount, rebased, weighed
 from fedkd.engine.guard import guard_of
 from fedkd.engine.pace import Clocked
 from fedkd.engine.received import Received, Traffic
@@ -136,12 +136,16 @@ class Buffered(TrainingRound):
             metrics.row |= {"upload_staleness": sum(ages.values()) / len(ages), "oldest_upload": max(ages.values())}
 
     def _as_of_now(self, flight: Flight, upload: Knowledge) -> Knowledge:
-        """An upload as it counts now: a stale one weighs less, and its weights are a step from the newest broadcast."""
+        """An upload as it counts now: of a stale one a part, of its step from the newest broadcast or of its weight."""
         asynchrony, age = self._experiment.asynchrony, self._server.round - flight.round
+        share = discount(age, asynchrony.staleness)
+        step = None
         if age and asynchrony.rebase:
             schema = self._experiment.strategy.upload_schema(self._server, flight.client)
-            upload = rebased(upload, flight.sent, self._broadcasts.to(flight.client), schema)
-        return weighed(upload, age, asynchrony.staleness)
+            step = rebased(upload, flight.sent, self._broadcasts.to(flight.client), schema, share)
+        if step is not None:
+            return step
+        return weighed(upload, share) if age else upload
 
     def save(self) -> dict[str, RecordDict]:
         """Those that are at work too."""

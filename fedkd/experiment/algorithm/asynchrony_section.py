@@ -18,8 +18,8 @@ class Asynchrony(Section):
     concurrency: int = Field(0, ge=0)
     """Clients that are at work at any time; 0 is all of them. ``concurrency = 20``"""
     staleness: float = Field(0.5, ge=0)
-    """An upload that is s rounds old counts for (1 + s) to the power of minus this; 0: all alike. ``staleness = 1.0``"""
+    """Of an upload that is s rounds old (1 + s) to the power of minus this is left; 0: all count alike. ``staleness = 1.0``"""
     rebase: bool = True
-    """Whether a stale upload of weights counts as a step: what its client changed is added to the newest broadcast. Else it is
-    taken as the net that it is, as where uploaded nets teach. ``rebase = false``
+    """Whether a stale upload of weights counts as a step: the part that staleness leaves of what its client changed is added to
+    the newest broadcast. Else it is the net that it is, of less weight, as where uploaded nets teach. ``rebase = false``
     """
