@@ -63,4 +63,4 @@ $(DOCS_STAMP): $(STAMP)
 	touch $(DOCS_STAMP)
 
 clean:
-	rm -rf build docs/_build docs/generated $(VENV)
+	rm -rf build docs/_build docs/generated docs/jupyter_execute $(VENV)
