@@ -13,7 +13,7 @@ from fedkd.engine.one_run import run_once
 from fedkd.engine.recording import identity_of
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids import JobGrid
-from fedkd.results.changes import differences
+from fedkd.results.changes import changes
 from fedkd.results.directory import RunDirectory
 from fedkd.results.files import writing
 from fedkd.results.group_files import write_group
@@ -88,7 +88,7 @@ class Cell:
         there, now = RecordedRun.read(self.out), identity_of(self.experiment, self.experiment.functions())
         if (self.out / "checkpoint").is_dir():
             RunDirectory.find(self.out)
-        for key, (was, is_now) in differences(there.experiment, now.experiment).items():
+        for key, (was, is_now) in changes(there.experiment, now.experiment).items():
             if not key.startswith(("engine.", "record.")):
                 difference = f"{key} is {was!r} there and {is_now!r} here"
                 raise InputError(

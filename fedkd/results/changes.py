@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedkd.base.config_text import flatten
 from fedkd.base.errors import InputError
 from fedkd.results.files import append_lines, read_lines
 
@@ -26,6 +28,21 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tup
     """The dotted keys of two experiments whose values differ, with both values."""
     keys = dict.fromkeys([*now, *was])
     return {key: (was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)}
+
+
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ between an experiment that was begun and the one that is asked for.
+
+    A key that the fedkd which began it did not know is no change where it has its default: that is what was done then.
+    """
+    from fedkd.experiment.experiment import Experiment
+
+    defaults = flatten(tomllib.loads(Experiment().to_toml()))
+    return {
+        key: (before, asked)
+        for key, (before, asked) in differences(was, now).items()
+        if not (before is None and key in defaults and asked == defaults[key])
+    }
 
 
 def refuse_changed(path: Path, experiment: Experiment, changed: Changed) -> None:

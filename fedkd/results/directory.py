@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.results import checkpoint
-from fedkd.results.changes import brought_up, differences, write_down
+from fedkd.results.changes import brought_up, changes, write_down
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.data import FILE, RecordedData
 from fedkd.results.environment import environment, packages_since, read_environment
@@ -85,7 +85,7 @@ class RunDirectory:
 
     def changed(self, now: Identity) -> dict[str, tuple[Any, Any]]:
         """The keys of the experiment that are no longer what they were, with both values; none where no record tells."""
-        return differences(self._identity["experiment"], now.experiment) if self._identity else {}
+        return changes(self._identity["experiment"], now.experiment) if self._identity else {}
 
     def take_up(self, now: Identity) -> None:
         """Go on from the checkpoint: later rows are dropped from the logs, and what has changed is written down."""
@@ -97,7 +97,7 @@ class RunDirectory:
                 if round > last.round:
                     file.unlink()
             write_down(self.path, last.round, changed, packages_since(self.path))
-            if changed:
+            if self._identity.get("experiment") != now.experiment:  # keys that are new in fedkd are no change, and written too
                 write_atomically(self.path / EXPERIMENT, now.experiment_toml)
             if not self._identity:
                 now.write(self.path)

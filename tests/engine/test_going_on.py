@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from test_resume import PowerCut, cut_after, rows
 from torch import nn
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.base.config_text import flatten, to_toml, unflatten
 from fedkd.base.errors import Notice, RunFailed
 from fedkd.cli.launch import resumed
 from fedkd.data import Source
@@ -323,19 +325,36 @@ def test_a_checkpoint_of_another_run_is_refused(unfinished: Path, tmp_path: Path
     assert "seed = 0, the run seed = 5" in refused(lambda: RunDirectory.find(unfinished), unfinished)
 
 
-def test_a_run_of_an_earlier_fedkd_goes_on_and_says_what_is_unknown(unfinished: Path) -> None:
-    import hashlib
-
-    for place in (unfinished / "checkpoint").iterdir():
+def rewrite_notes(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change what the checkpoints of a run remember of it, as if another fedkd had written them."""
+    for place in (run / "checkpoint").iterdir():
         records = json.loads((place / "records.json").read_text())
-        (place / "records.json").write_text(json.dumps({**records, "note": {}}))
+        (place / "records.json").write_text(json.dumps({**records, "note": change(records["note"])}))
         manifest = json.loads((place / "manifest.json").read_text())
         manifest["sha256"]["records.json"] = hashlib.sha256((place / "records.json").read_bytes()).hexdigest()
         (place / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_run_of_an_earlier_fedkd_goes_on_and_says_what_is_unknown(unfinished: Path) -> None:
+    rewrite_notes(unfinished, lambda note: {})
     (unfinished / "data.json").unlink()
     with pytest.warns(Notice, match="kept no record of experiment, data and code"):
         assert len(simulate(experiment(strategy="fedprox"), out=unfinished, resume=True).metrics) == 5
     assert (unfinished / "data.json").exists()
+
+
+def test_keys_that_an_earlier_fedkd_did_not_know_have_their_defaults(unfinished: Path) -> None:
+    def earlier(keys: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in keys.items() if not key.startswith(("clock.", "guard."))}
+
+    known = earlier(flatten(tomllib.loads((unfinished / "experiment.toml").read_text())))
+    (unfinished / "experiment.toml").write_text(to_toml(unflatten(known)))
+    rewrite_notes(unfinished, lambda note: {**note, "experiment": earlier(note["experiment"])})
+    other = experiment(strategy="fedprox", guard={"step_ratio": 7.0})
+    assert "no guard.step_ratio" in refused(lambda: simulate(other, out=unfinished, resume=True), unfinished)
+    with pytest.raises(PowerCut):
+        simulate(experiment(strategy="fedprox"), out=unfinished, resume=True, on_round=cut_after(3))
+    assert len(simulate(experiment(strategy="fedprox"), out=unfinished, resume=True).metrics) == 5
 
 
 # Who may write where
