@@ -35,7 +35,7 @@ class ListedRun:
 
 
 def list_runs(folder: Path) -> list[ListedRun]:
-    """The runs one or two levels below a folder, the newest first. Raises InputError where there is no such folder."""
+    """The runs below a folder, those of sweeps too, the newest first. Raises InputError where there is no such folder."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: `fedkd run FILE` makes one, or give another")
     return sorted((_listed(place, folder) for place in run_places(folder)), key=lambda run: run.age)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,9 @@ from fedkd.results.latest import run_at
 from fedkd.results.logs import read_clients, read_metrics
 from fedkd.results.lost_rounds import failure_of
 from fedkd.results.stopping import STOPPED, reason_to_stop
+
+#: How far below a folder of runs one may lie: runs/SWEEP/CELL/seed-0.
+LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Seeds:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
-    """The runs at the given paths, each once: a run's directory, one of run directories (seeds, say), or one of such groups."""
+    """The runs at the given paths, each once: a run's directory, a group of seeds, a sweep of such groups, a folder of sweeps."""
     if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
         raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
     places: dict[Path, Path] = {}
@@ -130,17 +133,26 @@ def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
 
 
 def run_places(path: Path) -> list[Path]:
-    """The run directories at a path: itself, or those one or two levels below it, in the order of their names and numbers.
+    """The run directories at a path: itself, or those up to ``LEVELS`` below it, in the order of their names and numbers.
 
     Of a run that a link leads to as well, as ``runs/latest`` does, the directory itself is given.
     """
     if (path / EXPERIMENT).is_file():
         return [path]
-    found = [file.parent for level in ("*", "*/*") for file in path.glob(f"{level}/{EXPERIMENT}")]
+    found = list(_below(path, LEVELS))
     once: dict[Path, Path] = {}
     for place in sorted(found, key=lambda place: (place.is_symlink() or place.parent.is_symlink(), _in_order(place))):
         once.setdefault(place.resolve(), place)
     return sorted(once.values(), key=_in_order)
+
+
+def _below(folder: Path, levels: int) -> Iterator[Path]:
+    """The runs below a folder; what lies within a run is its own affair."""
+    for place in folder.glob("*"):
+        if (place / EXPERIMENT).is_file():
+            yield place
+        elif levels > 1:
+            yield from _below(place, levels - 1)
 
 
 def _in_order(place: Path) -> list[tuple[int, str]]:

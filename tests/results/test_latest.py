@@ -77,6 +77,15 @@ def test_runs_are_found_once_two_levels_down_and_in_the_order_of_their_numbers(m
     assert run_places(tmp_path / "runs" / "latest") == [tmp_path / "runs" / "latest"]
 
 
+def test_the_cells_of_a_sweep_are_found_from_the_folder_of_all_runs(make_run: MakeRun, tmp_path: Path) -> None:
+    cell = make_run("runs/grid/strategy=fd/seed-0", strategy="fd").path
+    make_run("runs/grid/strategy=fd/seed-0/code/copy")  # what lies within a run is no run of the list
+    point_at(cell)
+    (tmp_path / "runs" / "notes.txt").write_text("no folder")
+    assert [run.name for run in list_runs(tmp_path / "runs")] == ["grid/strategy=fd/seed-0"]
+    assert [run.path for run in find_runs([tmp_path / "runs"])] == [cell]
+
+
 def test_the_list_says_how_far_each_run_is(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/done", rows=rows_of(0.1, 0.5), finish=True)
     make_run("runs/stopped", seed=3, rows=rows_of(0.1, 0.2))
