@@ -56,8 +56,11 @@ def tell() -> None:
 
 
 def shortened(tables: dict[str, Any]) -> Experiment:
-    """The experiment with one round of one epoch and one client; with all of them, where its strategy does not do with one."""
-    tables = {**tables, "rounds": 1, "evaluate_clients": 1, "train": {**tables["train"], "epochs": 1}}
+    """The experiment with one round of one epoch and one client; with all of them, where its strategy does not do with one.
+
+    It has no directory, so nothing is kept or sent to a sink.
+    """
+    tables = {**tables, "rounds": 1, "evaluate_clients": 1, "train": {**tables["train"], "epochs": 1}, "record": {}}
     try:
         return Experiment.from_values({**tables, "participation": 1 / tables["data"]["clients"]})
     except InputError:

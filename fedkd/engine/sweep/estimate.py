@@ -97,12 +97,16 @@ def trials(cells: Sequence[Cell], run: Callable[[Experiment], float] | None = No
 
 
 def trial(experiment: Experiment) -> float:
-    """Seconds that a whole run would take: two rounds of it are run, into a directory that is thrown away."""
+    """Seconds that a whole run would take: two rounds of it are run, into a directory that is thrown away.
+
+    Nothing of it goes to the experiment's sinks: a tracking server would show it as a run.
+    """
     rounds = min(TRIAL_ROUNDS, experiment.rounds)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fedkd-trial-") as place, warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
-        short = Experiment.from_values(experiment.to_tables() | {"rounds": rounds})
+        tables = experiment.to_tables()
+        short = Experiment.from_values(tables | {"rounds": rounds, "record": {**tables["record"], "sinks": []}})
         history = run_once(short, "in-process", out=Path(place) / "run")
     whole = time.monotonic() - began
     last = float(history.metrics[-1]["seconds"])
