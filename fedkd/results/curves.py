@@ -104,6 +104,12 @@ def is_share(metric: str) -> bool:
     return describe_key(metric).unit == SHARE
 
 
+def check_target(target: float | None, metric: str) -> None:
+    """Raise InputError for a target that the metric, a share, cannot have: 80 where 0.8 is meant."""
+    if target is not None and is_share(metric) and not 0 <= target <= 1:
+        raise InputError(f"target {target:g}: {metric} is a share of one: give 0.8 for 80 %")
+
+
 def reading(metric: str, values: Sequence[float]) -> str:
     """The metric's values, one for each seed, as a reader wants them: shares in percent, other numbers as they are.
 

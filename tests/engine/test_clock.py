@@ -231,7 +231,7 @@ def test_a_table_names_each_clients_device(tmp_path: Path) -> None:
         ("client,gflops,up,down,latency\n0,fast,1,1,0\n", "line 2 does not hold client, gflops, up, down"),
         ("client,gflops,up,down,latency\n0,0,1,1,0\n", "line 2 does not hold client, gflops, up, down"),
         ("0,1,1,1,0\n1,1,1,1,0\n", "with the heading client,gflops,up,down,latency"),
-        (None, "cannot be read"),
+        (None, "devices.csv cannot be read: No such file or directory"),
     ],
 )
 def test_a_table_that_is_none_is_refused_in_one_line(text: str | None, message: str, tmp_path: Path) -> None:

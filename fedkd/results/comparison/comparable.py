@@ -11,6 +11,9 @@ from fedkd.results.curves import headline
 from fedkd.results.recorded import RecordedRun, Seeds
 from fedkd.results.row_keys import OWN_TEST
 
+#: Sections and keys that groups share where a difference is to be that of their strategies.
+SHARED = ("data", "train", "rounds", "participation")
+
 
 def only_complete(runs: Sequence[RecordedRun]) -> list[RecordedRun]:
     """The runs that have all their rounds and something to show; a Notice names each of the others, and what to do.
@@ -97,3 +100,18 @@ def tell_missing_seeds(groups: Sequence[Seeds]) -> None:
             named = f"seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
             text = f"{group.label} has no {named}, which others have: differences are taken on the seeds that both have"
             warnings.warn(text, Notice, stacklevel=2)
+
+
+def tell_other_settings(groups: Sequence[Seeds]) -> None:
+    """A Notice of keys about data, rounds and training that strategies do not share: labels name them within a strategy alone."""
+    runs = [group.runs[0] for group in groups]
+    differing = []
+    for key in dict.fromkeys(key for run in runs for key in run.identity):
+        values: dict[str, set[str]] = {}
+        for run in runs:
+            values.setdefault(run.strategy, set()).add(repr(run.identity.get(key)))
+        if key.partition(".")[0] in SHARED and len(set(map(frozenset, values.values()))) > 1:
+            differing.append(key)
+    if differing:
+        text = f"the groups differ in more than their strategy: {', '.join(differing)}: differences may be those of the settings"
+        warnings.warn(text, Notice, stacklevel=2)

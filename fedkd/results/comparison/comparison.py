@@ -10,7 +10,7 @@ from math import isnan
 from pathlib import Path
 
 from fedkd.base.errors import InputError, Notice, did_you_mean
-from fedkd.results.comparison.comparable import check_comparable, tell_missing_seeds
+from fedkd.results.comparison.comparable import check_comparable, tell_missing_seeds, tell_other_settings
 from fedkd.results.comparison.fairness import client_spread, last_accuracies
 from fedkd.results.comparison.intervals import (
     Interval,
@@ -21,7 +21,7 @@ from fedkd.results.comparison.intervals import (
     student_interval,
 )
 from fedkd.results.comparison.readings import Reached, higher_is_better, reach, readings
-from fedkd.results.curves import check_measured, headline
+from fedkd.results.curves import check_measured, check_target, headline
 from fedkd.results.recorded import RecordedRun, Seeds
 
 #: The readings of a metric: after the last round, at its best, mean of the last k.
@@ -107,15 +107,17 @@ def compare(
         per_client: whether to ask how the accuracy is spread over the clients.
 
     Raises:
-        InputError: groups that may not stand in one column, a metric that none has, an unknown baseline.
+        InputError: groups that may not stand in one column, a metric that none has, a target out of reach, an unknown baseline.
     """
     if last_k < 1:
         raise InputError(f"--last-k {last_k}: the mean is of 1 round or more")
     if reading not in READINGS:
         raise InputError(f"--reading {reading}: {did_you_mean(reading, READINGS)}")
+    check_target(target, metric)
     check_measured([run for group in groups for run in group.runs], metric)
     check_comparable(groups, metric)
     tell_missing_seeds(groups)
+    tell_other_settings(groups)
     chosen = find_group(groups, baseline) if baseline else groups[0]
     pairs = list(combinations(groups, 2)) if all_pairs else [(each, chosen) for each in groups if each is not chosen]
     found = {each.label: _group(each, metric, last_k, target, per_client) for each in groups}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -133,6 +134,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "\N{MINUS SIGN}": "$-$",
     "<": r"$<$",
     ">": r"$>$",
     "|": r"$|$",
@@ -148,7 +150,8 @@ def escaped(text: str) -> str:
     >>> print(escaped("fedmd_nfdp (50 %) 81.0 ± 2.5"))
     fedmd\\_nfdp (50 \\%) 81.0 $\\pm$ 2.5
     """
-    return "".join(_LATEX.get(letter, letter) for letter in str(text))
+    minus = re.sub(r"(?<!\w)-(?=\d)", "\N{MINUS SIGN}", str(text))  # of numbers, not the hyphen of a name
+    return "".join(_LATEX.get(letter, letter) for letter in minus)
 
 
 _FORMATS: dict[str, Callable[[Comparison], str]] = {

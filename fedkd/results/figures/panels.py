@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedkd.base.errors import InputError, unknown
-from fedkd.results.curves import XS, Curve, Floats, accuracy_name, is_share, measures, reached
+from fedkd.results.curves import XS, Curve, Floats, accuracy_name, check_target, is_share, measures, reached
 from fedkd.results.figures.legend import add_legend
 from fedkd.results.figures.looks import PLAIN, Look
 from fedkd.results.figures.style import line_style
@@ -52,8 +52,7 @@ class Drawing:
         for x in self.xs:
             if x not in XS:
                 raise unknown("x", str(x), XS)
-        if self.target is not None and is_share(self.metric) and not 0 <= self.target <= 1:
-            raise InputError(f"target {self.target:g}: {self.metric} is a share of one: give 0.8 for 80 %")
+        check_target(self.target, self.metric)
 
     def panels(self, curves: Sequence[Curve]) -> tuple[str, ...]:
         """The horizontal axes. Raises InputError for simulated seconds where a run has none."""

@@ -15,7 +15,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.results.comparison.comparable import only_complete
 from fedkd.results.comparison.comparison import BETTER, OPEN, UNTESTED, WORSE, Comparison, compare
 from fedkd.results.comparison.fairness import client_spread
-from fedkd.results.comparison.formats import to_csv, to_latex, to_markdown, write_comparison
+from fedkd.results.comparison.formats import escaped, to_csv, to_latex, to_markdown, write_comparison
 from fedkd.results.comparison.tables import tables_of
 from fedkd.results.recorded import Seeds, find_runs, group_seeds
 
@@ -69,6 +69,8 @@ def test_to_a_target_no_seed_that_missed_it_is_passed_over(groups: list[Seeds]) 
     assert list(target.rows[0].values()) == ["fedavg", "2 of 3 seeds", "(1)", "(1.0 kB)", "(0 B)", "(4.0 s)"]
     assert target.rows[1]["reached by"] == "3 of 3 seeds" and target.rows[1]["rounds"] == "1"
     assert tables_of(compare(groups, target=0.99))[-1].rows[0]["rounds"] == "not reached"
+    with pytest.raises(InputError, match=r"target 80: accuracy is a share of one: give 0\.8 for 80 %"):
+        compare(groups, target=80.0)
 
 
 def test_a_loss_is_better_where_it_is_lower(make_run: MakeRun, tmp_path: Path) -> None:
@@ -155,6 +157,18 @@ def test_other_data_do_not_stand_in_one_column(make_run: MakeRun, tmp_path: Path
             compare(group_seeds(find_runs([tmp_path])))
 
 
+def test_groups_that_differ_in_more_than_their_strategy_are_told_by_key(make_run: MakeRun, tmp_path: Path) -> None:
+    for name, strategy, alpha in (("a", "fd", 0.1), ("b", "fd", 1.0), ("c", "fedavg", 0.1)):
+        make_run(name, strategy=strategy, alpha=alpha, rows=rows_of(0.1, 0.5))
+    text = r"differ in more than their strategy: data\.alpha: differences may be those of the settings"
+    with pytest.warns(Notice, match=text):
+        compare(group_seeds(find_runs([tmp_path])))
+    make_run("d", strategy="fedavg", alpha=1.0, rows=rows_of(0.1, 0.5))  # a whole grid: labels name alpha
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(group_seeds(find_runs([tmp_path])))
+
+
 def test_an_unfinished_and_a_failed_run_are_left_out_and_said(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("done", rows=rows_of(0.1, 0.5))
     late = make_run("late", seed=1, rows=rows_of(0.1, 0.5))
@@ -200,7 +214,7 @@ def test_spread_over_clients(make_run: MakeRun, tmp_path: Path) -> None:
             "mean over clients": "75.0",
             "worst tenth": "50.0",
             "standard deviation": "25.0",
-            "Jain's index": "0.9",
+            "Jain's index": "0.900",
         }
     ]
 
@@ -214,6 +228,7 @@ def test_files(groups: list[Seeds], tmp_path: Path) -> None:
     assert (missed["seeds"], missed["of_seeds"], missed["mean"]) == ("2", "3", "")
     text = to_latex(tables_of(comparison))
     assert "\\toprule" in text and r"50.0 $\pm$ 24.8 {[}40.0, 60.0{]}" in text and "accuracy, \\%" in text
+    assert escaped("fd-2: -1.5 [-3, +1]") == "fd-2: $-$1.5 {[}$-$3, +1{]}"
     assert "| fedavg | 3 | 2 | 50.0 ± 24.8 [40.0, 60.0] |" in to_markdown(tables_of(comparison))
     assert write_comparison(comparison, tmp_path / "new" / "table.md").read_text() == to_markdown(tables_of(comparison))
     with pytest.raises(InputError, match=r"is one of \.csv, \.md, \.tex"):
