@@ -109,8 +109,8 @@ def resumed(path: Path, overrides: Mapping[str, str]) -> Cell:
     if not overrides and (path / "report.html").exists() and RecordedRun.read(path).finished:
         stopped = RecordedRun.read(path).stopped
         over = f"stopped by itself ({stopped})" if stopped else "has all its rounds"
-        cure = f"nothing to resume, but for more of them: --set {'stop.' if stopped else 'rounds='}..."
-        raise InputError(f"{path} {over}: {cure}; see {path / 'report.html'}")
+        cure = "a later stop, as --set stop.accuracy=..." if stopped else "more of them, as --set rounds=..."
+        raise InputError(f"{path} {over}: nothing to resume, but for {cure}; see {path / 'report.html'}")
     RunDirectory.find(path)
     return Cell(Experiment.from_toml(path / EXPERIMENT, overrides), path)
 

@@ -59,7 +59,10 @@ def sweep(
             _print_plan(cells, names, states, at_once, as_json=as_json)
             return
         if not as_json:
-            print(f"{place}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, {len(cells) - len(left)} done, {at_once} at once", flush=True)
+            print(
+                f"{place}: {len(cells)} cell{'s' if len(cells) > 1 else ''}, {len(cells) - len(left)} done, {at_once} at once",
+                flush=True,
+            )
         failures = _run(left, names, states, at_once, as_json=as_json)
         _report(place, cells, failures, sys.stderr if as_json else sys.stdout)
     if failures:

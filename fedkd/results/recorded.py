@@ -120,7 +120,7 @@ class Seeds:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RecordedRun]:
-    """The runs at the given paths, each once: a run's directory, a group of seeds, a sweep of such groups, a folder of sweeps."""
+    """The runs at the given paths, each once: a run's directory, a group of seeds, a sweep, a folder of sweeps."""
     if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
         raise InputError(f"give a list of run directories, as ['runs/mine']; got {paths!r}")
     places: dict[Path, Path] = {}
@@ -195,7 +195,7 @@ def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
     keys = dict.fromkeys(key for other in rivals for key in other.identity)
     differing = [key for key in keys if len({repr(other.identity.get(key)) for other in rivals}) > 1]
     named = [
-        f"{key.rpartition('.')[2]} {str(run.identity[key]).removesuffix(',') or 'none'}"
+        f"{key if key.startswith('stop.') else key.rpartition('.')[2]} {str(run.identity[key]).removesuffix(',') or 'none'}"
         for key in differing
         if key in run.identity
     ]

@@ -98,3 +98,13 @@ def test_the_axis_names_the_measure_and_the_legend_does_where_they_differ(make_r
     assert accuracy_name(curves, "accuracy") == "test accuracy"
     assert measures(curves) == ["linear probe of the encoder, at the server", "classifier"]
     assert accuracy_name([curve(group, "bytes_up") for group in groups], "knn_accuracy") == "kNN accuracy"
+
+
+def test_a_label_does_not_pass_a_criterion_for_a_result(make_run: MakeRun) -> None:
+    runs = []
+    for name, target in (("a", 0.5), ("b", 0.9)):
+        path = make_run(name).path
+        text = (path / "experiment.toml").read_text()
+        (path / "experiment.toml").write_text(f"{text}[stop]\naccuracy = {target}\n")
+        runs.append(path)
+    assert [group.label for group in group_seeds(find_runs(runs))] == ["fedx (stop.accuracy 0.5)", "fedx (stop.accuracy 0.9)"]

@@ -103,7 +103,7 @@ def tell_missing_seeds(groups: Sequence[Seeds]) -> None:
 
 
 def tell_other_settings(groups: Sequence[Seeds]) -> None:
-    """A Notice of keys about data, rounds and training that strategies do not share: labels name them within a strategy alone."""
+    """A Notice of keys of data and training that strategies do not share: labels name them within one strategy alone."""
     runs = [group.runs[0] for group in groups]
     differing = []
     for key in dict.fromkeys(key for run in runs for key in run.identity):
@@ -113,5 +113,7 @@ def tell_other_settings(groups: Sequence[Seeds]) -> None:
         if key.partition(".")[0] in SHARED and len(set(map(frozenset, values.values()))) > 1:
             differing.append(key)
     if differing:
-        text = f"the groups differ in more than their strategy: {', '.join(differing)}: differences may be those of the settings"
+        text = (
+            f"the groups differ in more than their strategy: {', '.join(differing)}: differences may be those of the settings"
+        )
         warnings.warn(text, Notice, stacklevel=2)

@@ -157,7 +157,7 @@ def target_table(comparison: Comparison) -> Table:
         rows.append({"group": group.label, "reached by": f"{len(there)} of {len(group.reached)} seeds", **cells})
     unit = " %" if is_share(comparison.metric) else ""
     notes = [
-        "sums over all clients until the first measured round after round 0 that is at the target; of seeds that all reached it their mean",
+        "sums over all clients until a round after round 0 was measured at the target; of seeds that all reached it their mean",
         "where some did not, the range of those that did: a mean of them alone would flatter",
     ]
     return Table(f"to {describe_key(comparison.metric).short} {write(target)}{unit}", rows, notes)
