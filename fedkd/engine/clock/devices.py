@@ -31,7 +31,8 @@ def _read(path: Path, clients: int) -> list[Device]:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"clock.table: {path} cannot be read: {error.strerror or error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"clock.table: {path} cannot be read: {reason}") from None
     found: dict[int, Device] = {}
     for number, line in enumerate(lines, start=2):
         try:
