@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fedkd import Experiment, InputError, Knowledge, simulate
+from fedkd.base.errors import Notice
 from fedkd.engine.kept import kept_exchange, knowledge_of
 from fedkd.engine.replay.changes import Change, check_put_together
 from fedkd.engine.replay.measures import agreement, difference, equal
@@ -83,6 +85,17 @@ def test_accuracy_of_weights_is_that_of_the_run(tmp_path: Path) -> None:
     assert found[0].accuracy_of == "on the global test set"
     assert (found[0].clients, found[0].bytes.up) == (3, rows[1]["bytes_up"])
     assert found[0].bytes.down * 3 == rows[1]["bytes_down"]
+
+
+@pytest.mark.slow
+def test_a_change_that_does_nothing_says_so(tmp_path: Path) -> None:
+    path = run(tmp_path, "fedavg", rounds=1)
+    with pytest.warns(Notice, match="the change does nothing to round 1: broadcasts and their bytes are what they were"):
+        replay(path, Change(codec=("top2",)))  # which is for tables of answers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replay(path, Change())
+        assert replay(path, Change(codec=("int8",)))[0].difference > 0
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ the bit, nothing is said about it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.data.dealt_out import DealtOut
 from fedkd.engine.audit.shadows import public_rows
@@ -94,6 +95,9 @@ def replay(
         found = [each for number in asked for each in opened.round(number, read_exchanges(files[number]), change)]
     if not found:
         raise InputError(f"{path}: no broadcast was made of uploads in round {_ranges(asked)}, so there is nothing to replay")
+    if change != Change() and all(each.difference == 0 and each.bytes == each.bytes_then for each in found):
+        text = f"the change does nothing to round {_ranges(asked)}: broadcasts and their bytes are what they were"
+        warnings.warn(text, Notice, stacklevel=2)
     return found
 
 
