@@ -53,12 +53,13 @@ class RecordedRun:
         """What all seeds of one experiment have in common: its keys but the seed, digests of the data and of the user's code.
 
         A digest is left out where an earlier fedkd recorded nothing, or where there is no such code. Which samples are
-        public is drawn by the seed, so it is no part of it.
+        public is drawn by the seed, so it is no part of it; nor is what a run keeps ([record]), which changes no number.
         """
         code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
         data = self.data and f"{self.data.content_hash} {self.data.classes} {self.data.public_content}"
         digests = {f"{name} version": digest(text)[:6] for name, text in (("data", data), ("code", code)) if text}
-        return {key: value for key, value in self.experiment.items() if key != "seed"} | digests
+        kept = {key: value for key, value in self.experiment.items() if key != "seed" and not key.startswith("record.")}
+        return kept | digests
 
     @cached_property
     def data(self) -> RecordedData | None:

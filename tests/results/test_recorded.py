@@ -108,3 +108,11 @@ def test_a_label_does_not_pass_a_criterion_for_a_result(make_run: MakeRun) -> No
         (path / "experiment.toml").write_text(f"{text}[stop]\naccuracy = {target}\n")
         runs.append(path)
     assert [group.label for group in group_seeds(find_runs(runs))] == ["fedx (stop.accuracy 0.5)", "fedx (stop.accuracy 0.9)"]
+
+
+def test_a_seed_that_keeps_more_is_of_the_same_group(make_run: MakeRun) -> None:
+    plain, kept = make_run("seed-0").path, make_run("seed-1", seed=1).path
+    text = (kept / "experiment.toml").read_text()
+    (kept / "experiment.toml").write_text(f"{text}[record]\nuploads = true\nsinks = ['parquet']\n")
+    (group,) = group_seeds(find_runs([plain, kept]))
+    assert (group.label, [run.seed for run in group.runs]) == ("fedx", [0, 1])
