@@ -40,6 +40,7 @@ def plot(
 
     Seeds of one experiment become their mean with a 95 % band. What is drawn is written as .csv beside the figure.
     """
+    from fedkd.results.comparison.comparable import tell_incomparable
     from fedkd.results.curves import check_measured, curve
     from fedkd.results.figures.convergence import convergence
     from fedkd.results.figures.looks import look_of
@@ -50,6 +51,7 @@ def plot(
     drawing = Drawing(metric, tuple(x or ()), target, title, look_of(style, width))
     read = without_failed(find_runs(runs))
     check_measured(read, metric)
+    tell_incomparable(group_seeds(read), metric)
     with writing(out, InputError):
         files = convergence(read, out, drawing, pdf=pdf, data=True)
     print_summaries(read, metric, sys.stdout)

@@ -60,6 +60,14 @@ def check_comparable(groups: Sequence[Seeds], metric: str) -> None:
             raise InputError(f"{first.label} and {group.label} are on other data ({difference}): compare them apart")
 
 
+def tell_incomparable(groups: Sequence[Seeds], metric: str) -> None:
+    """A Notice where groups stand in one figure that may not stand in one column."""
+    try:
+        check_comparable(groups, metric)
+    except InputError as error:
+        warnings.warn(f"these numbers must not be held against each other: {error}", Notice, stacklevel=2)
+
+
 def _refuse_twice(group: Seeds) -> None:
     paths: dict[int, RecordedRun] = {}
     for run in group.runs:

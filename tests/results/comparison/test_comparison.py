@@ -12,7 +12,7 @@ import pytest
 from run_rows import MakeRun, rows_of
 
 from fedkd.base.errors import InputError, Notice
-from fedkd.results.comparison.comparable import only_complete
+from fedkd.results.comparison.comparable import only_complete, tell_incomparable
 from fedkd.results.comparison.comparison import BETTER, OPEN, UNTESTED, WORSE, Comparison, compare
 from fedkd.results.comparison.fairness import client_spread
 from fedkd.results.comparison.formats import escaped, to_csv, to_latex, to_markdown, write_comparison
@@ -132,6 +132,8 @@ def test_what_was_measured_otherwise_does_not_stand_in_one_column(
     groups = group_seeds(find_runs([tmp_path]))
     with pytest.raises(InputError, match=named):
         compare(groups)
+    with pytest.warns(Notice, match=f"must not be held against each other: .*{named}"):
+        tell_incomparable(groups, "accuracy")  # as a figure does, which is drawn
     with pytest.raises(InputError, match="no run has the metric 'client_accuracy'"):
         compare(groups, metric="client_accuracy")
 
