@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace the file's content in one step: write beside it, flush to disk, rename."""
     beside = path.with_name(f".{path.name}.writing")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        error.filename, error.filename2 = str(path), None  # what was asked for, and not the file beside it
+        raise
     sync_directory(path.parent)
 
 

@@ -235,6 +235,11 @@ def test_files(groups: list[Seeds], tmp_path: Path) -> None:
     assert write_comparison(comparison, tmp_path / "new" / "table.md").read_text() == to_markdown(tables_of(comparison))
     with pytest.raises(InputError, match=r"is one of \.csv, \.md, \.tex"):
         write_comparison(comparison, tmp_path / "table.xlsx")
+    (tmp_path / "folder.csv").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=rf"cannot write {tmp_path / 'folder.csv'}: Is a directory"):
+        write_comparison(comparison, tmp_path / "folder.csv")
+    assert sorted(tmp_path.iterdir()) == before  # nothing half-written lies beside it
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         write_comparison(comparison, tmp_path / "file" / "table.csv")
