@@ -23,6 +23,12 @@ from fedkd.results.stopping import STOPPED, reason_to_stop
 LEVELS = 3
 
 
+#: How keys begin that change no number of a run.
+CHANGES_NOTHING = ("record.", "engine.name", "engine.actors", "engine.address")
+#: Keys in a group's label, unless it takes more to tell the groups apart.
+MOST_KEYS = 4
+
+
 @dataclass(frozen=True)
 class RecordedRun:
     """What a run directory says: the experiment's keys, flat and dotted, and one row a round."""
@@ -53,12 +59,12 @@ class RecordedRun:
         """What all seeds of one experiment have in common: its keys but the seed, digests of the data and of the user's code.
 
         A digest is left out where an earlier fedkd recorded nothing, or where there is no such code. Which samples are
-        public is drawn by the seed, so it is no part of it; nor is what a run keeps ([record]), which changes no number.
+        public is drawn by the seed, so it is no part of it; nor is what changes no number: what a run keeps, and which engine.
         """
         code = "".join(f"{name}\n{text}\n" for name, text in read_code(self.path).items())
         data = self.data and f"{self.data.content_hash} {self.data.classes} {self.data.public_content}"
         digests = {f"{name} version": digest(text)[:6] for name, text in (("data", data), ("code", code)) if text}
-        kept = {key: value for key, value in self.experiment.items() if key != "seed" and not key.startswith("record.")}
+        kept = {key: value for key, value in self.experiment.items() if key != "seed" and not key.startswith(CHANGES_NOTHING)}
         return kept | digests
 
     @cached_property
@@ -195,9 +201,21 @@ def _label(run: RecordedRun, others: Sequence[RecordedRun]) -> str:
     rivals = [other for other in others if other.strategy == run.strategy]
     keys = dict.fromkeys(key for other in rivals for key in other.identity)
     differing = [key for key in keys if len({repr(other.identity.get(key)) for other in rivals}) > 1]
+    shown = differing[: max(MOST_KEYS, _telling(differing, rivals))]
     named = [
         f"{key if key.startswith('stop.') else key.rpartition('.')[2]} {str(run.identity[key]).removesuffix(',') or 'none'}"
-        for key in differing
+        for key in shown
         if key in run.identity
     ]
+    if more := len(differing) - len(shown):
+        named.append(f"and {more} more key{'s' if more > 1 else ''}")
     return f"{run.strategy} ({', '.join(named)})" if named else run.strategy
+
+
+def _telling(keys: Sequence[str], rivals: Sequence[RecordedRun]) -> int:
+    """How many of these keys, from the first on, tell as many of the rivals apart as all of them do."""
+
+    def apart(count: int) -> int:
+        return len({tuple(repr(rival.identity.get(key)) for key in keys[:count]) for rival in rivals})
+
+    return next(count for count in range(len(keys) + 1) if apart(count) == apart(len(keys)))

@@ -100,6 +100,16 @@ def test_the_axis_names_the_measure_and_the_legend_does_where_they_differ(make_r
     assert accuracy_name([curve(group, "bytes_up") for group in groups], "knn_accuracy") == "kNN accuracy"
 
 
+def test_a_label_names_few_keys_unless_it_takes_more(make_run: MakeRun) -> None:
+    far = {"alpha": 9.0, "batch": 9, "clients_of": 9, "depth": 9, "extra": 9}
+    near = {key: 1 for key in far}
+    runs = [make_run("near", **near).path, make_run("far", **far).path]
+    labels = [group.label for group in group_seeds(find_runs(runs))]
+    assert labels[1] == "fedx (alpha 9.0, batch 9, clients_of 9, depth 9, and 1 more key)"
+    runs.append(make_run("beside", **{**far, "extra": 8}).path)
+    assert group_seeds(find_runs(runs))[2].label == "fedx (alpha 9.0, batch 9, clients_of 9, depth 9, extra 8)"
+
+
 def test_a_label_does_not_pass_a_criterion_for_a_result(make_run: MakeRun) -> None:
     runs = []
     for name, target in (("a", 0.5), ("b", 0.9)):

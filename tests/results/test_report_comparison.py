@@ -10,6 +10,7 @@ from run_rows import MakeRun, rows_of
 from fedkd.results.recorded import find_runs, group_seeds
 from fedkd.results.report import render
 from fedkd.results.report.comparison import comparison, explained
+from fedkd.results.report.convergence import convergence
 
 
 def text_of(page: str) -> str:
@@ -40,6 +41,14 @@ def test_a_run_that_goes_on_is_not_compared(tmp_path: Path, make_run: MakeRun) -
     for row in rows_of(0.1, 0.5):
         going_on.append(row, [])
     assert comparison(group_seeds(find_runs([tmp_path / "runs"]))).empty
+
+
+def test_a_run_that_failed_is_not_drawn_beside_others(tmp_path: Path, make_run: MakeRun) -> None:
+    make_run("runs/a", strategy="fedavg", rows=rows_of(0.1, 0.5), finish=True)
+    failed = {"round": 1, "accuracy": 0.3, "seconds": 1.0, "clients_ok": 0, "clients_failed": 2}
+    make_run("runs/b", strategy="fedprox", rows=[*rows_of(0.1), failed])
+    section = convergence(group_seeds(find_runs([tmp_path / "runs"])))
+    assert {row[1] for row in section.figures[0].table.rows} == {"fedavg"}
 
 
 def test_a_note_has_a_term_where_it_begins_with_one() -> None:

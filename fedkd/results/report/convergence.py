@@ -17,7 +17,12 @@ from fedkd.results.statistics import duration, sent_up, size
 
 def convergence(groups: Sequence[Seeds]) -> Section:
     """Accuracy of every group, the mean over its seeds with a 95 % band."""
-    shown = [(style, group) for style, group in enumerate(groups) if measured_rounds(group, "accuracy")]
+    failed = [all(run.failure for run in group.runs) for group in groups]  # beside others it has nothing to show
+    shown = [
+        (style, group)
+        for style, group in enumerate(groups)
+        if measured_rounds(group, "accuracy") and not (failed[style] and len(groups) > 1)
+    ]
     if not shown:
         return Section("convergence", "Convergence")
     against: list[tuple[str, Axis, Read | None]] = [
