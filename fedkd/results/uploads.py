@@ -63,7 +63,8 @@ def write_uploads(path: Path, round: int, exchanges: Sequence[KeptExchange]) -> 
                 tensors[key], spaces[key] = tensor.detach().cpu().contiguous().clone(), space
     file = path / FOLDER / f"round-{round:04d}.safetensors"
     file.parent.mkdir(exist_ok=True)
-    write_atomically(file, save(tensors, metadata={"spaces": json.dumps(spaces), "facts": json.dumps(facts)}))
+    kept_beside = json.dumps({"spaces": spaces, "facts": facts})  # one entry: safetensors writes several in any order
+    write_atomically(file, save(tensors, metadata={"kept": kept_beside}))
 
 
 def _by_sender(kept: KeptExchange) -> Iterator[tuple[str, KeptMessage]]:
@@ -79,9 +80,9 @@ def read_exchanges(file: Path) -> list[KeptExchange]:
     Raises InputError for a file that is damaged, or of an earlier fedkd, which kept neither weights nor broadcasts.
     """
     with _opened(file) as held:
-        if "facts" not in held.metadata():
+        if "kept" not in held.metadata():
             raise InputError(f"{file} is of an earlier fedkd, which kept no broadcasts: run the experiment again")
-        spaces, facts = json.loads(held.metadata()["spaces"]), json.loads(held.metadata()["facts"])
+        spaces, facts = (json.loads(held.metadata()["kept"])[name] for name in ("spaces", "facts"))
         named: dict[str, dict[str, tuple[str, Tensor]]] = {key: {} for key in facts}
         for key, space in spaces.items():  # in the order in which they were uploaded
             exchange, sender, name = key.split("/", 2)
@@ -107,7 +108,8 @@ def read_tables(file: Path) -> Tables:
     """
     found: dict[int, dict[str, tuple[str, Tensor]]] = {}
     with _opened(file) as held:
-        spaces = json.loads(held.metadata()["spaces"])
+        beside = held.metadata()  # an earlier fedkd kept nothing but spaces
+        spaces = json.loads(beside["kept"])["spaces"] if "kept" in beside else json.loads(beside["spaces"])
         of_clients = [key for key in spaces if key.split("/", 2)[1].isdecimal()]
         for key in sorted(of_clients, key=lambda key: tuple(map(int, key.split("/", 2)[:2]))):
             _, client, name = key.split("/", 2)
