@@ -19,6 +19,8 @@ from typing import Any
 from fedkd import Experiment, History, simulate
 from fedkd.engine.clock.clock import Trip
 from fedkd.experiment.algorithm.clock_section import PROFILES
+from fedkd.results.environment import cores, cpu_model
+from fedkd.results.statistics import mean_interval, percent
 
 FILE = Path(__file__).parent / "results" / "virtual_clock.json"
 SEEDS, TARGETS, DEVICES = (0, 1, 2), (0.8, 0.9, 0.95), ("sensor", "phone", "silo")
@@ -66,7 +68,9 @@ def measure() -> None:
             "bytes_up": mean(up),
             **{device: [seconds(run, device) for run in runs] for device in DEVICES},
         }
-    FILE.write_text(json.dumps(found) + "\n")
+    machine = {"cores": cores(), "cpu": cpu_model()}  # what is counted does not depend on it
+    about = {"command": "python benchmarks/virtual_clock.py", "seeds": SEEDS, "machine": machine}
+    FILE.write_text(json.dumps({**about, "methods": found}) + "\n")
 
 
 def until(accuracy: list[float], spent: list[float], target: float) -> float | None:
@@ -77,16 +81,22 @@ def until(accuracy: list[float], spent: list[float], target: float) -> float | N
     return None
 
 
+def with_interval(values: list[float]) -> str:
+    """The mean over seeds and half its 95 % interval (Student's t), in seconds."""
+    middle, half = mean_interval(values)
+    return f"{middle:.3g} ± {half:.2g} s"
+
+
 def show() -> None:
-    found = json.loads(FILE.read_text())
+    found = json.loads(FILE.read_text())["methods"]
     heading = [f"{device}: {100 * target:g} %" for device in DEVICES for target in TARGETS]
     print(f"| method | up, a client and round | last accuracy % | {' | '.join(heading)} |\n|{'---|' * (3 + len(heading))}")
     for method, of in found.items():
-        cells = [f"{of['bytes_up'] / 1000:.0f} kB", f"{100 * mean(each[-1] for each in of['accuracy']):.1f}"]
+        cells = [f"{of['bytes_up'] / 1000:.0f} kB", percent([each[-1] for each in of["accuracy"]]).removesuffix(" %")]
         for device in DEVICES:
             for target in TARGETS:
                 reached = [until(*pair, target) for pair in zip(of["accuracy"], of[device], strict=True)]
-                cells.append("not reached" if None in reached else f"{mean(filter(None, reached)):.3g} s")
+                cells.append("not reached" if None in reached else with_interval([each for each in reached if each]))
         print(f"| {method} | {' | '.join(cells)} |")
 
 

@@ -16,6 +16,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.engine.node_memory import draw_number, recall_all
 from fedkd.engine.run import Run
 from fedkd.experiment.algorithm.functions import Functions
+from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.knowledge import Knowledge
@@ -57,10 +58,7 @@ def run_recorded(
     keeps = experiment.record
     number = "" if resume or isinstance(grid, JobGrid) else draw_number()
     if not out:
-        if keeps.uploads:
-            raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
-        if keeps.sinks:
-            raise InputError("record.sinks: they go with a run's directory: name one with out, or leave them away")
+        refuse_without_directory(keeps)
         noted = Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row), number=number)
         noted.transport.on_progress = on_progress
         return noted.execute()
@@ -98,9 +96,7 @@ def run_recorded(
         try:
             with Sinks(keeps.sinks, About(path, run.experiment.to_flat(), run.done)) as sinks:
                 history = run.execute()
-            if keeps.best not in ("", "accuracy") and best_round(history.metrics, keeps.best) is None:
-                text = f"record.best: {keeps.best!r} was never measured, so no round's checkpoint was kept as the best"
-                warnings.warn(text, Notice, stacklevel=2)
+            tell_of_no_best(keeps.best, history)
             directory.finish(final_nets(run))
         except BaseException:
             directory.discard_unstarted()
@@ -108,6 +104,21 @@ def run_recorded(
         finally:
             beside.remove()
     return history
+
+
+def tell_of_no_best(metric: str, history: History) -> None:
+    """A Notice where no round was measured by what the best is chosen by."""
+    if metric not in ("", "accuracy") and best_round(history.metrics, metric) is None:
+        text = f"record.best: {metric!r} was never measured, so no round's checkpoint was kept as the best"
+        warnings.warn(text, Notice, stacklevel=3)
+
+
+def refuse_without_directory(keeps: Record) -> None:
+    """Raise InputError where an experiment keeps what only a run's directory can hold."""
+    if keeps.uploads:
+        raise InputError("record.uploads: uploads are kept in a run's directory: name one with out, or set it to false")
+    if keeps.sinks:
+        raise InputError("record.sinks: they go with a run's directory: name one with out, or leave them away")
 
 
 def identity_of(experiment: Experiment, functions: Functions) -> Identity:

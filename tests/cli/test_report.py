@@ -39,7 +39,7 @@ def test_a_page_of_seeds_says_what_was_typed_and_on_what_it_ran(fedkd: Fedkd, ru
     ("words", "told"),
     [
         ("{empty}", "is no run and holds none: give directories that `fedkd run` wrote"),
-        ("{runs}/wine {runs}/seeds", "wine is of 'wine' and"),
+        ("{runs}/wine {runs}/seeds", "/seed-0 are on other data (wine and digits): write a report for each data set"),
         ("{runs}/wine --out {runs}/wine/env.json/page.html", "cannot write"),
         ("{runs}/nowhere", "is no run and holds none"),
         ("{runs}/wine --port 99999999", "port"),

@@ -181,10 +181,12 @@ def test_runs_of_other_data_are_not_put_side_by_side(make_run: MakeRun) -> None:
     one, other = make_run("one", rows=rows_of(0.1, 0.2)).path, make_run("other", rows=rows_of(0.1, 0.2)).path
     data = (other / "data.json").read_text()
     write_atomically(other / "data.json", data.replace('"source": "insects"', '"source": "wine"'))
-    with pytest.raises(InputError, match=r"one is of 'insects' and .*other of 'wine': their numbers cannot be compared"):
+    with pytest.raises(
+        InputError, match=r"one and .*other are on other data \(insects and wine\): write a report for each data set"
+    ):
         refuse_mixed([RecordedRun.read(one), RecordedRun.read(other)])
     write_atomically(other / "data.json", data.replace('"ant"', '"emu"'))
-    with pytest.raises(InputError, match=r"are both of 'insects', but of other samples or classes"):
+    with pytest.raises(InputError, match=r"are on other data \(two versions of insects\): write a report for each"):
         refuse_mixed([RecordedRun.read(one), RecordedRun.read(other)])
 
 

@@ -56,7 +56,7 @@ def check_comparable(groups: Sequence[Seeds], metric: str) -> None:
                     raise InputError(
                         f"{first.label} ({one}) and {group.label} ({other}) have {what} in the column of accuracy: {cure}"
                     )
-        if difference := _other_data(first.runs[0], group.runs[0]):
+        if difference := other_data(first.runs[0], group.runs[0]):
             raise InputError(f"{first.label} and {group.label} are on other data ({difference}): compare them apart")
 
 
@@ -86,7 +86,7 @@ def _test_set(run: RecordedRun) -> str:
     return "each client's own test samples" if OWN_TEST in headline(run) else "the global test set"
 
 
-def _other_data(one: RecordedRun, other: RecordedRun) -> str:
+def other_data(one: RecordedRun, other: RecordedRun) -> str:
     """Whereby the data of two runs differ, in words; empty where they are the same. Who holds which samples may differ."""
     if one.data is None or other.data is None:
         sources = [str(run.experiment.get("data.source", "")) for run in (one, other)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedkd.results.recorded import RecordedRun, Seeds
 from fedkd.results.report.cells import cell, with_interval
-from fedkd.results.report.heat_map import heat_map
+from fedkd.results.report.heat_map import heat_map, lowest_and_highest
 from fedkd.results.report.names import class_names, in_detail
 from fedkd.results.report.parts import Figure, Panel, Section, Table
 from fedkd.results.statistics import mean_interval
@@ -39,10 +39,9 @@ def _figure(run: RecordedRun, more: str) -> list[Figure]:
     names, rounds = class_names(run, _count(run)), [str(round) for round, _ in rows]
     table = np.array([values for _, values in rows], dtype=np.float64).T  # (C, R)
     last = table[:, -1]
-    known = np.flatnonzero(np.isfinite(last))
     finding = "No class was measured in the last round."
-    if len(known):
-        worst, best = known[last[known].argmin()], known[last[known].argmax()]
+    if found := lowest_and_highest(last):
+        worst, best = found
         finding = (
             f"Accuracy of {len(names)} classes by round. In round {rounds[-1]} class {names[worst]} has the lowest, "
             f"{cell('accuracy', float(last[worst]))}, class {names[best]} the highest, {cell('accuracy', float(last[best]))}."

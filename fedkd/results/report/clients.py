@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedkd.results.recorded import RecordedRun, Seeds
 from fedkd.results.report.cells import cell
 from fedkd.results.report.chart import Axis, Line, line_chart
-from fedkd.results.report.heat_map import heat_map
+from fedkd.results.report.heat_map import heat_map, lowest_and_highest
 from fedkd.results.report.names import in_detail
 from fedkd.results.report.parts import Figure, Panel, Section, Table
 from fedkd.results.report.series import course, table_of
@@ -51,10 +51,9 @@ def _figures(run: RecordedRun, more: str) -> list[Figure]:
 def _heat_map(rounds: list[int], ids: list[int], table: Floats, more: str) -> Figure:
     labels, shown = _grouped(ids, table)
     last = table[:, -1]
-    known = np.flatnonzero(np.isfinite(last))
     finding = "No client was scored in the last measured round."
-    if len(known):
-        worst, best = known[last[known].argmin()], known[last[known].argmax()]
+    if found := lowest_and_highest(last):
+        worst, best = found
         finding = (
             f"Accuracy of {len(ids)} clients in rounds {rounds[0]} to {rounds[-1]}. In round {rounds[-1]} client {ids[worst]} "
             f"has the lowest, {cell('accuracy', float(last[worst]))}, "

@@ -124,3 +124,13 @@ def evenly_spaced(count: int, most: int) -> range:
 def _short(text: str, most: int) -> str:
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def lowest_and_highest(column: NDArray[np.float64]) -> tuple[int, int] | None:
+    """The places of the lowest and the highest of the numbers (N,) that are there; None where none is.
+
+    >>> lowest_and_highest(np.array([0.5, np.nan, 0.2]))
+    (2, 0)
+    """
+    known = np.flatnonzero(np.isfinite(column))
+    return (int(known[column[known].argmin()]), int(known[column[known].argmax()])) if len(known) else None
