@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedkd.base.inputs import count
 from fedkd.base.randomness import generator
+from fedkd.data.shares import Shares
 from fedkd.data.source import Source
 
 
@@ -20,6 +21,22 @@ def cut_test(labels: Tensor, rows: Tensor, share: float, *, seed: int, client: i
     labelled, others = shuffled[known], shuffled[~known]
     held = tested(len(labelled), share)
     return torch.cat([labelled[held:], others]), labelled[:held]
+
+
+def cut_tests(labels: Tensor, shares: Shares, share: float, *, seed: int) -> tuple[Shares, Shares]:
+    """``cut_test`` of all clients at once: their train rows and their test rows."""
+    orders = [
+        torch.randperm(size, generator=generator(seed, "client test", client))
+        for client, size in enumerate(shares.sizes.tolist())
+    ]
+    begins = shares.sizes.cumsum(0) - shares.sizes  # (K,)
+    shuffled = shares.rows[torch.cat(orders) + begins[shares.owners]]
+    known = labels[shuffled] >= 0  # (T,)
+    labelled = shares.count(known.long(), 2)[:, 1]
+    held = torch.tensor([tested(number, share) for number in labelled.tolist()])
+    shuffled = shuffled[(shares.owners * 2 + ~known).argsort(stable=True)]  # of each client those with a label come first
+    of_test = torch.arange(len(shuffled)) - begins[shares.owners] < held[shares.owners]
+    return Shares(shuffled[~of_test], shares.sizes - held), Shares(shuffled[of_test], held)
 
 
 def tested(labelled: int, share: float) -> int:

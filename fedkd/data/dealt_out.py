@@ -7,20 +7,25 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import Inputs
-from fedkd.data.cutting import cut_test, drawn_for_test, unlabelled_rows
+from fedkd.data.cutting import cut_test, cut_tests, drawn_for_test, tested, unlabelled_rows
 from fedkd.data.dealing import Partition
 from fedkd.data.federation import Federation
 from fedkd.data.holding import Holding
 from fedkd.data.kinds import NO_MOMENTS, Moments
 from fedkd.data.samples import Samples
+from fedkd.data.shares import Shares
 from fedkd.data.source import Source
+
+V = TypeVar("V")
+#: Of so many clients what they hold stays at hand; of others it is looked up again.
+REMEMBERED = 4096
 
 
 @final
@@ -49,7 +54,7 @@ class DealtOut(Federation):
     @cached_property
     def train(self) -> Samples:
         """The training samples of all clients together, each once: for probes and centralised training."""
-        rows = torch.unique(torch.cat([train for train, _ in self._splits]))
+        rows = torch.unique(self._splits[0].rows)
         return view(self.source, rows, self._usable_labels, self.moments_for(self.source.train_inputs, rows))
 
     @property
@@ -61,18 +66,18 @@ class DealtOut(Federation):
     def client_train(self, client: int) -> Samples:
         """What a client trains on; labels that may not be used are -1."""
         if client not in self._training:
-            train, _ = self._splits[0 if self.shared else client]
-            self._training[client] = view(self.source, train, self._usable_labels, self.client_moments(client))
+            train, _ = self._cut(client)
+            keep(self._training, client, view(self.source, train, self._usable_labels, self.client_moments(client)))
         return self._training[client]
 
     @cached_property
     def _training(self) -> dict[int, Samples]:
-        """What clients train on, as far as they have asked: they ask in every round."""
+        """What clients train on, of those who asked last: they ask in every round."""
         return {}
 
     def client_test(self, client: int) -> Samples:
         """A client's own test samples, drawn from its own partition. Under ``shared`` they are the same for all."""
-        _, test = self._splits[0 if self.shared else client]
+        _, test = self._cut(client)
         return view(self.source, test, self.source.train_labels, self.client_moments(client))
 
     def client_moments(self, client: int) -> Moments:
@@ -81,7 +86,7 @@ class DealtOut(Federation):
             return self.moments_for(self.source.train_inputs, self.pool)
         owner = 0 if self.shared else client
         if owner not in self._measured:
-            self._measured[owner] = self.source.kind.measure(self.source.train_inputs, self._splits[owner][0])
+            self._measured[owner] = self.source.kind.measure(self.source.train_inputs, self._cut(owner)[0])
         return self._measured[owner]
 
     @property
@@ -100,20 +105,38 @@ class DealtOut(Federation):
     @cached_property
     def holdings(self) -> Sequence[Holding]:
         """Counted."""
-        found = []
-        for client in range(self.clients):
-            train, test = self.client_train(client), self.client_test(client)
-            counts = train.label_counts().tolist()
-            found.append(Holding(train=len(train), labelled=sum(counts), test=len(test), train_classes=tuple(counts)))
-        return found
+        whole = self.test_share == 0 and self.labelled_share == 1
+        train = self._rows if whole else self._splits[0]  # a cut that leaves all where they are need not be made
+        counts = train.count(self._usable_labels[train.rows] + 1, len(self.source.classes) + 1)[:, 1:].tolist()
+        return [
+            Holding(train=size, labelled=sum(of_class), test=held, train_classes=tuple(of_class))
+            for size, held, of_class in zip(self.train_sizes, self._test_sizes, counts * self._owned, strict=True)
+        ]
+
+    @cached_property
+    def train_sizes(self) -> Sequence[int]:
+        """Counted."""
+        return [size - held for size, held in zip(self._rows.sizes.tolist() * self._owned, self._test_sizes, strict=True)]
+
+    @cached_property
+    def _test_sizes(self) -> Sequence[int]:
+        """Counted."""
+        labelled = (self._rows.sizes - self._counts[:, 0]).tolist()
+        return [tested(number, self.test_share) for number in labelled] * self._owned
+
+    @property
+    def _owned(self) -> int:
+        """How many clients hold each share."""
+        return self.clients if self.shared else 1
 
     @cached_property
     def partition_hash(self) -> str:
         """Of all row numbers."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest, (train, test) = hashlib.blake2b(digest_size=16), self._splits
         for client in range(self.clients):
-            for samples in (self.client_train(client), self.client_test(client)):
-                digest.update(repr(len(samples)).encode() + samples.indices.contiguous().numpy().tobytes())
+            owner = 0 if self.shared else client
+            for rows in (train[owner], test[owner]):
+                digest.update(repr(len(rows)).encode() + rows.numpy().tobytes())
         return digest.hexdigest()
 
     def partition_table(self) -> Tensor:
@@ -128,13 +151,12 @@ class DealtOut(Federation):
     @cached_property
     def unheld(self) -> int:
         """How many of the samples to be dealt out the partition leaves with nobody."""
-        return len(self.pool) - sum(len(rows) for rows in self._rows)
+        return len(self.pool) - len(self._rows.rows)
 
     @cached_property
     def _counts(self) -> Tensor:
         """Samples without a label and of each class, by client (under ``shared`` of everybody)."""
-        labels, columns = self.source.train_labels + 1, len(self.source.classes) + 1
-        return torch.stack([torch.bincount(labels[rows], minlength=columns) for rows in self._rows])
+        return self._rows.count(self.source.train_labels[self._rows.rows] + 1, len(self.source.classes) + 1)
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -142,22 +164,33 @@ class DealtOut(Federation):
         return {"content_hash": self.source.content_hash, "label_space": self.label_space, "public_set": self.public_hash}
 
     @cached_property
-    def _rows(self) -> list[Tensor]:
+    def _rows(self) -> Shares:
         """Each client's rows of the training samples; under ``shared`` one entry, which is everybody's."""
         source = self.source
         groups = None if source.groups is None else source.groups[self.pool]
-        parts = self.partition(source.train_labels[self.pool], groups)
+        parts = Shares.of(self.partition(source.train_labels[self.pool], groups))
         if not self.shared:
             _check_parts(parts, self.clients, len(self.pool))
-        if left := len(self.pool) - sum(map(len, parts)):
+        if left := len(self.pool) - len(parts.rows):
             warnings.warn(f"data.partition leaves {left} of {len(self.pool)} samples with no client", Notice, stacklevel=2)
-        return [self.pool[part] for part in parts]
+        return Shares(self.pool[parts.rows], parts.sizes)
+
+    def _cut(self, client: int) -> tuple[Tensor, Tensor]:
+        """A client's train and test rows; under ``shared`` one cut, lest one client trains on another's test."""
+        owner = 0 if self.shared else client
+        if owner not in self._cuts:
+            rows, labels = self._rows[owner], self.source.train_labels
+            keep(self._cuts, owner, cut_test(labels, rows, self.test_share, seed=self.seed, client=owner))
+        return self._cuts[owner]
 
     @cached_property
-    def _splits(self) -> list[tuple[Tensor, Tensor]]:
-        """Each client's train and test rows; under ``shared`` one cut, lest one client trains on another's test."""
-        labels, share, seed = self.source.train_labels, self.test_share, self.seed
-        return [cut_test(labels, rows, share, seed=seed, client=client) for client, rows in enumerate(self._rows)]
+    def _cuts(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {}
+
+    @cached_property
+    def _splits(self) -> tuple[Shares, Shares]:
+        """The same of all clients at once, for those who ask about all."""
+        return cut_tests(self.source.train_labels, self._rows, self.test_share, seed=self.seed)
 
     @cached_property
     def _usable_labels(self) -> Tensor:
@@ -165,8 +198,9 @@ class DealtOut(Federation):
         if self.labelled_share == 1:
             return self.source.train_labels
         labels = self.source.train_labels.clone()
-        for client, (train, _) in enumerate(self._splits):
-            labels[unlabelled_rows(labels, train, self.labelled_share, seed=self.seed, client=client)] = -1
+        train, _ = self._splits
+        for client in range(len(train)):
+            labels[unlabelled_rows(labels, train[client], self.labelled_share, seed=self.seed, client=client)] = -1
         return labels
 
 
@@ -183,15 +217,22 @@ def view(source: Source, rows: Tensor, labels: Tensor | None, moments: Moments) 
     return Samples(source.train_inputs, known, rows, source.kind, moments, len(source.classes))
 
 
-def _check_parts(parts: list[Tensor], clients: int, samples: int) -> None:
+def keep(cache: dict[int, V], client: int, value: V) -> None:
+    """Put it into a cache, from which the oldest entry goes when it is full."""
+    if len(cache) >= REMEMBERED:
+        del cache[next(iter(cache))]
+    cache[client] = value
+
+
+def _check_parts(parts: Shares, clients: int, samples: int) -> None:
     """A partitioner must give each client something, and nothing to two."""
     if len(parts) != clients:
         raise InputError(f"data.partition makes {len(parts)} parts: set data.clients = {len(parts)}, not {clients}")
-    sizes = [len(part) for part in parts]
+    sizes = parts.sizes.tolist()
     if 0 in sizes:
         raise InputError(
             f"data.partition leaves client {sizes.index(0)} of {clients} without any of the {samples} samples: "
             "take fewer clients, or (for dirichlet) raise alpha or min_partition_size"
         )
-    if len(torch.unique(torch.cat(parts))) != sum(sizes):
+    if len(torch.unique(parts.rows)) != len(parts.rows):
         raise InputError("data.partition gives some samples to two clients: change its arguments, e.g. raise alpha")

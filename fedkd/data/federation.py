@@ -80,6 +80,11 @@ class Federation(ABC):
     def holdings(self) -> Sequence[Holding]:
         """What each client holds, in numbers; empty where that is not known here."""
 
+    @property
+    def train_sizes(self) -> Sequence[int]:
+        """How many samples each client trains on; empty where that is not known here."""
+        return [holding.train for holding in self.holdings]
+
     @abstractmethod
     def partition_table(self) -> Tensor:
         """How many samples of each class a client holds, train and test together. Shape (clients, classes)."""

@@ -70,7 +70,8 @@ class Transport:
     def meet(self, told: Mapping[str, ConfigRecord], *, begins: bool = True, poll: float = 0.5) -> Mapping[int, Message]:
         """Ask the nodes who they are: their answers by client id.
 
-        Our own grids number nodes 0..N-1. Elsewhere wait until as many nodes as clients are there; each is the client of its
+        Our own grids number nodes 0..N-1, and unless something is ``told`` one of each process answers for all: what it has
+        loaded is everybody's. Elsewhere wait until as many nodes as clients are there; each is the client of its
         ``partition-id``, or else they come in the order of node ids.
 
         Args:
@@ -82,14 +83,16 @@ class Transport:
             InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
         nodes = wait_for_nodes(self.grid, self._clients, self.timeout, poll)
-        asked = questions(nodes, ConfigRecord({RUN: self.run} if begins else {}), {**self.beside, **told})
+        asked = self.grid.one_of_each_process() if isinstance(self.grid, JobGrid) and not told else nodes
+        messages = questions(asked, ConfigRecord({RUN: self.run} if begins else {}), {**self.beside, **told})
         if isinstance(self.grid, JobGrid):
-            replies = list(self.grid.send_and_receive(asked))  # to load the data is the simulation's time, and no client's
-            self.grid.restore(self.grid.states())  # who only joined takes no room
+            replies = list(self.grid.send_and_receive(messages))  # to load the data is the simulation's time, and no client's
+            refuse_errors(replies)
+            self._node_of = dict(enumerate(nodes[: self._clients]))
         else:
-            replies = self.ask(asked)
-        refuse_errors(replies)
-        self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
+            replies = self.ask(messages)
+            refuse_errors(replies)
+            self._node_of = assign_clients(claims_of(replies), nodes, self._clients)
         client_of = {node: client for client, node in self._node_of.items()}
         answers = {client_of.get(reply.metadata.src_node_id): reply for reply in replies}
         self._joined = {client: answers[client] for client in sorted(self._node_of) if client in answers}

@@ -92,6 +92,10 @@ class JobGrid(Grid):
             raise RuntimeError(f"this {type(self).__name__} is closed: pass it to run_app, or open it")
         return self._client_app
 
+    def one_of_each_process(self) -> list[int]:
+        """Nodes that run in different processes, so that each of these has worked for one of them."""
+        return [0]
+
     # ---- memories of clients
 
     def context(self, node_id: int) -> Context:

@@ -75,6 +75,10 @@ class RayGrid(JobGrid):
             self._cluster.close()
             super().close()
 
+    def one_of_each_process(self) -> list[int]:
+        """As many as there are actors; see `JobGrid.one_of_each_process`."""
+        return list(range(min(self._actors, self._nodes)))
+
     def restore(self, states: Mapping[int, RecordDict]) -> None:
         """Go back to these client states; see `JobGrid.restore`."""
         super().restore(states)

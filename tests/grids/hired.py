@@ -46,6 +46,9 @@ class HiredGrid(JobGrid):
             message.content[HIRED_FOR] = ConfigRecord({**self._run_config, "app": self._app, "hash": self._hash})
         return self._workers.run_jobs(messages, timeout)
 
+    def one_of_each_process(self) -> list[int]:
+        return self._workers.one_of_each_process()
+
     def context(self, node_id: int) -> Context:
         return self._workers.context(node_id)
 

@@ -76,7 +76,7 @@ class Server(Node):
     @cached_property
     def sizes(self) -> Sequence[int]:
         """How many training samples each client has; empty where they do not tell it, under [privacy]."""
-        return [held.train for held in self.federation.holdings]
+        return self.federation.train_sizes
 
     def architecture_of(self, client: int) -> str:
         """The name of a client's net."""
