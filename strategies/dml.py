@@ -70,11 +70,9 @@ class DML(LockstepStrategy):
             mine, others = own["logits"], peers.others("logits")  # (B, C), (K - 1, B, C)
             if self.target == "ensemble" and len(others):
                 others = mean_probs(others, temperature=self.temperature).logits(self.temperature)[None]  # (1, B, C)
-            distances = [distil(mine, other) for other in others] or [torch.zeros((), device=mine.device)]
-            return {
-                "cross_entropy": batch.cross_entropy(mine),
-                "distillation": weight * torch.stack(distances).mean(),
-            }
+            distances = [distil(mine, other) for other in others.unbind()] or [torch.zeros((), device=mine.device)]
+            distance = torch.stack(distances).mean() if len(distances) > 1 else distances[0]
+            return {"cross_entropy": batch.cross_entropy(mine), "distillation": weight * distance}
 
         return Peer(net, lambda batch: {"logits": net(batch.inputs)}, loss, weight)
 

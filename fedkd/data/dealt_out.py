@@ -65,14 +65,15 @@ class DealtOut(Federation):
 
     def client_train(self, client: int) -> Samples:
         """What a client trains on; labels that may not be used are -1."""
-        if client not in self._training:
-            train, _ = self._cut(client)
-            keep(self._training, client, view(self.source, train, self._usable_labels, self.client_moments(client)))
-        return self._training[client]
+        owner = 0 if self.shared else client
+        if owner not in self._training:
+            train, _ = self._cut(owner)
+            keep(self._training, owner, view(self.source, train, self._usable_labels, self.client_moments(owner)))
+        return self._training[owner]
 
     @cached_property
     def _training(self) -> dict[int, Samples]:
-        """What clients train on, of those who asked last: they ask in every round."""
+        """What clients train on, of those who asked last: they ask in every round. Under ``shared`` one view is everybody's."""
         return {}
 
     def client_test(self, client: int) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, final
 
 from fedkd.base.errors import InputError, did_you_mean
@@ -43,8 +43,7 @@ class Recipe:
     @property
     def option_names(self) -> list[str]:
         """The loss's keyword-only parameters."""
-        parameters = inspect.signature(self.loss).parameters.values()
-        return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+        return list(_keyword_only(self.loss))
 
     def settings(self, temperature: float, options: Mapping[str, Any]) -> dict[str, Any]:
         """The keyword arguments for the loss: the temperature, if it softens a teacher's logits by one, and the options.
@@ -58,3 +57,10 @@ class Recipe:
                 raise InputError(f"{self.loss.__name__} has no option {name!r}: {did_you_mean(name, known)}")
         softens = "logits" in self.needs and "temperature" in known  # others divide cosines or activations by theirs
         return {**({"temperature": temperature} if softens else {}), **options}
+
+
+@cache
+def _keyword_only(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Looked for once: peers ask at each exchange."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

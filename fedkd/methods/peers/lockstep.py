@@ -67,8 +67,11 @@ class AllOutputs:
 
     def others(self, name: str) -> Tensor:
         """The outputs of all but me. (K - 1, B, ...)"""
-        others = [theirs for peer, theirs in zip(self.ids, self.tensors[name], strict=True) if peer != self.me]
-        return torch.stack(others) if others else self.tensors[name][:0]
+        tensor = self.tensors[name]
+        if self.me not in self.ids:
+            return tensor
+        place = self.ids.index(self.me)
+        return torch.cat([tensor[:place], tensor[place + 1 :]])  # a copy: a broadcast's tensors are everybody's
 
     def with_mine(self, name: str, mine: Tensor) -> Tensor:
         """The outputs of all, with the graph of mine (B, ...) in my place. (K, B, ...)
@@ -103,11 +106,16 @@ def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateNa
     outputs = _compute(client, peer, round) if round.uploads(client.id, exchange) else {}
     tensors = {name: tensor.detach().float() for name, tensor in outputs.items() if name not in peer.withheld}
     for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
+        if not _is_finite(tensor):
             raise TrainingError(f"{client.work().where}: its {name} are not finite; lower train.lr or set train.clip")
     header = {"batch": round.digest(round.turns[exchange].batch)}
-    upload = Knowledge(tensors, {name: _space(name) for name in tensors}, header, weight=len(round.data))
-    return upload.with_tensors("logits", peer.beside)
+    spaces = {name: _space(name) for name in tensors} | dict.fromkeys(peer.beside, "logits")
+    return Knowledge({**tensors, **peer.beside}, spaces, header, weight=len(round.data))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """In one pass: the extremes are NaN where any number is."""
+    return not tensor.numel() or all(math.isfinite(extreme.item()) for extreme in tensor.aminmax())
 
 
 def begin(client: Client, net: nn.Module) -> None:
@@ -141,7 +149,7 @@ def _learn(client: Client, broadcast: Knowledge, peer: Peer, round: Plan) -> Non
     number = round.turns[client.exchange - 1].batch
     if broadcast.header.get("batch") != round.digest(number):
         raise ValueError(f"the broadcast speaks of batch {broadcast.header.get('batch')}, not of {round.digest(number)}")
-    optimizer, work = client.optimizer("peer", peer.net), client.work()
+    optimizer, work = client.optimizer("peer", peer.net), round.data.work
     batch, outputs = client.live("held pass", lambda: _repeat(client, peer, round))
     with work.autocast():
         parts = peer.loss(outputs, _unpack(client, broadcast), batch)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Literal, final
+from weakref import WeakKeyDictionary
 
 import torch
 
 from fedkd.base.randomness import generator
+from fedkd.data import Samples
 from fedkd.experiment.algorithm.batches import batches_a_round
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
@@ -66,25 +68,52 @@ UPDATES: dict[UpdateName, Callable[[int, int, torch.Generator], list[Turn]]] = {
 
 @final
 @dataclass(frozen=True, eq=False)
+class Drawn:
+    """What the peers of one process draw alike for a round, and the batch that they are at: taken and hashed once for all."""
+
+    draws: list[Draw]
+    turns: list[Turn]
+    digests: dict[int, str] = field(default_factory=dict)
+    newest: dict[int, tuple[Batch, int]] = field(default_factory=dict)  # number -> batch, how often it was written to
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The batches and turns of one round, equal at all peers and at the server."""
 
     data: Split
-    draws: list[Draw]
-    turns: list[Turn]
-    _digests: dict[int, str] = field(default_factory=dict, init=False, repr=False)
+    drawn: Drawn
+
+    @property
+    def draws(self) -> list[Draw]:
+        """The batches of the round."""
+        return self.drawn.draws
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Who learns when."""
+        return self.drawn.turns
 
     def batch(self, number: int) -> Batch:
-        """One batch of the round."""
-        return self.data.batch(self.draws[number])
+        """One batch of the round. Peers of one process share it, unless a net or a loss has written to it."""
+        if self.data.work.moments is not None:  # a peer's own
+            return self.data.batch(self.draws[number])
+        batch, writes = self.drawn.newest.get(number, (None, 0))
+        if batch is None or _writes(batch) != writes:
+            batch = self.data.batch(self.draws[number])
+            self.drawn.newest.clear()
+            self.drawn.newest[number] = batch, _writes(batch)
+        return batch
 
     def digest(self, number: int) -> str:
         """A hash of the ids and labels of a batch: equal where two peers mean the same samples."""
-        if number not in self._digests:
+        digests = self.drawn.digests
+        if number not in digests:
             ids = self.data.samples.indices[self.draws[number].positions]
             content = torch.stack([ids, self.data.samples.labels[ids]]).numpy()
-            self._digests[number] = hashlib.blake2b(content.tobytes(), digest_size=8).hexdigest()
-        return self._digests[number]
+            digests[number] = hashlib.blake2b(content.tobytes(), digest_size=8).hexdigest()
+        return digests[number]
 
     def is_new(self, exchange: int) -> bool:
         """Whether this exchange is the first about its batch."""
@@ -108,13 +137,26 @@ def plan(node: Node, update: UpdateName = "simultaneous") -> Plan:
     return node.live("plan of turns", lambda: _plan(node, update))
 
 
+#: What was drawn last from some samples, and from what else it follows.
+_DRAWN: WeakKeyDictionary[Samples, tuple[object, Drawn]] = WeakKeyDictionary()
+
+
 def _plan(node: Node, update: UpdateName) -> Plan:
-    data = node.train if isinstance(node, Client) else node.split(node.federation.client_train(0))
-    settings, seed = node.experiment.train, node.experiment.seed
-    rng = generator(seed, node.round, "batches of all peers")
-    draws = list(data.labelled().of_a_round(settings.batch_size, rng))
-    turns = UPDATES[update](len(draws), node.experiment.data.clients, generator(seed, node.round, "turns of peers"))
-    return Plan(data.labelled(), draws, turns)
+    data = (node.train if isinstance(node, Client) else node.split(node.federation.client_train(0))).labelled()
+    settings, seed, peers = node.experiment.train, node.experiment.seed, node.experiment.data.clients
+    key = (settings, seed, peers, node.round, update, node.device, data.work.views)
+    before, drawn = _DRAWN.get(data.samples, (None, None))
+    if drawn is None or before != key:
+        draws = list(data.of_a_round(settings.batch_size, generator(seed, node.round, "batches of all peers")))
+        drawn = Drawn(draws, UPDATES[update](len(draws), peers, generator(seed, node.round, "turns of peers")))
+        _DRAWN[data.samples] = key, drawn
+    return Plan(data, drawn)
+
+
+def _writes(batch: Batch) -> int:
+    """How often the tensors of a batch were written to."""
+    inputs = batch.inputs.values() if isinstance(batch.inputs, Mapping) else [batch.inputs]
+    return sum(tensor._version for tensor in [*inputs, batch.labels])
 
 
 def exchanges(experiment: Settings, update: UpdateName = "simultaneous") -> int:
