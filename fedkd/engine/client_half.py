@@ -11,6 +11,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from fedkd.base.compiler import load_compiler_where_time_is_short
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
@@ -27,7 +28,6 @@ from fedkd.experiment.algorithm.counted_work import counting
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.predictors import Predictor
-from fedkd.experiment.algorithm.step import warm_up
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, reasons_stay
 from fedkd.experiment.strategy_of_round import strategy_of
@@ -55,7 +55,7 @@ def join(message: Message, context: Context, functions: Functions) -> Message:
         note_run(message, context)
         simulated = _simulated(context)
         facts = {**facts_of(experiment.strategy, node, simulated=simulated), **told_by(node, simulated=simulated)}
-    warm_up()
+    load_compiler_where_time_is_short(experiment.timeout)
     return Message(RecordDict({RECORD: ConfigRecord({"partition-id": partition, **facts})}), reply_to=message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import ObjectLostError, RayActorError
 
+from fedkd.base.compiler import SHORT_SECONDS
 from fedkd.base.errors import InputError, RunFailed
 from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
@@ -53,7 +55,7 @@ class RayGrid(JobGrid):
     def open(self, client_app: ClientApp, num_supernodes: int, run_config: Mapping[str, Any] | None = None) -> Self:
         """Join or start Ray, begin to start the actors; see `JobGrid.open`. Raises InputError where they do not fit."""
         super().open(client_app, num_supernodes, run_config)
-        self._schedule, self._send = Schedule(self._actors), 0
+        self._schedule, self._send, self._least = Schedule(self._actors), 0, math.inf
         try:
             room = connected(self._address, self._actors, self._num_cpus, self._num_gpus)
             self._cluster.enter_context(room)
@@ -89,6 +91,7 @@ class RayGrid(JobGrid):
     def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Spread the messages over the actors, and yield replies as they come."""
         self._lifeline.check(every=0.1)
+        self._make_ready(timeout)
         self._plan(messages)
         try:
             while any(seat.queue or self._owes(seat) for seat in self._seats):
@@ -108,6 +111,14 @@ class RayGrid(JobGrid):
             self._shared, self._buffers = Shared(()), None
 
     # ---- questions
+
+    def _make_ready(self, timeout: float | None) -> None:
+        """Have the workers load what clients would else load in their time, if they have never had so little of it."""
+        if timeout is not None and timeout < min(self._least, SHORT_SECONDS):
+            self._least = timeout
+            for seat in self._seats:
+                seat.calls[seat.actor.be_ready_for.remote(timeout)] = []
+                seat.since = time.monotonic() + SHORT_SECONDS  # for so long it is not at work on clients
 
     def _plan(self, messages: Sequence[Message]) -> None:
         self._send += 1
@@ -235,7 +246,7 @@ class RayGrid(JobGrid):
         worker = ray.remote(ClientWorker).options(num_cpus=self._num_cpus, num_gpus=self._num_gpus)
         imports = [name for name in RECORDS_NEED if name in sys.modules]
         actor = worker.remote(self._app, self._nodes, self._run_config, imports, self._num_gpus > 0)
-        return Seat(index, actor, calls={actor.ready.remote(): []})
+        return Seat(index, actor, calls={actor.be_ready_for.remote(self._least): []})
 
 
 def _travelling(client_app: ClientApp) -> Any:

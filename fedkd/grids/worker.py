@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from fedkd.base.compiler import leave_compiler_out, load_compiler_where_time_is_short
 from fedkd.grids.flower import (
     PlainMessage,
     PlainRecords,
@@ -82,8 +84,6 @@ class Shared:
 
 #: Flower's records become tensors only where these are imported already, which an app in a script may have left to the driver.
 RECORDS_NEED = ("torch",)
-#: What a library loads at its first use in a process (torch: at the first optimiser): seconds that are no client's own.
-LOADED_LATE = {"torch": "torch._dynamo"}
 
 
 class ClientWorker:
@@ -96,15 +96,16 @@ class ClientWorker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         for name in imports:
             import_module(name)
-            if name in LOADED_LATE:
-                import_module(LOADED_LATE[name])
+        if "torch" in sys.modules:
+            leave_compiler_out()
         self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         self._contexts: dict[int, Context] = {}
         self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it
         self._shared: list[bytes] = []
 
-    def ready(self) -> list[Answer]:
-        """Answers, with nothing, once the process is up and the app is loaded."""
+    def be_ready_for(self, timeout: float) -> list[Answer]:
+        """Answers, with nothing, once the process is up, the app is loaded, and what clients in a hurry would have to load."""
+        load_compiler_where_time_is_short(timeout)
         return []
 
     def share(self, buffers: Sequence[Any]) -> None:

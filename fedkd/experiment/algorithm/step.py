@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from inspect import unwrap
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from fedkd.base.compiler import leave_compiler_out
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object
 from fedkd.experiment.algorithm.optimizer_state import trainable
@@ -29,6 +29,7 @@ _HOOKS_OF_ALL = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 
 def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
     """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
+    leave_compiler_out()
     parameters = trainable(net, work.where)
     settings = work.settings
     arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay}
@@ -52,12 +53,6 @@ def _of_user(name: str, parameters: list[nn.Parameter], lr: float, weight_decay:
     if not isinstance(made, torch.optim.Optimizer):
         raise InputError(f"train.optimizer: {name} gives a {type(made).__name__}: {takes}")
     return made
-
-
-@cache
-def warm_up() -> None:
-    """Load what torch loads at a process's first optimiser. It takes seconds, which the first client would be charged for."""
-    torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
 
 
 def descend(
