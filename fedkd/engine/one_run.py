@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedkd.engine.app import client_app_of, server_app_of
+from fedkd.engine.begun import begun
 from fedkd.engine.unused_messages import tell_idle_messages
 from fedkd.experiment.algorithm.loaded import forget_data
 from fedkd.experiment.experiment import Experiment
@@ -14,7 +15,6 @@ from fedkd.experiment.registry import name_of
 from fedkd.experiment.unused import given_keys, tell
 from fedkd.experiment.unused_keys import idle_engine
 from fedkd.grids import JobGrid, run_app
-from fedkd.grids.app import make_grid
 from fedkd.results.history import History
 from fedkd.results.round_lines import Display
 
@@ -30,12 +30,12 @@ def run_once(
 ) -> History:
     """``fedkd.simulate`` of one seed, whose words these are."""
     forget_data()
-    tell_what_is_idle(experiment, engine)
     code = experiment.functions()
     config = experiment.to_flat() | {"out": str(out or ""), "resume": resume}
-    if experiment.clients_are_here:  # else each is at its node of the grid
-        Experiment.from_flat(config, code).federation()
-    with _display(progress, experiment) as display:
+    with begun(engine or experiment.engine.name, experiment) as grid, _display(progress, experiment) as display:
+        tell_what_is_idle(experiment, engine)
+        if experiment.clients_are_here:  # else each is at its node of the grid
+            Experiment.from_flat(config, code).federation()
 
         def note(row: dict[str, Any]) -> None:
             display.row(row)
@@ -47,7 +47,7 @@ def run_once(
             client_app_of(code),
             num_supernodes=experiment.data.clients,
             run_config=config,
-            grid=make_grid(engine or experiment.engine.name, **experiment.engine.model_dump(exclude={"name"})),
+            grid=grid,
         )
     return History.read(context.state)
 

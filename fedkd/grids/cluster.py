@@ -16,11 +16,20 @@ from typing import Any
 
 import grpc
 import ray
+from ray._private import utils as ray_utils
+from ray._private.node import Node
 
 from fedkd.base.errors import InputError
 
 #: How long a cluster that is named may take to answer, in seconds; Ray itself would try for minutes.
 ANSWER_SECONDS = 10.0
+
+#: What Ray's start calls for each, and what is called in its place.
+_WATCHERS: tuple[tuple[Any, str, Any], ...] = (
+    (Node, "start_monitor", lambda node: None),
+    (Node, "start_log_monitor", lambda node: None),
+    (ray_utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted")),
+)
 
 
 @contextmanager
@@ -53,7 +62,8 @@ def _start(address: str, num_cpus: int) -> None:
         keep_token_out_of_home()
     # Ray would say at length that its clusters have a token.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), _environment(RAY_USAGE_STATS_ENABLED="0"), without_dashboard() as no_dashboard:
+    quiet = _environment(RAY_USAGE_STATS_ENABLED="0")
+    with warnings.catch_warnings(), quiet, without_watchers(), without_dashboard() as no_dashboard:
         warnings.simplefilter("ignore")
         try:
             ray.init(**where, **({} if address else no_dashboard), log_to_driver=False, configure_logging=False)
@@ -107,6 +117,24 @@ def without_dashboard() -> Iterator[dict[str, Any]]:
             yield {"include_dashboard": False, "dashboard_host": "127.0.0.1", "dashboard_port": taken.getsockname()[1]}
         finally:
             log.setLevel(level)
+
+
+@contextmanager
+def without_watchers() -> Iterator[None]:
+    """A Ray that is started in the block has no autoscaler's monitor, no monitor of log files, and agents without pages.
+
+    Nothing here reads what they tell, and they take 2 s of processor time while workers wait to start. ``ray start`` has
+    options for the first two, ``ray.init`` has not; for the last Ray looks whether what pages need can be imported.
+    """
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _WATCHERS if hasattr(owner, name)]
+    try:
+        for owner, name, nothing in _WATCHERS:
+            if hasattr(owner, name):
+                setattr(owner, name, nothing)
+        yield
+    finally:
+        for owner, name, own in before:
+            setattr(owner, name, own)
 
 
 @contextmanager

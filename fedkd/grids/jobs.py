@@ -64,6 +64,13 @@ class JobGrid(Grid):
 
     # ---- what the grid is bound to
 
+    def begin(self, imports: Sequence[str] = ()) -> Self:
+        """Start what an app runs on, before there is one: processes, which import these modules. `close` ends it.
+
+        A grid without processes of its own has nothing to start.
+        """
+        return self
+
     def open(self, client_app: ClientApp, num_supernodes: int, run_config: Mapping[str, Any] | None = None) -> Self:
         """Bind the grid to an app: ``with grid.open(...):``. Raises InputError on a count of nodes below 1."""
         if num_supernodes < 1:

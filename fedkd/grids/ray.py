@@ -14,7 +14,7 @@ from typing import Any, Self, final
 import ray
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from fedkd.base.compiler import SHORT_SECONDS
 from fedkd.base.errors import InputError, RunFailed
@@ -50,18 +50,32 @@ class RayGrid(JobGrid):
         super().__init__()
         self._actors, self._num_cpus, self._num_gpus, self._address = actors, num_cpus, num_gpus, address
         self._seats: list[Seat] = []
-        self._cluster = ExitStack()
+        self._app: Any = None
+        self._cluster, self._imports = ExitStack(), tuple[str, ...]()
+
+    def begin(self, imports: Sequence[str] = ()) -> Self:
+        """Join or start Ray, and begin to start the actors, which import these modules: all that `open` does before an app is
+        there, for a program that has much to load beside it. Raises InputError where the actors do not fit.
+        """
+        try:
+            self._cluster.enter_context(connected(self._address, self._actors, self._num_cpus, self._num_gpus))
+            self._lifeline, self._least, self._imports = Lifeline(), math.inf, tuple(imports)
+            self._seats = [self._hire(index) for index in range(self._actors)]
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def open(self, client_app: ClientApp, num_supernodes: int, run_config: Mapping[str, Any] | None = None) -> Self:
-        """Join or start Ray, begin to start the actors; see `JobGrid.open`. Raises InputError where they do not fit."""
+        """Bind the grid and its actors to an app, after `begin` where that was not called; see `JobGrid.open`."""
         super().open(client_app, num_supernodes, run_config)
-        self._schedule, self._send, self._least = Schedule(self._actors), 0, math.inf
+        self._schedule, self._send = Schedule(self._actors), 0
+        if not self._seats:
+            self.begin([name for name in RECORDS_NEED if name in sys.modules])
         try:
-            room = connected(self._address, self._actors, self._num_cpus, self._num_gpus)
-            self._cluster.enter_context(room)
-            self._lifeline = Lifeline()
             self._app = _travelling(client_app)
-            self._seats = [self._hire(index) for index in range(self._actors)]
+            for seat in self._seats:
+                self._bind(seat)
         except BaseException:
             self.close()
             raise
@@ -188,6 +202,10 @@ class RayGrid(JobGrid):
         jobs = seat.calls[call]
         try:
             answers: list[Answer] = ray.get(call)
+        except RayTaskError as failure:
+            if jobs:
+                raise
+            raise RuntimeError(f"a Ray worker could not start: {str(failure).splitlines()[-1]}") from failure
         except (RayActorError, ObjectLostError) as death:  # an answer too may have lain on a node that is gone
             self._lifeline.check()
             yield from self._bury(seat, death)
@@ -239,14 +257,18 @@ class RayGrid(JobGrid):
         """Put a new actor in the place of an old one, which has these jobs to do again, and then its queue."""
         ray.kill(seat.actor)  # a dead one may only have been out of reach
         fresh = self._seats[seat.index] = self._hire(seat.index)
+        self._bind(fresh)
         fresh.follows = True
         fresh.queue.extend([*again, *seat.queue])
 
     def _hire(self, index: int) -> Seat:
         worker = ray.remote(ClientWorker).options(num_cpus=self._num_cpus, num_gpus=self._num_gpus)
-        imports = [name for name in RECORDS_NEED if name in sys.modules]
-        actor = worker.remote(self._app, self._nodes, self._run_config, imports, self._num_gpus > 0)
-        return Seat(index, actor, calls={actor.be_ready_for.remote(self._least): []})
+        return Seat(index, worker.remote(self._imports, self._num_gpus > 0))
+
+    def _bind(self, seat: Seat) -> None:
+        """Give an actor the app."""
+        call = seat.actor.begin.remote(self._app, self._nodes, self._run_config, self._least)
+        seat.calls[call], seat.since = [], time.monotonic()
 
 
 def _travelling(client_app: ClientApp) -> Any:

@@ -87,24 +87,26 @@ RECORDS_NEED = ("torch",)
 
 
 class ClientWorker:
-    """One process of the pool. ``imports``: modules that the driver has and that the app may count on."""
+    """One process of the pool. ``imports``: modules that the app may count on."""
 
-    def __init__(
-        self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any], imports: Sequence[str], gpus: bool
-    ) -> None:
+    def __init__(self, imports: Sequence[str], gpus: bool) -> None:
         if not gpus:  # Ray shows all of the machine's to who asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         for name in imports:
             import_module(name)
         if "torch" in sys.modules:
             leave_compiler_out()
-        self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         self._contexts: dict[int, Context] = {}
         self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it
         self._shared: list[bytes] = []
 
+    def begin(self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any], timeout: float) -> list[Answer]:
+        """Take the app. Answers, with nothing, once clients may have ``timeout`` seconds."""
+        self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
+        return self.be_ready_for(timeout)
+
     def be_ready_for(self, timeout: float) -> list[Answer]:
-        """Answers, with nothing, once the process is up, the app is loaded, and what clients in a hurry would have to load."""
+        """Load what a client with so many seconds should not have to load. Answers, with nothing, when that is done."""
         load_compiler_where_time_is_short(timeout)
         return []
 

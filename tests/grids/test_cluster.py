@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.clientapp import ClientApp
 from programs import free_ports
 
 from fedkd.base.errors import InputError
@@ -54,7 +53,7 @@ def test_a_token_that_the_user_has_is_the_one_that_counts(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("gpus", "visible"), [(False, ""), (True, "0,1")])
 def test_a_worker_without_gpus_sees_none(gpus: bool, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    ClientWorker(ClientApp(), 1, {}, imports=[], gpus=gpus)
+    ClientWorker(imports=[], gpus=gpus)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
