@@ -5,6 +5,7 @@ Only for items that are known to be what such a record holds: numbers, text, arr
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -18,9 +19,21 @@ def record_of(kind: type[R], items: dict[str, Any]) -> R:
     >>> record_of(ConfigRecord, {"round": 3}) == ConfigRecord({"round": 3})
     True
     """
-    record = kind()
-    record.__dict__["_data"] = items
+    record = kind.__new__(kind)
+    record.__dict__.update(_empty(kind), _data=items)
     return record
+
+
+@cache
+def _empty(kind: type[Any]) -> dict[str, Any]:
+    """The attributes of a record without items."""
+    return dict(vars(kind()))
+
+
+def items_of(record: Any) -> dict[str, Any]:
+    """The items of a record, not copied: to be read only."""
+    items: dict[str, Any] = record.__dict__["_data"]
+    return items
 
 
 def array_of(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Array:

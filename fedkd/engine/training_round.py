@@ -110,17 +110,17 @@ class Exchanges(TrainingRound):
         """Exchange as often as the strategy wants, with those who are left."""
         self._exchanges = self._experiment.strategy.exchanges_per_round(self._experiment)
         everyone: list[int] = []
-        for exchange in range(self._exchanges):
-            messages = self.instructions(metrics, exchange)
-            everyone = everyone or list(self._cohort)
-            enough = enough_of(self._experiment, len(messages))
-            with streams_aside():
+        with streams_aside():
+            for exchange in range(self._exchanges):
+                messages = self.instructions(metrics, exchange)
+                everyone = everyone or list(self._cohort)
+                enough = enough_of(self._experiment, len(messages))
                 replies = self._transport.collect(messages, enough, round=self._server.round, exchange=exchange)
-            for (earlier, of), late in replies.earlier.items():
-                self._absorb_late(late, metrics, earlier, of)
-            self.absorb(replies.current, metrics, exchange)
-            if not self._cohort:
-                break
+                for (earlier, of), late in replies.earlier.items():
+                    self._absorb_late(late, metrics, earlier, of)
+                self.absorb(replies.current, metrics, exchange)
+                if not self._cohort:
+                    break
         left = sorted(set(everyone) - set(self._cohort))
         # Who left in mid-round still holds its memory live: have it written.
         if left and self._exchanges > 1 and self._transport.keeps_contexts:

@@ -7,12 +7,13 @@ Flower's own constructors check every key and value again, which costs more than
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
-from uuid import uuid4
+from functools import partial
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.constants import DEFAULT_TTL
@@ -24,14 +25,17 @@ from flwr.common.constant import ErrorCode as ErrorCode  # for the other grid fi
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedkd.base.records import array_of, record_of
+from fedkd.base.records import array_of, items_of, record_of
+
+T = TypeVar("T")
 
 RUN_ID = 1
 TASK_ID = 1
 
 PlainRecords = list[tuple[str, int, dict[str, Any]]]  # (name, which of _RECORDS, items)
 PlainMessage = tuple[dict[str, Any], PlainRecords | None, tuple[int, str | None] | None]  # metadata, content, error
-_RECORDS = (ArrayRecord, MetricRecord, ConfigRecord)
+_RECORDS: tuple[type[Any], ...] = (ArrayRecord, MetricRecord, ConfigRecord)
+_KINDS = {kind: number for number, kind in enumerate(_RECORDS)}
 
 
 def _same(data: Any) -> Any:
@@ -78,14 +82,23 @@ def client_context(node_id: int, nodes: int, run_config: UserConfig, state: Reco
 def plain_records(records: RecordDict, store: Callable[[bytes], Any] = _same) -> PlainRecords:
     """Take records apart; ``store`` says what stands for the bytes of an array (by default the bytes themselves)."""
     plain: PlainRecords = []
-    for name, record in records.items():
-        if isinstance(record, ArrayRecord):
-            arrays = {key: (a.dtype, tuple(a.shape), a.stype, store(a.data)) for key, a in record.items()}
-            plain.append((name, 0, arrays))
+    for name, record in items_of(records).items():
+        if (kind := _kind_of(record)) == 0:
+            arrays = {key: (a.dtype, tuple(a.shape), a.stype, store(a.data)) for key, a in items_of(record).items()}
+            plain.append((name, kind, arrays))
         else:
-            items = {key: list(value) if isinstance(value, list) else value for key, value in record.items()}
-            plain.append((name, 1 if isinstance(record, MetricRecord) else 2, items))
+            plain.append((name, kind, _copy_items(record)))
     return plain
+
+
+def _kind_of(record: Any) -> int:
+    """Which of _RECORDS it is."""
+    exact = _KINDS.get(type(record))
+    return next(kind for kind, of in enumerate(_RECORDS) if isinstance(record, of)) if exact is None else exact
+
+
+def _copy_items(record: Any) -> dict[str, Any]:
+    return {key: list(value) if type(value) is list else value for key, value in items_of(record).items()}
 
 
 def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same) -> RecordDict:
@@ -103,7 +116,14 @@ def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same
 
 def copy_records(records: RecordDict) -> RecordDict:
     """New records which share the bytes of the arrays and nothing that can be changed."""
-    return records_from_plain(plain_records(records))
+    return record_of(RecordDict, {name: _copy_record(record) for name, record in items_of(records).items()})
+
+
+def _copy_record(record: Any) -> Any:
+    if kind := _kind_of(record):
+        return record_of(_RECORDS[kind], _copy_items(record))
+    arrays = {key: array_of(a.dtype, tuple(a.shape), a.stype, a.data) for key, a in items_of(record).items()}
+    return record_of(ArrayRecord, arrays)
 
 
 def plain_message(message: Message, store: Callable[[bytes], Any] = _same) -> PlainMessage:
@@ -135,12 +155,13 @@ def _message(metadata: dict[str, Any], content: RecordDict | None, error: tuple[
 
 def copy_message(message: Message) -> Message:
     """A copy that shares only the bytes of the arrays."""
-    return message_from_plain(plain_message(message))
+    content = copy_records(message.content) if message.has_content() else None
+    return _message(message.metadata.__dict__, content, (message.error.code, message.error.reason) if message.has_error() else None)
 
 
 def with_new_id(message: Message) -> Message:
     """The same message, given an id of its own as a SuperLink would."""
-    message.metadata.__dict__["_message_id"] = uuid4().hex
+    message.metadata.__dict__["_message_id"] = os.urandom(16).hex()
     return message
 
 
@@ -177,26 +198,33 @@ def run_client(
     *,
     timeout: float | None = None,
 ) -> PlainMessage | None:
-    """Hand a message to the client; its reply as a plain value, or None where it took more than ``timeout`` seconds.
+    """Hand a message to the client; its reply as a plain value, see `answered`."""
+    return answered(client_app, message, context, partial(plain_message, store=store), timeout=timeout)
+
+
+def answered(
+    client_app: ClientApp, message: Message, context: Context, take: Callable[[Message], T], *, timeout: float | None = None
+) -> T | None:
+    """Hand a message to the client; what ``take`` makes of its reply, or None where it took more than ``timeout`` seconds.
 
     Where the client raises, it is an error reply, whose reason is ``ClassName: message`` on its first line, then the
     traceback. A client that calls ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
     """
     begun = clock()
-    plain = _answer(client_app, message, context, store)
-    return plain if timeout is None or clock() - begun <= timeout else None
+    reply = _answer(client_app, message, context, take)
+    return reply if timeout is None or clock() - begun <= timeout else None
 
 
-def _answer(client_app: ClientApp, message: Message, context: Context, store: Callable[[bytes], Any]) -> PlainMessage:
+def _answer(client_app: ClientApp, message: Message, context: Context, take: Callable[[Message], T]) -> T:
     try:
         reply = client_app(message, context)
         if not isinstance(reply, Message):
             raise TypeError(f"the ClientApp returned {type(reply).__name__}, a Message is needed")
         if reply.metadata.reply_to_message_id != message.metadata.message_id:
             raise ValueError("the ClientApp returned a Message that does not answer the one it was given")
-        return plain_message(reply, store)
+        return take(reply)
     except (Exception, SystemExit) as error:
-        return plain_message(error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _reason(error)))
+        return take(error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _reason(error)))
 
 
 def _reason(error: BaseException) -> str:

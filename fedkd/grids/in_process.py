@@ -7,7 +7,7 @@ from typing import final
 
 from flwr.app import Message
 
-from fedkd.grids.flower import message_from_plain, run_client
+from fedkd.grids.flower import answered, copy_message
 from fedkd.grids.jobs import JobGrid
 
 
@@ -19,5 +19,6 @@ class InProcessGrid(JobGrid):
         """Run each message's client in turn. None can be stopped: one that hangs is waited for."""
         for message in messages:
             context = self.context(message.metadata.dst_node_id)
-            if reply := run_client(self.client_app, message, context, timeout=timeout):
-                yield message_from_plain(reply)
+            reply = answered(self.client_app, message, context, copy_message, timeout=timeout)
+            if reply is not None:
+                yield reply

@@ -13,6 +13,7 @@ from torch import Tensor
 
 #: What a tensor means. Aggregation never mixes two spaces: the mean of logits is not the mean of probabilities.
 SPACES = ("weights", "logits", "probabilities", "labels", "embedding", "counts", "samples", "coded")
+_SPACES = frozenset(SPACES)
 #: The dtypes that travel, by name.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -47,12 +48,16 @@ class Knowledge:
         if self.tensors.keys() != self.spaces.keys():
             odd = sorted(self.tensors.keys() ^ self.spaces.keys())[:3]
             raise ValueError(f"every tensor needs one space: {odd} stand in only one of tensors and spaces")
-        if unknown := set(self.spaces.values()) - set(SPACES):
+        if not _SPACES.issuperset(self.spaces.values()):
+            unknown = set(self.spaces.values()) - _SPACES
             raise ValueError(f"unknown space {sorted(unknown)[0]!r}: use one of {', '.join(SPACES)}")
         tensors = {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in self.tensors.items()}
-        object.__setattr__(self, "tensors", MappingProxyType(tensors))
-        for name in ("spaces", "header", "metrics"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        vars(self).update(
+            tensors=MappingProxyType(tensors),
+            spaces=MappingProxyType(dict(self.spaces)),
+            header=MappingProxyType(dict(self.header)),
+            metrics=MappingProxyType(dict(self.metrics)),
+        )
 
     @classmethod
     def of(cls, space: str, tensors: Mapping[str, Tensor], **rest: Any) -> Knowledge:

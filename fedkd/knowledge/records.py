@@ -28,6 +28,7 @@ MAX_HEADER = 256
 #: The dtype in which the bits of a torch dtype lie in the array; all others lie as themselves.
 _CARRIER = {torch.bfloat16: torch.int16}
 _NO_METRICS = MetricRecord()
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class RecordError(ValueError):
@@ -37,13 +38,13 @@ class RecordError(ValueError):
 def to_records(knowledge: Knowledge) -> RecordDict:
     """Pack Knowledge into records. Values, shapes and dtypes come back exactly from ``from_records``."""
     groups: dict[str, list[Tensor]] = {}
-    tensors = knowledge.tensors
-    for tensor in tensors.values():
-        groups.setdefault(_dtype_name(tensor), []).append(tensor)
+    lines, spaces = [], knowledge.spaces
+    for name, tensor in knowledge.tensors.items():
+        groups.setdefault(dtype := _dtype_name(tensor), []).append(tensor)
+        lines.append(f"{name}\t{dtype}\t{','.join(map(str, tensor.shape))}\t{spaces[name]}")
     arrays = record_of(ArrayRecord, {dtype: _pack(alike) for dtype, alike in groups.items()})
     manifest: dict[str, ConfigRecordValues] = {
-        # One text, a line a tensor: Flower would check each element of a list.
-        "tensors": "\n".join(f"{name}\t{_describe(tensor)}\t{knowledge.spaces[name]}" for name, tensor in tensors.items()),
+        "tensors": "\n".join(lines),  # one text, a line a tensor: Flower would check each element of a list
         "weight": float(knowledge.weight),
         **{f"header.{key}": _fact(key, value) for key, value in knowledge.header.items()},
     }
@@ -142,15 +143,10 @@ class Unpacked:
         return self._kept[key][2]
 
 
-def _describe(tensor: Tensor) -> str:
-    return f"{_dtype_name(tensor)}\t{','.join(map(str, tensor.shape))}"
-
-
 def _dtype_name(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise TypeError(f"tensors of dtype {name} cannot travel: use one of {', '.join(DTYPES)}")
-    return name
+    if name := _NAMES.get(tensor.dtype):
+        return name
+    raise TypeError(f"tensors of dtype {str(tensor.dtype).removeprefix('torch.')} cannot travel: use one of {', '.join(DTYPES)}")
 
 
 def _pack(tensors: list[Tensor]) -> Array:
@@ -178,7 +174,8 @@ def _unpack(arrays: Mapping[str, Array], layout: Layout) -> dict[str, Tensor]:
         elements = [number for *_, number in mine]
         if not mine or sum(elements) != flat.numel():
             raise ValueError(f"its {dtype} array has {flat.numel()} elements, the manifest says {sum(elements)}")
-        for (name, size, _), part in zip(mine, flat.split_with_sizes(elements), strict=True):
+        parts = flat.split_with_sizes(elements) if len(mine) > 1 else [flat]
+        for (name, size, _), part in zip(mine, parts, strict=True):
             tensors[name] = part.view(size)
     return {name: tensors[name] for name in layout.names}
 
