@@ -1,7 +1,7 @@
 """What leans on Flower's private parts: identities, contexts, message ids, and records as plain values.
 
-A *plain* value is made of tuples, dicts, strings, numbers and bytes only. It is how records are copied (taken apart and
-put together again they share the immutable array bytes and nothing else), compared, and sent to workers.
+A *plain* value is made of lists, dicts, strings, numbers and bytes only. It is how records are compared, and sent to workers:
+Ray packs such a value in C, and pickles what holds anything else, a tuple say, which takes several times as long.
 Flower's own constructors check every key and value again, which costs more than the copy; so `fedkd.base.records` goes round.
 """
 
@@ -32,8 +32,8 @@ T = TypeVar("T")
 RUN_ID = 1
 TASK_ID = 1
 
-PlainRecords = list[tuple[str, int, dict[str, Any]]]  # (name, which of _RECORDS, items)
-PlainMessage = tuple[dict[str, Any], PlainRecords | None, tuple[int, str | None] | None]  # metadata, content, error
+PlainRecords = list[list[Any]]  # [name, which of _RECORDS, items] each
+PlainMessage = list[Any]  # metadata, PlainRecords or None, [code, reason] of an error or None
 _RECORDS: tuple[type[Any], ...] = (ArrayRecord, MetricRecord, ConfigRecord)
 _KINDS = {kind: number for number, kind in enumerate(_RECORDS)}
 
@@ -84,10 +84,10 @@ def plain_records(records: RecordDict, store: Callable[[bytes], Any] = _same) ->
     plain: PlainRecords = []
     for name, record in items_of(records).items():
         if (kind := _kind_of(record)) == 0:
-            arrays = {key: (a.dtype, tuple(a.shape), a.stype, store(a.data)) for key, a in items_of(record).items()}
-            plain.append((name, kind, arrays))
+            arrays = {key: [a.dtype, list(a.shape), a.stype, store(a.data)] for key, a in items_of(record).items()}
+            plain.append([name, kind, arrays])
         else:
-            plain.append((name, kind, _copy_items(record)))
+            plain.append([name, kind, _copy_items(record)])
     return plain
 
 
@@ -107,7 +107,7 @@ def records_from_plain(plain: PlainRecords, load: Callable[[Any], bytes] = _same
     for name, kind, items in plain:
         held: dict[str, Any]
         if kind == 0:
-            held = {key: array_of(dtype, shape, stype, load(data)) for key, (dtype, shape, stype, data) in items.items()}
+            held = {key: array_of(dtype, tuple(shape), stype, load(data)) for key, (dtype, shape, stype, data) in items.items()}
         else:
             held = {key: list(value) if isinstance(value, list) else value for key, value in items.items()}
         records[name] = record_of(_RECORDS[kind], held)
@@ -129,8 +129,8 @@ def _copy_record(record: Any) -> Any:
 def plain_message(message: Message, store: Callable[[bytes], Any] = _same) -> PlainMessage:
     """Take a message apart, see `plain_records`."""
     content = plain_records(message.content, store) if message.has_content() else None
-    error = (message.error.code, message.error.reason) if message.has_error() else None
-    return dict(message.metadata.__dict__), content, error
+    error = [message.error.code, message.error.reason] if message.has_error() else None
+    return [dict(message.metadata.__dict__), content, error]
 
 
 def message_from_plain(plain: PlainMessage, load: Callable[[Any], bytes] = _same) -> Message:
@@ -146,7 +146,7 @@ def array_bytes(message: Message) -> Iterator[bytes]:
             yield from (array.data for array in record.values())
 
 
-def _message(metadata: dict[str, Any], content: RecordDict | None, error: tuple[int, str | None] | None) -> Message:
+def _message(metadata: dict[str, Any], content: RecordDict | None, error: list[Any] | None) -> Message:
     head, message = Metadata.__new__(Metadata), Message.__new__(Message)
     head.__dict__.update(metadata)
     message.__dict__.update(_metadata=head, _content=content, _error=None if error is None else Error(*error))
@@ -156,7 +156,8 @@ def _message(metadata: dict[str, Any], content: RecordDict | None, error: tuple[
 def copy_message(message: Message) -> Message:
     """A copy that shares only the bytes of the arrays."""
     content = copy_records(message.content) if message.has_content() else None
-    return _message(message.metadata.__dict__, content, (message.error.code, message.error.reason) if message.has_error() else None)
+    error = [message.error.code, message.error.reason] if message.has_error() else None
+    return _message(message.metadata.__dict__, content, error)
 
 
 def with_new_id(message: Message) -> Message:

@@ -113,7 +113,8 @@ class RayGrid(JobGrid):
                 for seat in self._seats:
                     self._feed(seat, pace, timeout)
                 calls = {call: seat for seat in self._seats for call in seat.calls}
-                done, _ = ray.wait(list(calls), timeout=TICK_SECONDS)
+                last = not any(seat.queue for seat in self._seats)  # nothing to hand out, whoever is done first
+                done, _ = ray.wait(list(calls), num_returns=len(calls) if last else 1, timeout=TICK_SECONDS)
                 for call in done:
                     yield from self._collect(calls[call], call)
                 self._lifeline.check(every=TICK_SECONDS)
@@ -152,7 +153,7 @@ class RayGrid(JobGrid):
             if self._buffers is not None and seat.shared_of != self._send:
                 seat.actor.share.remote(self._buffers)
                 seat.shared_of = self._send
-            tasks = [self._task(seat, job) for job in jobs]
+            tasks = [list(self._task(seat, job)) for job in jobs]
             call = seat.actor.run.remote(tasks, list(seat.gone), timeout)
             seat.gone.clear()
             if not seat.calls:
@@ -201,7 +202,7 @@ class RayGrid(JobGrid):
     def _collect(self, seat: Seat, call: Any) -> Iterator[Message]:
         jobs = seat.calls[call]
         try:
-            answers: list[Answer] = ray.get(call)
+            answers = [Answer(*answer) for answer in ray.get(call)]
         except RayTaskError as failure:
             if jobs:
                 raise
@@ -262,7 +263,9 @@ class RayGrid(JobGrid):
         fresh.queue.extend([*again, *seat.queue])
 
     def _hire(self, index: int) -> Seat:
-        worker = ray.remote(ClientWorker).options(num_cpus=self._num_cpus, num_gpus=self._num_gpus)
+        # Ray keeps a record of each task for its pages, which nobody looks at: that takes as long as a small exchange.
+        ask = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "enable_task_events": False}
+        worker = ray.remote(ClientWorker).options(**ask)
         return Seat(index, worker.remote(self._imports, self._num_gpus > 0))
 
     def _bind(self, seat: Seat) -> None:

@@ -7,9 +7,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import Context, Message
@@ -27,22 +26,21 @@ from fedkd.grids.flower import (
     run_client,
 )
 
-LARGE = 4096  # bytes from which an array travels as a buffer of its own, which Ray does not copy into a pickle
+LARGE = 4096  # bytes from which it is looked whether several messages hold an array
+WHOLE = 32_768  # bytes from which an array travels as a buffer of its own: Ray copies it less, but pickles what holds it
 WORTH_SHARING = 65_536  # bytes in all messages together: sharing costs a call of 2 ms to each worker
 
 
-@dataclass(frozen=True)
-class Task:
-    """Messages to one node, taken apart."""
+class Task(NamedTuple):
+    """Messages to one node, taken apart. It travels as a list, which Ray need not pickle."""
 
     node_id: int
     state: PlainRecords | None  # None: go on with the Context that the worker has
     messages: list[PlainMessage]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What became of a task."""
+class Answer(NamedTuple):
+    """What became of a task. It travels as a list too."""
 
     replies: list[PlainMessage]
     state: PlainRecords | None  # None: as it was
@@ -50,13 +48,13 @@ class Answer:
 
 
 def is_large(data: bytes) -> bool:
-    """Whether an array travels as a buffer."""
+    """Whether it is worth to look for an array in other messages."""
     return len(data) >= LARGE
 
 
 def to_buffer(data: bytes) -> Any:
     """The bytes of an array as they travel: a numpy array when large."""
-    return np.frombuffer(data, dtype=np.uint8) if is_large(data) else data
+    return np.frombuffer(data, dtype=np.uint8) if len(data) >= WHOLE else data
 
 
 def from_buffer(data: Any) -> bytes:
@@ -100,12 +98,12 @@ class ClientWorker:
         self._reported: dict[int, PlainRecords] = {}  # each state as the driver knows it
         self._shared: list[bytes] = []
 
-    def begin(self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any], timeout: float) -> list[Answer]:
+    def begin(self, client_app: ClientApp, nodes: int, run_config: Mapping[str, Any], timeout: float) -> list[list[Any]]:
         """Take the app. Answers, with nothing, once clients may have ``timeout`` seconds."""
         self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         return self.be_ready_for(timeout)
 
-    def be_ready_for(self, timeout: float) -> list[Answer]:
+    def be_ready_for(self, timeout: float) -> list[list[Any]]:
         """Load what a client with so many seconds should not have to load. Answers, with nothing, when that is done."""
         load_compiler_where_time_is_short(timeout)
         return []
@@ -114,12 +112,12 @@ class ClientWorker:
         """Take the arrays of a `Shared`: messages of the tasks to come hold one bytes object each."""
         self._shared = [from_buffer(data) for data in buffers]
 
-    def run(self, tasks: Sequence[Task], gone: Sequence[int], timeout: float | None) -> list[Answer]:
+    def run(self, tasks: Sequence[list[Any]], gone: Sequence[int], timeout: float | None) -> list[list[Any]]:
         """Run tasks in their order, without replies that took more than ``timeout`` seconds; forget nodes that moved away."""
         for node in gone:
             self._contexts.pop(node, None)
             self._reported.pop(node, None)
-        return [self._run_task(task, timeout) for task in tasks]
+        return [list(self._run_task(Task(*task), timeout)) for task in tasks]
 
     def _run_task(self, task: Task, timeout: float | None) -> Answer:
         context = self._context(task)

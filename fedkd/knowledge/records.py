@@ -146,7 +146,9 @@ class Unpacked:
 def _dtype_name(tensor: Tensor) -> str:
     if name := _NAMES.get(tensor.dtype):
         return name
-    raise TypeError(f"tensors of dtype {str(tensor.dtype).removeprefix('torch.')} cannot travel: use one of {', '.join(DTYPES)}")
+    raise TypeError(
+        f"tensors of dtype {str(tensor.dtype).removeprefix('torch.')} cannot travel: use one of {', '.join(DTYPES)}"
+    )
 
 
 def _pack(tensors: list[Tensor]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from test_lockstep import memories, node_of, peers, tracked
 from torch import nn
 
 from fedkd import Experiment, simulate
+from fedkd.methods.peers import turns
 from fedkd.methods.peers.turns import UPDATES, Plan, UpdateName, exchanges, plan
 
 MODES: list[UpdateName] = ["simultaneous", "sequential", "alternating"]
@@ -40,6 +42,43 @@ def test_server_and_clients_draw_the_same_plan(update: UpdateName) -> None:
         assert [draw.seed for draw in other.draws] == [draw.seed for draw in plans[0].draws]
         assert [other.digest(number) for number in range(6)] == [plans[0].digest(number) for number in range(6)]
     assert len({plans[0].digest(number) for number in range(6)}) == 6
+
+
+def test_a_plan_is_the_same_whether_it_is_drawn_anew_or_shared_with_a_peer_of_this_process() -> None:
+    experiment = peers(DML())
+    first, shared = (plan(node_of(experiment, id)) for id in (0, 1))
+    turns._DRAWN.clear()
+    anew = plan(node_of(experiment, 1))
+    assert shared.drawn is first.drawn is not anew.drawn
+    assert [draw.positions.tolist() for draw in anew.draws] == [draw.positions.tolist() for draw in shared.draws]
+    assert anew.digest(0) == shared.digest(0)
+    assert plan(node_of(experiment, 0, round=2)).drawn is not first.drawn
+
+
+def test_peers_of_one_process_share_a_batch_unless_one_has_written_to_it() -> None:
+    experiment = peers(DML())
+    first, second = (plan(node_of(experiment, id)) for id in (0, 1))
+    batch = first.batch(0)
+    assert second.batch(0) is batch
+    as_taken = batch.inputs.clone()
+    batch.inputs.mul_(2.0)  # as a net with an in-place first layer does
+    assert second.batch(0) is not batch
+    assert torch.equal(second.batch(0).inputs, as_taken)
+    second.batch(0).labels.fill_(0)
+    assert first.batch(0).labels.unique().numel() > 1
+
+
+def test_a_peer_that_normalises_by_itself_or_has_labels_of_its_own_shares_no_batch() -> None:
+    own = peers(DML(), data={"normalise": "client"})
+    assert plan(node_of(own, 0)).batch(0) is not plan(node_of(own, 1)).batch(0)
+    experiment = peers(DML())
+    liar = node_of(experiment, 1)
+    labels = liar.train_samples.labels.clone()
+    labels[liar.train_samples.indices] = 0
+    liar.train_samples = replace(liar.train_samples, labels=labels)
+    honest = plan(node_of(experiment, 0))
+    assert honest.batch(0).labels.sum() > 0 == plan(liar).batch(0).labels.sum()
+    assert honest.digest(0) != plan(liar).digest(0)
 
 
 def test_the_hash_is_of_ids_and_labels_in_their_order() -> None:
