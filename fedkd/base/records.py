@@ -5,7 +5,6 @@ Only for items that are known to be what such a record holds: numbers, text, arr
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -20,14 +19,14 @@ def record_of(kind: type[R], items: dict[str, Any]) -> R:
     True
     """
     record = kind.__new__(kind)
-    record.__dict__.update(_empty(kind), _data=items)
+    if kind not in _EMPTY:
+        _EMPTY[kind] = dict(vars(kind()))
+    record.__dict__.update(_EMPTY[kind], _data=items)
     return record
 
 
-@cache
-def _empty(kind: type[Any]) -> dict[str, Any]:
-    """The attributes of a record without items."""
-    return dict(vars(kind()))
+#: The attributes of a record without items, by its kind.
+_EMPTY: dict[Any, dict[str, Any]] = {}
 
 
 def items_of(record: Any) -> dict[str, Any]:
