@@ -17,7 +17,7 @@ from fedkd.cli.demo import demo
 from fedkd.cli.deploy_kit import deploy_kit
 from fedkd.cli.doctor import doctor
 from fedkd.cli.export import export
-from fedkd.cli.launch import carry_out_all, parse_changes, parse_seeds, planned, refuse_together, resumed
+from fedkd.cli.launch import carry_out_all, engine_settings, parse_changes, parse_seeds, planned, refuse_together, resumed
 from fedkd.cli.listings import keys, losses, strategies, targets
 from fedkd.cli.new import new
 from fedkd.cli.plain_help import PlainCommand
@@ -116,6 +116,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a round on stdout.")] = False,
 ) -> None:
     """Run FILE, an experiment in TOML, or go on with a run."""
+    from fedkd.engine.begun import begun_early
+
     if resume is not None:
         given = {
             "FILE": file,
@@ -126,6 +128,7 @@ def run(
         }
         refuse_together("--resume goes on with the experiment in DIR", given)
         launches = [resumed(resume, parse_changes(changes or []))]
+        done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
     elif file is None:
         raise InputError("give an experiment file, `fedkd run FILE`, or a run to go on with, `fedkd resume DIR`")
     elif seed is not None and seeds is not None:
@@ -135,8 +138,10 @@ def run(
         if engine is not None:
             overrides["engine.name"] = engine
         numbers = [seed] if seeds is None else parse_seeds(seeds)
-        launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
-    done = carry_out_all(launches, engine, quiet=quiet, as_json=as_json)
+        one = seeds is None and not baselines
+        with begun_early(engine_settings(file, overrides) if one else {}) as grids:
+            launches = planned(file, overrides, numbers, out, several=seeds is not None, baselines=baselines)
+            done = carry_out_all(launches, grids.get(launches[0].experiment.engine, engine), quiet=quiet, as_json=as_json)
     if seeds is not None and out is not None and not baselines and len(done) > 1:
         write_group_of_seeds(out, done)
     if done and not (as_json and quiet):

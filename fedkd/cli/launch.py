@@ -13,6 +13,7 @@ from fedkd.base.errors import InputError, RunFailed
 if TYPE_CHECKING:
     from fedkd.engine.cells import Cell
     from fedkd.experiment.experiment import Experiment
+    from fedkd.grids import JobGrid
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, str]:
@@ -38,6 +39,17 @@ def refuse_together(reason: str, options: Mapping[str, object]) -> None:
     """Raise InputError if any of these options was given."""
     if given := next((name for name, value in options.items() if value not in (None, [])), None):
         raise InputError(f"{reason}: leave {given} away")
+
+
+def engine_settings(file: Path, overrides: Mapping[str, str]) -> dict[str, object]:
+    """The [engine] section of an experiment file, with what replaces it. An app's pyproject.toml has none."""
+    from fedkd.base.config_text import read_toml
+
+    if file.name == "pyproject.toml":
+        return {}
+    section = read_toml(file)[1].get("engine", {})
+    own = {key.removeprefix("engine."): value for key, value in overrides.items() if key.startswith("engine.")}
+    return {**(section if isinstance(section, Mapping) else {}), **own}
 
 
 def planned(
@@ -129,7 +141,7 @@ def resumable(path: Path, overrides: Mapping[str, str]) -> list[Cell]:
     return [resumed(place, overrides) for place in unfinished or [path]]
 
 
-def carry_out_all(cells: Sequence[Cell], engine: str | None, *, quiet: bool, as_json: bool) -> list[Path]:
+def carry_out_all(cells: Sequence[Cell], engine: str | JobGrid | None, *, quiet: bool, as_json: bool) -> list[Path]:
     """Make runs one after the other, and say which of them failed; the directories of the others.
 
     Raises RunFailed if a single run was asked for and fails: several go on with the next.
@@ -146,7 +158,7 @@ def carry_out_all(cells: Sequence[Cell], engine: str | None, *, quiet: bool, as_
     return done
 
 
-def carry_out(cell: Cell, engine: str | None, *, quiet: bool, as_json: bool) -> None:
+def carry_out(cell: Cell, engine: str | JobGrid | None, *, quiet: bool, as_json: bool) -> None:
     """Make one run and show it. A run that stops before its first checkpoint leaves no directory behind."""
     from fedkd.cli.console import display
     from fedkd.engine.cells import State
