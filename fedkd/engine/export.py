@@ -109,7 +109,7 @@ def _kept(run: Path, recorded: RecordedRun, experiment: Experiment, wanted: str)
     if functions.nets:
         device = device_of(experiment.engine)
         frozen = Server(experiment, functions, experiment.run_federation, Memory(), device).frozen_nets()
-    return round, nets_at(checkpoint.load(there[round]), frozen)
+    return round, dict(nets_at(there[round], frozen))
 
 
 def _name_of(run: Path, nets: Mapping[str, object], choice: Choice) -> str:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedkd.base.errors import InputError, Notice
 from fedkd.engine.node_memory import draw_number, recall_all
+from fedkd.engine.room_for_states import say_room
 from fedkd.engine.run import Run
+from fedkd.engine.run_state import RunState
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.record_section import Record
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
-from fedkd.knowledge.records import from_records, to_records
+from fedkd.knowledge.records import from_records
 from fedkd.nets import Net, completed
+from fedkd.results import checkpoint
 from fedkd.results.changes import refuse_changed
-from fedkd.results.checkpoint import Checkpoint
+from fedkd.results.client_states import ClientStates
 from fedkd.results.data import RecordedData
-from fedkd.results.directory import RunDirectory
+from fedkd.results.directory import CHECKPOINTS, RunDirectory
 from fedkd.results.history import History
 from fedkd.results.identity import Identity, code_of, refuse_other
 from fedkd.results.latest import point_at
@@ -35,6 +38,7 @@ from fedkd.results.place import only_writer, refuse_if_taken, refuse_without_run
 from fedkd.results.progress import OnProgress, Progress, ProgressFile
 from fedkd.results.sinks.sink import About, Sinks, check_sinks
 from fedkd.results.statistics import best_round
+from fedkd.results.stored_states import states_after
 
 
 def run_recorded(
@@ -59,9 +63,7 @@ def run_recorded(
     number = "" if resume or isinstance(grid, JobGrid) else draw_number()
     if not out:
         refuse_without_directory(keeps)
-        noted = Run(experiment, grid, functions=functions, on_round=lambda row, _: on_round and on_round(row), number=number)
-        noted.transport.on_progress = on_progress
-        return noted.execute()
+        return _run_unrecorded(experiment, grid, functions, number, on_round, on_progress)
 
     def record(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
         if run.metrics.representations:
@@ -71,7 +73,9 @@ def run_recorded(
             directory.save_uploads(row["round"], run.metrics.uploads)
         directory.append(row, clients, run.metrics.flow)
         best = best_round(run.history.metrics, keeps.best) if keeps.best else None
-        directory.save_checkpoint(row["round"], parts_of(run), keep=keeps.checkpoints, also=[] if best is None else [best])
+        also = [] if best is None else [best]
+        holders = state.seal(row["round"], directory.rounds_kept())
+        directory.save_checkpoint(row["round"], state.parts(), clients=holders, keep=keeps.checkpoints, also=also)
         sinks.write(row, clients)
         if on_round:
             on_round(row)
@@ -90,8 +94,9 @@ def run_recorded(
             on_progress(progress)
 
     run.transport.on_progress = look
-    with only_writer(path):
-        directory = _taken_up(run, path, now) if resume else _begun(run, path, now)
+    with only_writer(path), ClientStates(path / CHECKPOINTS) as states:
+        state = RunState(run, states)
+        directory = _taken_up(run, path, now, state) if resume else _begun(run, functions, path, now, state)
         point_at(path)
         try:
             with Sinks(keeps.sinks, About(path, run.experiment.to_flat(), run.done)) as sinks:
@@ -104,6 +109,31 @@ def run_recorded(
         finally:
             beside.remove()
     return history
+
+
+def _run_unrecorded(
+    experiment: Experiment,
+    grid: Grid,
+    functions: Functions,
+    number: str,
+    on_round: Callable[[dict[str, Any]], None] | None,
+    on_progress: OnProgress | None,
+) -> History:
+    """A run of which nothing stays. What its clients keep lies in memory, and what has no room there in a temporary file."""
+
+    def note(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
+        state.pass_on()
+        if on_round:
+            on_round(row)
+
+    run = Run(experiment, grid, functions=functions, on_round=note, number=number)
+    run.transport.on_progress = on_progress
+    with ClientStates(None) as states:
+        state = RunState(run, states)
+        run.prepare()
+        say_room(run, functions, states.folder)
+        state.begin()
+        return run.execute()
 
 
 def tell_of_no_best(metric: str, history: History) -> None:
@@ -129,18 +159,21 @@ def identity_of(experiment: Experiment, functions: Functions) -> Identity:
     return Identity(experiment.to_toml(), RecordedData.of(experiment.run_federation), code)
 
 
-def _begun(run: Run, path: Path, now: Identity) -> RunDirectory:
+def _begun(run: Run, functions: Functions, path: Path, now: Identity, state: RunState) -> RunDirectory:
     """The directory of a new run. It is made when all that can be checked before round 1 has been."""
     run.prepare()
-    return RunDirectory.create(path, now)
+    say_room(run, functions, path, run.experiment.record)
+    directory = RunDirectory.create(path, now)
+    state.begin()
+    return directory
 
 
-def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
+def _taken_up(run: Run, path: Path, now: Identity, state: RunState) -> RunDirectory:
     """The directory of an unfinished run, and the run where its last checkpoint left it."""
     directory = RunDirectory.find(path)
     refuse_changed(path, run.experiment, directory.changed(now))
     refuse_other(path, now)
-    restore(run, directory.load_checkpoint())
+    state.restore(directory.load_checkpoint())
     run.prepare()
     if not run.transport.simulated:
         recall_all(run.transport, run.server.clients, run.done)
@@ -149,73 +182,34 @@ def _taken_up(run: Run, path: Path, now: Identity) -> RunDirectory:
     return directory
 
 
-def parts_of(run: Run) -> dict[str, RecordDict]:
-    """All that the next round rests on: broadcasts, server memory, client memories, the codecs' bases."""
-    run.server.flush()
-    memory = RecordDict()
-    run.server.memory.write(memory)
-    parts = {
-        "server": memory,
-        "broadcast": to_records(run.broadcasts.common),
-        **run.transport.save(),
-        **run.training.save(),
-    }
-    parts |= {f"broadcast/{client}": to_records(knowledge) for client, knowledge in run.broadcasts.personal.items()}
-    if isinstance(run.transport.grid, JobGrid):
-        parts |= {f"client/{node}": state for node, state in run.transport.grid.states().items()}
-    return parts
+def final_nets(run: Run) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The nets at the end by name: the global one where one is broadcast, those that server and clients keep, one at a time."""
+    states = run.transport.grid.each_state() if isinstance(run.transport.grid, JobGrid) else iter(())
+    memories = ((f"client-{node}", Memory.read(state)) for node, state in states)
+    return nets_among(run.broadcasts.common, chain([("server", run.server.memory)], memories), run.server.frozen_nets())
 
 
-def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Put a run where this checkpoint was taken.
-
-    Raises:
-        InputError: its clients are elsewhere, and under [privacy]: what they sent in the round that broke off is not counted.
-    """
-    if run.experiment.privacy.noise_multiplier and not run.transport.simulated:
-        raise InputError(
-            "privacy.noise_multiplier: a run whose clients are elsewhere cannot be resumed, as nobody counted what they sent "
-            "in the round that broke off: begin a new run"
-        )
-    run.done = checkpoint.round
-    run.server.memory = Memory.read(checkpoint.parts["server"])
-    run.broadcasts.common = from_records(checkpoint.parts["broadcast"])
-    by_client = {key: int(key.rpartition("/")[2]) for key in checkpoint.parts if key.startswith(("broadcast/", "client/"))}
-    run.broadcasts.personal = {
-        c: from_records(checkpoint.parts[key]) for key, c in by_client.items() if key.startswith("broadcast/")
-    }
-    run.transport.restore(checkpoint.parts)
-    run.training.restore(checkpoint.parts)
-    if isinstance(run.transport.grid, JobGrid):
-        states = {c: checkpoint.parts[key] for key, c in by_client.items() if key.startswith("client/")}
-        run.transport.grid.restore(states)
-
-
-def final_nets(run: Run) -> dict[str, dict[str, Tensor]]:
-    """The nets at the end by name: the global one where one is broadcast, those that clients and server keep."""
-    memories = {"server": run.server.memory}
-    if isinstance(run.transport.grid, JobGrid):
-        memories |= {f"client-{node}": Memory.read(state) for node, state in run.transport.grid.states().items()}
-    return nets_among(run.broadcasts.common, memories, run.server.frozen_nets())
-
-
-def nets_at(checkpoint: Checkpoint, frozen: Sequence[Net]) -> dict[str, dict[str, Tensor]]:
+def nets_at(place: Path, frozen: Sequence[Net]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The same after a round, of its checkpoint. ``frozen``: a net of each architecture of which a part is frozen."""
-    memories = {
-        key.replace("/", "-"): Memory.read(records)
-        for key, records in checkpoint.parts.items()
-        if key == "server" or key.startswith("client/")
-    }
-    return nets_among(from_records(checkpoint.parts["broadcast"]), memories, frozen)
+    found = checkpoint.load(place)
+    parts = ((key.replace("/", "-"), part) for key, part in found.parts.items() if key == "server" or key.startswith("client/"))
+    stored = ((f"client-{client}", state) for client, state in states_after(place.parent, found.round)) if found.clients else ()
+    memories = ((owner, Memory.read(records)) for owner, records in chain(parts, stored))
+    return nets_among(from_records(found.parts["broadcast"]), memories, frozen)
 
 
-def nets_among(common: Knowledge, memories: Mapping[str, Memory], frozen: Sequence[Net]) -> dict[str, dict[str, Tensor]]:
+def nets_among(
+    common: Knowledge, memories: Iterable[tuple[str, Memory]], frozen: Sequence[Net]
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The weights that are broadcast, and those in memories; what is frozen in them, and so nowhere kept, is put in."""
-    weights = {name: tensor for name, tensor in common.tensors.items() if common.spaces[name] == "weights"}
-    nets = {"global": weights} if weights else {}
-    for owner, memory in memories.items():
+
+    def whole(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        for net in frozen:
+            state = completed(state, net.whole_state(), net.left_out)
+        return state
+
+    if weights := {name: tensor for name, tensor in common.tensors.items() if common.spaces[name] == "weights"}:
+        yield "global", whole(weights)
+    for owner, memory in memories:
         for name in {key.split("/")[1] for key in memory if key.startswith("net/")}:
-            nets[f"{owner}-{name}"] = memory.under(f"net/{name}/")
-    for net in frozen:
-        nets = {name: completed(state, net.whole_state(), net.left_out) for name, state in nets.items()}
-    return nets
+            yield f"{owner}-{name}", whole(memory.under(f"net/{name}/"))

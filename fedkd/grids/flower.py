@@ -71,9 +71,12 @@ def server_context(run_config: UserConfig) -> Context:
 
 
 def client_context(node_id: int, nodes: int, run_config: UserConfig, state: RecordDict | None = None) -> Context:
-    """The Context of one client; node ``i`` of ``nodes`` holds partition ``i``, and is told that it is simulated."""
+    """The Context of one client; node ``i`` of ``nodes`` holds partition ``i``, and is told that it is simulated.
+
+    ``run_config`` is not copied, as all clients of a grid have the same.
+    """
     node_config: UserConfig = {"partition-id": node_id, "num-partitions": nodes, "simulated": True}
-    return Context(RUN_ID, node_id, node_config, RecordDict() if state is None else state, dict(run_config))
+    return Context(RUN_ID, node_id, node_config, RecordDict() if state is None else state, run_config)
 
 
 # ---- records and messages as plain values

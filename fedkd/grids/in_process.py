@@ -18,7 +18,8 @@ class InProcessGrid(JobGrid):
     def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Run each message's client in turn. None can be stopped: one that hangs is waited for."""
         for message in messages:
-            context = self.context(message.metadata.dst_node_id)
-            reply = answered(self.client_app, message, context, copy_message, timeout=timeout)
+            node = message.metadata.dst_node_id
+            reply = answered(self.client_app, message, self.context(node), copy_message, timeout=timeout)
+            self._contexts.leave(node, [message])
             if reply is not None:
                 yield reply

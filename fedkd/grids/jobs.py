@@ -14,12 +14,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedkd.base.errors import InputError
+from fedkd.grids.contexts import Contexts, Store
 from fedkd.grids.flower import (
     ErrorCode,
     Run,
-    client_context,
     copy_message,
-    copy_records,
     error_reply,
     instruction,
     new_run,
@@ -50,7 +49,7 @@ class JobGrid(Grid):
         self._forget_all()
 
     def _forget_all(self) -> None:
-        self._contexts: dict[int, Context] = {}
+        self._contexts = Contexts(self._nodes, self._run_config, self._left)
         self._pushed: dict[str, Message] = {}
         self._replies: dict[str, Message] = {}
 
@@ -79,6 +78,7 @@ class JobGrid(Grid):
             raise InputError(f"this {type(self).__name__} runs another app already: close it, or make a second one")
         self._client_app, self._nodes, self._run_config = client_app, num_supernodes, dict(run_config or {})
         self._run = new_run(self._run_config)
+        self._forget_all()
         return self
 
     def close(self) -> None:
@@ -107,19 +107,34 @@ class JobGrid(Grid):
 
     def context(self, node_id: int) -> Context:
         """The Context of a client, made when first asked for; its ``state`` is the truth about that client's memory."""
-        if node_id not in self._contexts:
-            self._contexts[node_id] = client_context(node_id, self._nodes, self._run_config)
         return self._contexts[node_id]
 
     def states(self) -> dict[int, RecordDict]:
-        """A copy of every client state that is not empty, by node id: what a checkpoint needs."""
-        return {node: copy_records(self._contexts[node].state) for node in sorted(self._contexts) if self._contexts[node].state}
+        """A copy of every client state that is not empty, by node id."""
+        return dict(self.each_state())
+
+    def each_state(self) -> Iterator[tuple[int, RecordDict]]:
+        """The same one at a time, in order of node id: all together they may be larger than memory."""
+        return self._contexts.states()
 
     def restore(self, states: Mapping[int, RecordDict]) -> None:
         """Go back to these client states, with a new Context for everyone; clients that are not named start afresh."""
-        self._contexts = {
-            node: client_context(node, self._nodes, self._run_config, copy_records(state)) for node, state in states.items()
-        }
+        self._contexts.restore(states)
+
+    def keep_in(self, store: Store) -> None:
+        """Let states of clients that are not at work leave memory for this store, until the grid is closed."""
+        self._contexts.keep_in(store)
+
+    def take_changed(self) -> dict[int, RecordDict]:
+        """The states that have changed since they were last taken, or saved in the store: the caller saves them there."""
+        return self._contexts.take_changed()
+
+    def end_round(self) -> None:
+        """No client has anything live between the rounds: whose Context is in memory is a question of room."""
+        self._contexts.end_round()
+
+    def _left(self, node_id: int) -> None:
+        """A client's Context is in memory no more."""
 
     @contextmanager
     def telling(self, on_reply: Callable[[int], None]) -> Iterator[None]:

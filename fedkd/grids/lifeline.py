@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from typing import final
@@ -53,3 +54,9 @@ def _is_open(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def exit_of(death: Exception) -> str:
+    """What Ray knows of a worker's end, in one line."""
+    detail = re.search(r"exit detail: (.*?)\s*(?:Some common causes|$)", str(death))
+    return (detail[1] if detail else str(death).splitlines()[0]).rstrip(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from collections import deque
@@ -21,7 +20,7 @@ from fedkd.base.errors import InputError, RunFailed
 from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid
-from fedkd.grids.lifeline import Lifeline
+from fedkd.grids.lifeline import Lifeline, exit_of
 from fedkd.grids.schedule import CHUNK_SECONDS, Schedule, calls_ahead, chunk_size
 from fedkd.grids.seat import START_SECONDS, Job, Seat
 from fedkd.grids.worker import RECORDS_NEED, Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
@@ -101,6 +100,13 @@ class RayGrid(JobGrid):
         for seat in self._seats:
             seat.gone |= seat.nodes
             seat.nodes.clear()
+
+    def _left(self, node_id: int) -> None:
+        """Then its actor forgets it too."""
+        for seat in self._seats:
+            if node_id in seat.nodes:
+                seat.nodes.remove(node_id)
+                seat.gone.add(node_id)
 
     def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Spread the messages over the actors, and yield replies as they come."""
@@ -183,8 +189,9 @@ class RayGrid(JobGrid):
     def _task(self, seat: Seat, job: Job) -> Task:
         """Take a job apart for its actor, with the client's state if that actor has not got it."""
         node, state = job.node_id, None
+        context = self.context(node)  # asked for, so that it stays while its client is at work
         if node not in seat.nodes:
-            state = plain_records(self.context(node).state, to_buffer)
+            state = plain_records(context.state, to_buffer)
             home = self._seats[self._schedule.homes.get(node, seat.index)]
             if node in home.nodes:
                 home.nodes.discard(node)
@@ -217,6 +224,7 @@ class RayGrid(JobGrid):
             self._schedule.end(job.node_id, answer.seconds)
             if answer.state is not None and job.node_id in seat.nodes:
                 self.context(job.node_id).state = records_from_plain(answer.state, from_buffer)
+            self._contexts.leave(job.node_id, job.messages)
             if job.send == self._send:  # else that send was broken off
                 yield from (message_from_plain(reply, from_buffer) for reply in answer.replies)
 
@@ -230,7 +238,7 @@ class RayGrid(JobGrid):
             if job.deaths < 2:
                 again.append(job)
                 continue
-            reason = f"WorkerDied: the worker died while it ran client {job.node_id}, twice (exit: {_exit_of(death)})"
+            reason = f"WorkerDied: the worker died while it ran client {job.node_id}, twice (exit: {exit_of(death)})"
             for message in job.messages:
                 yield error_reply(message, ErrorCode.CLIENT_APP_CRASHED, reason)
         self._replace(seat, again)
@@ -281,9 +289,3 @@ def _travelling(client_app: ClientApp) -> Any:
     except TypeError as error:
         what = str(error.__cause__ or error).splitlines()[0]
         raise InputError(f"the ClientApp cannot travel to Ray ({what}): make that object in the client's function") from None
-
-
-def _exit_of(death: Exception) -> str:
-    """What Ray knows of a worker's end, in one line."""
-    detail = re.search(r"exit detail: (.*?)\s*(?:Some common causes|$)", str(death))
-    return (detail[1] if detail else str(death).splitlines()[0]).rstrip(".")

@@ -3,35 +3,34 @@
 ``checkpoint/round-00007/`` holds ``arrays.safetensors`` (every array of every record), ``records.json`` (the records
 around them, and the run's note) and ``manifest.json`` (hashes of both, written last). The directory appears by one
 rename, so it is whole or absent; should the disk damage it later, the hashes tell and the newest whole one is used.
+What the clients of a simulation keep lies beside all of them, in the database of ``client_states``.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedkd.base.errors import InputError, Notice
+from fedkd.results import stored_states
 from fedkd.results.files import sync, sync_directory, write_atomically
+from fedkd.results.stored_records import Packing, Unpacking, from_text, to_text
 
 WRITING = ".writing"
 """The directory of a checkpoint that is not yet whole."""
 
 _FILES = ("arrays.safetensors", "records.json")
-_TENSOR_TYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-_TENSOR_TYPES |= {"bool", "float16", "float32", "float64"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Checkpoint:
     round: int
     parts: dict[str, RecordDict]
     note: dict[str, Any]
+    clients: int | None = None
+    """How many clients have a state in the database beside the checkpoint; None where states are among the parts."""
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, also: Collection[int] = ()) -> None:
@@ -69,17 +70,15 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2, also: Collectio
 
 
 def _write(writing: Path, checkpoint: Checkpoint) -> None:
-    tensors: dict[str, NDArray[Any]] = {}
-    names: dict[int, str] = {}  # id of the bytes -> tensor name: arrays that share their bytes are stored once
-    parts = {
-        part: {key: _record_to_json(record, f"{part}/{key}", tensors, names) for key, record in records.items()}
-        for part, records in checkpoint.parts.items()
-    }
-    _save_tensors(tensors, writing / "arrays.safetensors")
+    packing = Packing()
+    parts = {part: packing.pack(records, part) for part, records in checkpoint.parts.items()}
+    _save_tensors(packing.tensors, writing / "arrays.safetensors")
     sync(writing / "arrays.safetensors")
-    write_atomically(writing / "records.json", json.dumps({"parts": parts, "note": checkpoint.note}, default=_encode))
-    hashes = {name: _sha256(writing / name) for name in _FILES}
-    write_atomically(writing / "manifest.json", json.dumps({"round": checkpoint.round, "sha256": hashes}, indent=1))
+    write_atomically(writing / "records.json", to_text({"parts": parts, "note": checkpoint.note}))
+    manifest = {"round": checkpoint.round, "sha256": {name: _sha256(writing / name) for name in _FILES}}
+    if checkpoint.clients is not None:
+        manifest["clients"] = checkpoint.clients
+    write_atomically(writing / "manifest.json", json.dumps(manifest, indent=1))
 
 
 def _save_tensors(tensors: dict[str, NDArray[Any]], file: Path) -> None:
@@ -125,74 +124,11 @@ def load(place: Path) -> Checkpoint:
     """Read the checkpoint at ``place``: the records that were saved, in their order."""
     from safetensors.numpy import load_file
 
-    content = json.loads((place / "records.json").read_text(), object_hook=_decode)
-    tensors = load_file(place / "arrays.safetensors")
-    arrays: dict[str, Array] = {}  # by tensor name: arrays that shared their bytes share them again
-    parts = {
-        part: RecordDict({key: _record_from_json(record, tensors, arrays) for key, record in records.items()})
-        for part, records in content["parts"].items()
-    }
-    return Checkpoint(round_of(place), parts, content["note"])
-
-
-def _record_to_json(
-    record: ArrayRecord | ConfigRecord | MetricRecord,
-    where: str,
-    tensors: dict[str, NDArray[Any]],
-    names: dict[int, str],
-) -> dict[str, Any]:
-    """Describe one record; its arrays go to ``tensors``, which is filled here."""
-    if not isinstance(record, ArrayRecord):
-        return {"type": type(record).__name__, "values": dict(record)}
-    values: dict[str, dict[str, Any]] = {}
-    for key, array in record.items():
-        name = names.setdefault(id(array.data), f"{len(names)}:{where}/{key}")
-        tensor = _tensor(array)
-        values[key] = {"tensor": name}
-        if tensor is None:  # kept as its raw bytes, with what Flower needs to know about them
-            values[key] |= {"dtype": array.dtype, "shape": list(array.shape), "stype": array.stype}
-            tensor = np.frombuffer(array.data, dtype=np.uint8)
-        tensors[name] = tensor
-    return {"type": "ArrayRecord", "values": values}
-
-
-def _record_from_json(
-    record: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], arrays: dict[str, Array]
-) -> ArrayRecord | ConfigRecord | MetricRecord:
-    if record["type"] == "ConfigRecord":
-        return ConfigRecord(record["values"])
-    if record["type"] == "MetricRecord":
-        return MetricRecord(record["values"])
-    restored = ArrayRecord()
-    for key, value in record["values"].items():
-        name = value["tensor"]
-        if name not in arrays:
-            tensor = tensors[name]
-            raw = "stype" in value
-            arrays[name] = (
-                Array(value["dtype"], tuple(value["shape"]), value["stype"], tensor.tobytes()) if raw else Array(tensor)
-            )
-        restored[key] = arrays[name]
-    return restored
-
-
-def _tensor(array: Array) -> NDArray[Any] | None:
-    """The array as safetensors can hold it without loss, or None for an unusual type or memory order."""
-    if array.stype != "numpy.ndarray" or array.dtype not in _TENSOR_TYPES:
-        return None
-    tensor = array.numpy()
-    return tensor if tensor.flags.c_contiguous and tensor.dtype.isnative else None
-
-
-def _encode(value: Any) -> Any:
-    """What JSON cannot hold: bytes as base64, numpy and torch numbers as Python's."""
-    if isinstance(value, bytes):
-        return {"__base64__": base64.b64encode(value).decode()}
-    return value.tolist()
-
-
-def _decode(value: dict[str, Any]) -> Any:
-    return base64.b64decode(value["__base64__"]) if value.keys() == {"__base64__"} else value
+    content = from_text((place / "records.json").read_text())
+    unpacking = Unpacking(load_file(place / "arrays.safetensors"))
+    parts = {part: unpacking.unpack(records) for part, records in content["parts"].items()}
+    clients = json.loads((place / "manifest.json").read_bytes()).get("clients")
+    return Checkpoint(round_of(place), parts, content["note"], clients)
 
 
 def places(folder: Path) -> list[Path]:
@@ -218,11 +154,11 @@ def damage(place: Path) -> str:
         for name, expected in manifest["sha256"].items():
             if _sha256(place / name) != expected:
                 return f"{name} has another sha256 than when it was written"
+        return stored_states.damage(place.parent, manifest["round"], manifest.get("clients") or 0)
     except OSError as error:
         return f"{Path(error.filename or place).name} cannot be read: {error.strerror}"
     except (ValueError, LookupError, TypeError, AttributeError):
         return "manifest.json names no files and hashes"
-    return ""
 
 
 def _sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -13,6 +13,7 @@ from fedkd.base.errors import InputError, Notice
 from fedkd.results import checkpoint
 from fedkd.results.changes import brought_up, changes, write_down
 from fedkd.results.checkpoint import Checkpoint
+from fedkd.results.client_states import remove as remove_states
 from fedkd.results.data import FILE, RecordedData
 from fedkd.results.environment import environment, packages_since, read_environment
 from fedkd.results.files import read_lines, write_atomically, writing
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
     from torch import Tensor
 
+#: The folder of the checkpoints, and of what clients keep.
+CHECKPOINTS = "checkpoint"
 #: The files that a run has before its first checkpoint.
 _BEGINNING = (EXPERIMENT, FILE, "env.json", "partition.png", METRICS, CLIENTS, FLOW, PROGRESS)
 
@@ -73,7 +76,7 @@ class RunDirectory:
         """
         path = Path(path)
         refuse_without_run(path)
-        last = checkpoint.load(checkpoint.newest(path / "checkpoint"))
+        last = checkpoint.load(checkpoint.newest(path / CHECKPOINTS))
         if "experiment" not in last.note:
             text = "was begun by a fedkd that kept no record of experiment, data and code: they are taken as they are now"
             warnings.warn(f"{path} {text}", Notice, stacklevel=2)
@@ -147,12 +150,25 @@ class RunDirectory:
             write_uploads(self.path, round, exchanges)
 
     def save_checkpoint(
-        self, round: int, parts: Mapping[str, RecordDict], *, keep: int = 2, also: Collection[int] = ()
+        self,
+        round: int,
+        parts: Mapping[str, RecordDict],
+        *,
+        clients: int | None = None,
+        keep: int = 2,
+        also: Collection[int] = (),
     ) -> None:
-        """Keep what the run needs to go on after this round. The ``keep`` newest rounds stay, and those of ``also``."""
+        """Keep what the run needs to go on after this round. The ``keep`` newest rounds stay, and those of ``also``.
+
+        ``clients``: how many have a state in the database beside the checkpoints, sealed for this round.
+        """
         note = {**self._identity, "logs": {name: log.extent for name, log in self._logs.items()}}
-        with writing(self.path / "checkpoint"):
-            checkpoint.save(self.path / "checkpoint", Checkpoint(round, dict(parts), note), keep=keep, also=also)
+        with writing(self.path / CHECKPOINTS):
+            checkpoint.save(self.path / CHECKPOINTS, Checkpoint(round, dict(parts), note, clients), keep=keep, also=also)
+
+    def rounds_kept(self) -> set[int]:
+        """The rounds whose checkpoints are there."""
+        return {checkpoint.round_of(place) for place in checkpoint.places(self.path / CHECKPOINTS)}
 
     def load_checkpoint(self) -> Checkpoint:
         """The checkpoint that this directory was found with. Raises InputError for a new run, which has none."""
@@ -160,8 +176,8 @@ class RunDirectory:
             raise InputError(f"{self.path} has no checkpoint yet: give the directory of an unfinished run")
         return self._last
 
-    def finish(self, nets: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the final nets (state dicts by name), the figures (of peers, of representations) and, last, the report."""
+    def finish(self, nets: Iterable[tuple[str, Mapping[str, Tensor]]]) -> None:
+        """Write the final nets (names and state dicts), the figures (of peers, of representations) and, last, the report."""
         from safetensors.torch import save
 
         from fedkd.results.figures.convergence import convergence
@@ -171,7 +187,7 @@ class RunDirectory:
         from fedkd.results.report import write_report
 
         with writing(self.path):
-            for name, state in nets.items():
+            for name, state in nets:
                 target = self.path / "nets" / f"{name}.safetensors"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
@@ -194,9 +210,9 @@ class RunDirectory:
 
         Results whose checkpoints somebody has removed have rows of later rounds, or other files than those of a beginning.
         """
-        if "versions" not in read_environment(path) or any((path / "checkpoint").glob("round-*")):
+        if "versions" not in read_environment(path) or any((path / CHECKPOINTS).glob("round-*")):
             return False
-        folders = (CODE, "checkpoint", FOLDER, UPLOADS)
+        folders = (CODE, CHECKPOINTS, FOLDER, UPLOADS)
         others = {file.name for file in path.iterdir() if not file.name.startswith(".")} - {*_BEGINNING, *folders}
         return not others and len(read_lines(path / METRICS)) <= 1
 
@@ -208,13 +224,14 @@ class RunDirectory:
 
     def discard_unstarted(self) -> None:
         """Delete what this run wrote, where it has no checkpoint; what anybody else put there stays."""
-        if any((self.path / "checkpoint").glob("round-*")):
+        if any((self.path / CHECKPOINTS).glob("round-*")):
             return
         code = [self.path / CODE / name for name in self._identity["code"]]
         for file in [*(self.path / name for name in _BEGINNING), *code, *(file for _, file in self._files_of_rounds())]:
             if file.exists():
                 file.unlink()
-        shutil.rmtree(self.path / "checkpoint" / checkpoint.WRITING, ignore_errors=True)
-        for folder in ("checkpoint", FOLDER, UPLOADS, CODE):
+        shutil.rmtree(self.path / CHECKPOINTS / checkpoint.WRITING, ignore_errors=True)
+        remove_states(self.path / CHECKPOINTS)
+        for folder in (CHECKPOINTS, FOLDER, UPLOADS, CODE):
             if (self.path / folder).is_dir() and not any((self.path / folder).iterdir()):
                 (self.path / folder).rmdir()

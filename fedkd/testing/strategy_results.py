@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedkd.engine.app import client_app_of
-from fedkd.engine.recording import parts_of, restore
 from fedkd.engine.run import Run
+from fedkd.engine.run_state import RunState
 from fedkd.engine.simulation import simulate
 from fedkd.experiment.algorithm import step, train
 from fedkd.experiment.algorithm.work import Work
@@ -20,6 +20,7 @@ from fedkd.grids import InProcessGrid
 from fedkd.grids.flower import server_identity
 from fedkd.methods.peers import lockstep
 from fedkd.results.checkpoint import Checkpoint
+from fedkd.results.client_states import ClientStates
 from fedkd.results.history import History
 from fedkd.testing.backward_grid import BackwardGrid
 from fedkd.testing.check import fail
@@ -72,15 +73,16 @@ def run_from(experiment: Experiment, start: Checkpoint | None, checkpoints: list
     """The rounds after a checkpoint, or all; a checkpoint of each is added to ``checkpoints``."""
     functions, config = experiment.functions(), experiment.to_flat()
     grid = InProcessGrid().open(client_app_of(functions), experiment.data.clients, config)
-    with grid, server_identity(), functions.given_only():
-        run = Run(
-            Experiment.from_flat(config, functions),
-            grid,
-            functions=functions,
-            on_round=lambda row, _: checkpoints.append(Checkpoint(row["round"], parts_of(run), {})),
-        )
+
+    def note(row: dict[str, Any], clients: list[dict[str, Any]]) -> None:
+        of_clients = {f"client/{client}": memory for client, memory in grid.each_state()}
+        checkpoints.append(Checkpoint(row["round"], state.parts() | of_clients, {}))
+
+    with grid, server_identity(), functions.given_only(), ClientStates(None) as states:
+        run = Run(Experiment.from_flat(config, functions), grid, functions=functions, on_round=note)
+        state = RunState(run, states)
         if start is not None:
-            restore(run, start)
+            state.restore(start)
         return run.execute()
 
 

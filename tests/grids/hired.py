@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from ray import cloudpickle
 
 from fedkd.grids import JobGrid, RayGrid
+from fedkd.grids.contexts import Store
 
 HIRED_FOR = "hired-for"
 _APPS: dict[str, ClientApp] = {}  # a worker's last one, by its content
@@ -52,8 +53,17 @@ class HiredGrid(JobGrid):
     def context(self, node_id: int) -> Context:
         return self._workers.context(node_id)
 
-    def states(self) -> dict[int, RecordDict]:
-        return self._workers.states()
+    def each_state(self) -> Iterator[tuple[int, RecordDict]]:
+        return self._workers.each_state()
+
+    def keep_in(self, store: Store) -> None:
+        self._workers.keep_in(store)
+
+    def take_changed(self) -> dict[int, RecordDict]:
+        return self._workers.take_changed()
+
+    def end_round(self) -> None:
+        self._workers.end_round()
 
     def restore(self, states: Mapping[int, RecordDict]) -> None:
         self._workers.restore(states)

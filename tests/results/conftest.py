@@ -42,7 +42,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
             directory.append(row, clients)
         if finish:
             directory.draw_partition(identity.data, federation.partition_table())
-            directory.finish({"global": {"weight": torch.zeros(2, 3)}})
+            directory.finish([("global", {"weight": torch.zeros(2, 3)})])
         return directory
 
     return make

@@ -87,7 +87,7 @@ def test_a_finished_run_holds_nets_figures_and_report(make_run: MakeRun) -> None
     run = make_run(rows=rows_of(0.1, 0.2))
     run.draw_partition(RecordedData.of(insects()), insects().partition_table())
     weight = torch.arange(6).reshape(2, 3).T  # not contiguous
-    run.finish({"global": {"weight": weight, "tied": weight}})
+    run.finish([("global", {"weight": weight, "tied": weight})])
     assert torch.equal(load_file(run.path / "nets" / "global.safetensors")["tied"], weight)
     names = {"convergence.png", "convergence.svg", "report.html", "partition.png", "metrics.jsonl", "clients.jsonl"}
     assert names <= {file.name for file in run.path.iterdir()}

@@ -37,7 +37,7 @@ def test_a_path_that_holds_no_run_is_bad_input(tmp_path: Path) -> None:
 
 def test_a_run_is_finished_with_all_rounds_and_its_report(make_run: MakeRun) -> None:
     complete, stopped = make_run("complete", rows=rows_of(0.1, 0.2)), make_run("stopped", rows=rows_of(0.1, 0.2))
-    complete.finish({})
+    complete.finish([])
     assert RecordedRun.read(complete.path).finished
     assert not RecordedRun.read(stopped.path).finished
     assert RecordedRun.read(stopped.path).rounds_done == 1

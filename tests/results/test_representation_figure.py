@@ -104,7 +104,7 @@ def test_pictures_of_a_run_that_never_got_going_go_with_it(make_run: MakeRun) ->
 def test_a_run_gets_its_figure_and_shows_it_in_the_report(make_run: MakeRun) -> None:
     run = make_run(rows=learned(*[0.5] * 9))
     keep(run, 9)
-    run.finish({})
+    run.finish([])
     with Image.open(run.path / "representation.png") as image:
         assert image.width > image.height > 1000
     drawing, panels = words_and_panels(run.path / "representation.svg")
