@@ -144,7 +144,7 @@ def measure_bases(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_yardstick(given: argparse.Namespace) -> dict[str, Any]:
-    """FedX with SimCLR in one process and thread against the careful loop: of each turn the best round of both, and their ratio."""
+    """FedX with SimCLR in one process and thread against the careful loop: of each turn the best round of both."""
     from fedx_careful import train as careful
 
     from fedkd.data import load_source
