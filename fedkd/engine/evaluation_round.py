@@ -40,6 +40,7 @@ from fedkd.experiment.experiment import Experiment
 from fedkd.grids.jobs import JobGrid
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.knowledge.records import from_records, wire_bytes
+from fedkd.results.environment import cores
 
 
 @final
@@ -63,7 +64,7 @@ class EvaluationRound:
         seed = derive(self._experiment.seed, server.round, "server", "evaluate")
         with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
             predictors = strategy.predictors(server, broadcasts.common)
-            scores = evaluate_global(predictors, server)
+            scores = evaluate_global(predictors, server, side_by_side=self._idle())
         server.release(kept=False)
         metrics.row |= scores.row
         metrics.representations = scores.representations
@@ -79,6 +80,12 @@ class EvaluationRound:
         self._headline_is_own = "accuracy" not in scores.row and not globally
         asked = {"globally": globally, "compared": self._compares}
         return self._transport.instruct(EVALUATE, messages, metrics.evaluation, round=server.round, **asked)
+
+    def _idle(self) -> int:
+        """How many cores of this machine wait for the server: those of the clients' processes, of a simulation."""
+        grid, each = self._transport.grid, self._experiment.engine.num_cpus
+        processes = len(grid.one_of_each_process()) if isinstance(grid, JobGrid) else 1
+        return max(1, min(processes, cores() // each))
 
     def _whom_to_ask(self) -> list[int]:
         """Under [privacy] only clients of a simulation, whose data lie with the experimenter: answers are exact counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -238,6 +239,21 @@ def test_predictions_come_in_the_order_of_the_samples() -> None:
     assert predict(lambda images: images.flatten(1), subset, data.work).flatten().tolist() == pytest.approx([3, 9])
     half = split([9, 7], precision="bf16")
     assert predict(nn.Sequential(nn.Flatten(), nn.Linear(1, 2)), half.samples, half.work).dtype == torch.float32
+
+
+def test_batches_side_by_side_give_the_same_bytes() -> None:
+    data, net, pair = split(list(range(8)), precision="bf16"), nn.Sequential(nn.Flatten(), nn.Linear(1, 64)), Barrier(2)
+    alone = predict(net, data.samples, data.work, batch_size=2)
+
+    def meet(images: Tensor) -> Tensor:
+        pair.wait(timeout=60)  # until another batch is here too
+        assert torch.get_num_threads() == threads
+        return net(images)
+
+    threads = torch.get_num_threads()
+    values = predict(meet, data.samples, data.work, batch_size=2, side_by_side=2)
+    assert torch.equal(values, alone)
+    assert values.is_inference()
 
 
 def test_unlabelled_samples_are_left_out_where_labels_count() -> None:

@@ -45,9 +45,9 @@ class Features:
         return Features(self.values[positions], self.labels[positions])
 
 
-def features_of(function: Function, samples: Samples, node: Node) -> Features:
-    """Features of un-augmented samples. Put nets in eval mode first."""
-    return Features(predict(function, samples, node.work()), samples.labels[samples.indices])
+def features_of(function: Function, samples: Samples, node: Node, *, side_by_side: int = 1) -> Features:
+    """Features of un-augmented samples, of so many batches at a time. Put nets in eval mode first."""
+    return Features(predict(function, samples, node.work(), side_by_side=side_by_side), samples.labels[samples.indices])
 
 
 def fit_probe(train: Features, node: Node, *purpose: str, epochs: int = 0) -> Probe:

@@ -31,6 +31,7 @@ from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.predictors import Embedder, Peers, Predictor
 from fedkd.experiment.algorithm.train import predict
 from fedkd.knowledge.knowledge import Knowledge
+from fedkd.nets import ZOO
 
 #: In a client's answer to an evaluation: the logits of its headline predictor on the global test set, (M, C) float32.
 PEER_LOGITS = "peer_logits"
@@ -123,11 +124,16 @@ def in_words(name: str, predictor: Predictor) -> str:
     return f"{named}, at the server"
 
 
-def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalScores:
+def evaluate_global(predictors: Mapping[str, Predictor], node: Node, *, side_by_side: int = 1) -> GlobalScores:
     """Score every predictor on the global test set; the first is the headline, ``accuracy``. The first Peers are compared.
 
     Nothing is found where that set is empty, nor of embedders where no labelled samples are here to fit probes to: a server may
     lack both, where each client has its own data.
+
+    Args:
+        predictors: by name.
+        node: the server.
+        side_by_side: how many batches at a time go through an embedder's net, if it is one of fedkd's own, on a CPU.
     """
     row: dict[str, Any] = {}
     probes: dict[str, Probe] = {}
@@ -136,7 +142,9 @@ def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalSc
     for position, (name, predictor) in enumerate(_scored_here(predictors, node).items()):
         beside: dict[str, Any] = {}
         if isinstance(predictor, Embedder):
-            train, asked = (features_of(predictor.function, each, node) for each in (node.federation.train.labelled(), test))
+            many = side_by_side if _keeps_nothing(predictor) and node.device.type == "cpu" else 1
+            splits = (node.federation.train.labelled(), test)
+            train, asked = (features_of(predictor.function, each, node, side_by_side=many) for each in splits)
             probes[name] = fit_probe(train, node)
             scored = probe_score(probes[name], asked, node)
             if position == 0:
@@ -153,6 +161,11 @@ def evaluate_global(predictors: Mapping[str, Predictor], node: Node) -> GlobalSc
         row |= beside
         row.setdefault(f"{name}_accuracy", scored.accuracy)
     return GlobalScores(row, probes, pictured)
+
+
+def _keeps_nothing(predictor: Embedder) -> bool:
+    """Whether it is a net of which we know that one call leaves nothing to the next: a user's may count, cache or draw."""
+    return predictor.net is not None and predictor.net.architecture in ZOO
 
 
 def _scored_here(predictors: Mapping[str, Predictor], node: Node) -> Mapping[str, Predictor]:

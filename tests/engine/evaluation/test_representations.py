@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from fedkd import Client, Embedder, Experiment, History, InputError, Knowledge, Node, Predictor, Server, simulate
 from fedkd.base.randomness import derive, generator
 from fedkd.data import Source
+from fedkd.engine import evaluation_round
 from fedkd.engine.answers import means, probe_accuracies
 from fedkd.engine.evaluation import encoders
 from fedkd.engine.evaluation.encoders import drawn_from_test, features_of, few_labels
@@ -25,9 +27,10 @@ from fedkd.engine.evaluation.probe import linear_probe
 from fedkd.engine.evaluation.representations import alignment, linear_cka, uniformity
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.experiment.algorithm.train import Draw
+from fedkd.grids import InProcessGrid
 from fedkd.knowledge.memory import Memory
 from fedkd.methods.encoders.global_encoder import average
-from fedkd.nets import load
+from fedkd.nets import Encoder, Net, load
 from fedkd.results.representations import read_representations, representation_files
 
 NEW = {"probe_1_percent_accuracy", "probe_10_percent_accuracy", "alignment", "uniformity", "client_probe_accuracy"}
@@ -170,6 +173,48 @@ class Untrained(Scored):
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
         net = node.net(heads=()).eval()
         return {"encoder": Embedder(net.features, net)}
+
+
+class TwoProcesses(InProcessGrid):
+    """As a grid with two processes says that it has them."""
+
+    def one_of_each_process(self) -> list[int]:
+        return [0, 1]
+
+
+@pytest.mark.parametrize(("net", "threads"), [("mlp", {"ThreadPoolExecutor"}), (f"{__name__}:sums", {"MainThread"})])
+def test_while_clients_processes_are_idle_their_cores_compute_the_servers_features_but_not_of_a_net_that_may_count(
+    net: str, threads: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation_round, "cores", lambda: 2)
+    used: set[str] = set()
+    forward = Net.features
+
+    def noted(self: Net, inputs: Any) -> Tensor:
+        used.add(threading.current_thread().name.partition("-")[0])
+        return forward(self, inputs)
+
+    data = {"train_limit": 400, "test_limit": 300, "clients": 2, "client_test": 0.0}
+    experiment = digits(
+        Untrained(), rounds=1, data=data, nets=net, net_options={}, evaluate_clients=0, evaluation={"compared": 0}
+    )
+    alone = simulate(experiment).metrics[1]
+    monkeypatch.setattr(Net, "features", noted)
+    assert simulate(experiment, TwoProcesses()).metrics[1]["accuracy"] == alone["accuracy"]
+    assert used == threads
+
+
+class Sums(Encoder):
+    """A user's encoder."""
+
+    out_features = 8
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.sum(1).sum(1)
+
+
+def sums(shape: tuple[int, ...], classes: int) -> Encoder:
+    return Sums()
 
 
 # At clients
