@@ -75,13 +75,14 @@ def watch(seconds: dict[str, float]) -> None:
     EvaluationRound.ask, EvaluationRound.absorb = timed_ask, timed_absorb  # type: ignore[method-assign]
 
 
-def contend(strategy: str, engine: str, images: int) -> dict[str, Any]:
+def contend(strategy: str, engine: str, images: int, precision: str) -> dict[str, Any]:
     """Seconds of both rounds, of which those of evaluation, and its parts."""
     from fedkd import Experiment, simulate
 
     experiment = Experiment.from_toml(ROOT / "simulations" / "fashion_mnist_fedx.toml")
     data = experiment.data.model_copy(update={"train_limit": images, "test_limit": 0 if images == 5000 else 2 * images})
-    experiment = experiment.replace(strategy=strategy, rounds=ROUNDS, data=data)
+    train = experiment.train.model_copy(update={"precision": precision})
+    experiment = experiment.replace(strategy=strategy, rounds=ROUNDS, data=data, train=train)
     seconds: dict[str, float] = defaultdict(float)
     watch(seconds)
     began = [0.0]
@@ -103,32 +104,49 @@ def contend(strategy: str, engine: str, images: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000, help="of training")
+    parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"], help="of training; the table has bf16")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run kept")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contender:
-        return print(json.dumps(contend(*given.contender, given.images)))
+        return print(json.dumps(contend(*given.contender, given.images, given.precision)))
     from fedkd.results.environment import cpu_model
 
     kept = json.loads(given.results.read_text()) if given.results.exists() and not given.fresh else {}
-    if kept.get("images") != given.images:
+    if (kept.get("images"), kept.get("precision")) != (given.images, given.precision):
         machine = {"cores": os.cpu_count(), "cpu": cpu_model(), "load": os.getloadavg()[0]}
-        kept = {"command": "python benchmarks/evaluation.py", "machine": machine, "images": given.images, "runs": {}}
+        kept = {
+            "command": "python benchmarks/evaluation.py",
+            "machine": machine,
+            "images": given.images,
+            "precision": given.precision,
+            "runs": {},
+        }
     for engine in ENGINES:
         for strategy in STRATEGIES:
             name = f"{strategy}, {engine}"
             if name not in kept["runs"]:
-                kept["runs"][name] = run(strategy, engine, given.images)
+                kept["runs"][name] = run(strategy, engine, given)
                 given.results.write_text(json.dumps(kept, indent=1) + "\n")
             found = kept["runs"][name]
             often, once = found["share"], found["share_of_an_evaluated_round"]
             print(f"{name:24} evaluation takes {often:.1%} of the time, {once:.1%} of an evaluated round", flush=True)
 
 
-def run(strategy: str, engine: str, images: int) -> Any:
+def run(strategy: str, engine: str, given: argparse.Namespace) -> Any:
     """One of them, in a process of its own."""
-    command = [sys.executable, __file__, "--contender", strategy, engine, "--images", str(images)]
+    command = [
+        sys.executable,
+        __file__,
+        "--contender",
+        strategy,
+        engine,
+        "--images",
+        str(given.images),
+        "--precision",
+        given.precision,
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=3600, check=False
     )
