@@ -69,7 +69,7 @@ class FD(Strategy):
         teachers = broadcast.tensors["averages"].to(client.device)  # (C, C)
         own = ClassMeans(classes=client.classes, width=client.classes, device=client.device)
 
-        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+        def loss(net: Net, batch: Batch, teachers: Tensor, own: ClassMeans) -> dict[str, Tensor]:
             logits = net(batch.inputs)  # (B, C)
             own.add(logits.detach().softmax(1, dtype=torch.float32), batch.labels)
             return {
@@ -77,7 +77,7 @@ class FD(Strategy):
                 "distillation": self.gamma * soft_cross_entropy(logits, teachers[batch.labels]),
             }
 
-        losses = fit(net, data, loss)
+        losses = fit(net, data, loss, given=(teachers, own))
         upload = Knowledge.of("probabilities", {"averages": own.values()}, weight=len(data), metrics=losses)
         return upload.with_tensors("counts", {"counts": own.counts()})
 

@@ -60,7 +60,7 @@ class FedNTD(Strategy):
         net, teacher = client.net(), broadcast_net(client, broadcast).requires_grad_(False)
         load(net, broadcast.tensors)
 
-        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+        def loss(net: Net, batch: Batch, teacher: Net) -> dict[str, Tensor]:
             logits = net(batch.inputs)  # (B, C)
             with torch.no_grad():
                 taught = teacher(batch.inputs)
@@ -70,7 +70,7 @@ class FedNTD(Strategy):
             }
 
         data = client.train.labelled()
-        losses = fit(net, data, loss)
+        losses = fit(net, data, loss, given=(teacher,))
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

@@ -83,9 +83,9 @@ class FedProto(Strategy):
         taught = Prototypes.of(broadcast, classes=client.classes, device=client.device)
         own = ClassMeans(classes=client.classes, width=taught.values.shape[1], device=client.device)
 
-        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+        def loss(net: Net, batch: Batch, taught: Prototypes, own: ClassMeans, epoch: int) -> dict[str, Tensor]:
             features = net.features(batch.inputs)  # (B, D)
-            if len(own) == len(data):  # an epoch is over
+            if len(own) == epoch:  # it is over
                 own.clear()
             own.add(features, batch.labels)
             distance = prototype_loss(features, taught.values, batch.labels, taught.known)
@@ -95,7 +95,7 @@ class FedProto(Strategy):
                 "prototype": self.prototype_weight * distance,
             }
 
-        losses = fit(net, data, loss)
+        losses = fit(net, data, loss, given=(taught, own, len(data)))
         return Prototypes(own.values(), own.counts()).to_knowledge(weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

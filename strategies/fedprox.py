@@ -56,14 +56,14 @@ class FedProx(Strategy):
         load(net, broadcast.tensors)
         reference = {name: tensor.to(client.device) for name, tensor in broadcast.tensors.items()}
 
-        def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
+        def loss(net: Net, batch: Batch, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {
                 "cross_entropy": batch.cross_entropy(net(batch.inputs)),
                 "proximal": self.mu * proximal_term(net, reference),
             }
 
         data = client.train.labelled()
-        losses = fit(net, data, loss)
+        losses = fit(net, data, loss, given=(reference,))
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:

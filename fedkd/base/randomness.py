@@ -56,6 +56,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 #: Whether the global generators are restored further out.
 _ASIDE = False
+#: How many blocks of NumPy's lie around the innermost ``streams_aside``, that one's among them.
+_ASIDE_FROM = 0
 
 
 @contextmanager
@@ -64,13 +66,47 @@ def streams_aside() -> Iterator[None]:
 
     Nobody may draw from these inside it but in such blocks.
     """
-    global _ASIDE
+    global _ASIDE, _ASIDE_FROM
     with seeded(0):
-        _ASIDE = True
+        before, _ASIDE, _ASIDE_FROM = _ASIDE_FROM, True, _DEPTH
         try:
             yield
         finally:
-            _ASIDE = False
+            _ASIDE, _ASIDE_FROM = False, before
+            _OURS[_DEPTH - 1] = np.random.get_bit_generator()  # type: ignore[attr-defined]  # blocks that were left change them
+
+
+def streams_may_be_left() -> bool:
+    """Whether this is one block of ``seeded`` in ``streams_aside``, and none in that."""
+    return not _ASIDE and 0 < _ASIDE_FROM == _DEPTH
+
+
+@contextmanager
+def streams_left() -> Iterator[None]:
+    """Inside such a block: out of it for a while, in which other blocks draw; what it drew from goes on where it stood.
+
+    Half a normal draw of NumPy's is lost, as where blocks lie in one another.
+    """
+    global _ASIDE
+    states, of_python, threads = [each.get_state() for each in _of_torch()], random.getstate(), torch.get_num_threads()
+    of_numpy = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    np.random.set_bit_generator(_SPARE.pop() if _SPARE else np.random.MT19937(0))  # type: ignore[attr-defined]
+    _ASIDE = True
+    try:
+        yield
+    finally:
+        _ASIDE = False
+        _SPARE.append(np.random.get_bit_generator())  # type: ignore[attr-defined]
+        np.random.set_bit_generator(of_numpy)  # type: ignore[attr-defined]
+        random.setstate(of_python)
+        for each, state in zip(_of_torch(), states, strict=False):
+            each.set_state(state)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+#: Bit generators that stand in for those of blocks that were left.
+_SPARE: list[np.random.MT19937] = []
 
 
 def _of_torch() -> list[torch.Generator]:

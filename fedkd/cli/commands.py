@@ -98,7 +98,7 @@ def run(
     file: Annotated[
         Path | None, typer.Argument(help="The experiment, a TOML file; or pyproject.toml of an app.", show_default=False)
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process, together or ray.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0-2 or 0,3,7. Finished ones are skipped.")] = None,
     changes: Annotated[

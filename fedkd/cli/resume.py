@@ -17,7 +17,7 @@ def resume(
     run: Annotated[Path, typer.Argument(help="A run's directory; of a directory of runs, all that are unfinished.")] = Path(
         "runs/latest"
     ),
-    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process or ray.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Where the clients run: in-process, together or ray.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replaces a key that may change, e.g. rounds=30.")
     ] = None,

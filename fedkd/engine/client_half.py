@@ -12,6 +12,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedkd.base.compiler import load_compiler_where_time_is_short
+from fedkd.base.meeting import waited
 from fedkd.base.randomness import derive, seeded, torch_threads
 from fedkd.engine.adversity import mislabel, under_adversity
 from fedkd.engine.client_metrics import check_metrics
@@ -162,7 +163,7 @@ def _exchange(
             "exchange": client.exchange,
             **common_ground(experiment.strategy, experiment.privacy, client.federation),
         }
-        seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start}
+        seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start - waited()}
         upload = replace(upload, header=header, metrics={**upload.metrics, **seconds, **work})
         up = ClientChannel("uplink", strategy.uplink(experiment), client.memory)
         records = to_records(up.encode(upload, which, acknowledged=asked.acknowledged))

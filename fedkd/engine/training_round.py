@@ -21,6 +21,7 @@ from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import RoundMetrics
 from fedkd.engine.teaching import Teaching
 from fedkd.engine.transport import Transport
+from fedkd.grids import JobGrid
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, enough_of
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
@@ -122,6 +123,8 @@ class Exchanges(TrainingRound):
                 if not self._cohort:
                     break
         left = sorted(set(everyone) - set(self._cohort))
+        if isinstance(self._transport.grid, JobGrid):
+            metrics.row |= self._transport.grid.summary()
         # Who left in mid-round still holds its memory live: have it written.
         if left and self._exchanges > 1 and self._transport.keeps_contexts:
             nothing = dict.fromkeys(left, Knowledge())

@@ -47,8 +47,8 @@ def uses(experiment: ExperimentValues) -> set[str]:
 
 def idle_engine(experiment: ExperimentValues) -> Iterator[Unused]:
     """The keys of [engine] that do nothing on the engine that it names."""
-    if experiment.engine.name == "in-process":
-        why = 'engine.name is "in-process", which is this process'
+    if experiment.engine.name != "ray":
+        why = f'engine.name is "{experiment.engine.name}", which is this process'
         yield Unused("engine.address", why, 'set engine.name = "ray", or leave it out')
         yield Unused("engine.actors", why, harmless=True)
 

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from fedkd.grids.in_process import InProcessGrid
     from fedkd.grids.jobs import JobGrid
     from fedkd.grids.ray import RayGrid
+    from fedkd.grids.together import TogetherGrid
 
-__all__ = ["InProcessGrid", "JobGrid", "RayGrid", "run_app"]
+__all__ = ["InProcessGrid", "JobGrid", "RayGrid", "TogetherGrid", "run_app"]
 
-_HOMES = {"InProcessGrid": "in_process", "JobGrid": "jobs", "RayGrid": "ray", "run_app": "app"}
+_HOMES = {"InProcessGrid": "in_process", "JobGrid": "jobs", "RayGrid": "ray", "TogetherGrid": "together", "run_app": "app"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from fedkd.base.errors import InputError
 from fedkd.grids.flower import server_context, server_identity
 from fedkd.grids.jobs import JobGrid
 
-NAMES = ("in-process", "ray")
+NAMES = ("in-process", "together", "ray")
 
 
 def make_grid(engine: str | Grid, **settings: Any) -> JobGrid:
@@ -33,12 +33,16 @@ def make_grid(engine: str | Grid, **settings: Any) -> JobGrid:
         from fedkd.grids.in_process import InProcessGrid
 
         return InProcessGrid()
+    if engine == "together":
+        from fedkd.grids.together import TogetherGrid
+
+        return TogetherGrid()
     if engine == "ray":
         from fedkd.grids.ray import RayGrid
 
         return RayGrid(**settings)
     close = get_close_matches(str(engine), NAMES, n=1, cutoff=0.4)
-    hint = f'did you mean "{close[0]}"?' if close else f"use {' or '.join(NAMES)}, or give a grid"
+    hint = f'did you mean "{close[0]}"?' if close else f"use {', '.join(NAMES)}, or give a grid"
     raise InputError(f"unknown engine {engine!r:.80}: {hint}")
 
 
@@ -59,7 +63,7 @@ def run_app(
         client_app: runs on the grid, once for each message.
         num_supernodes: how many clients; node ``i`` holds ``partition-id`` ``i``.
         run_config: flat values (str, int, float, bool) that server and clients find in ``context.run_config``.
-        grid: ``"in-process"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
+        grid: ``"in-process"``, ``"together"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
     """
     engine = make_grid(grid)
     context = server_context(dict(run_config or {}))

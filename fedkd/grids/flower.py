@@ -25,6 +25,7 @@ from flwr.common.constant import ErrorCode as ErrorCode  # for the other grid fi
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedkd.base.meeting import waited
 from fedkd.base.records import array_of, items_of, record_of
 
 T = TypeVar("T")
@@ -214,9 +215,9 @@ def answered(
     Where the client raises, it is an error reply, whose reason is ``ClassName: message`` on its first line, then the
     traceback. A client that calls ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
     """
-    begun = clock()
+    begun, before = clock(), waited()
     reply = _answer(client_app, message, context, take)
-    return reply if timeout is None or clock() - begun <= timeout else None
+    return reply if timeout is None or clock() - begun - (waited() - before) <= timeout else None
 
 
 def _answer(client_app: ClientApp, message: Message, context: Context, take: Callable[[Message], T]) -> T:

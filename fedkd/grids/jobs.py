@@ -136,6 +136,10 @@ class JobGrid(Grid):
     def _left(self, node_id: int) -> None:
         """A client's Context is in memory no more."""
 
+    def summary(self) -> dict[str, float]:
+        """What the grid has to say in a round's row of how it ran the clients since it was asked last. Default: nothing."""
+        return {}
+
     @contextmanager
     def telling(self, on_reply: Callable[[int], None]) -> Iterator[None]:
         """In this block ``on_reply`` hears of each reply, how many there are of those that were asked together."""

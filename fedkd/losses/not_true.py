@@ -45,6 +45,6 @@ def without_true(logits: Tensor, labels: Tensor) -> Tensor:
     >>> without_true(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([1, 0])).tolist()
     [[1.0, 3.0], [5.0, 6.0]]
     """
-    rows, classes = logits.shape
-    kept = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)  # (B, C)
-    return logits[kept].view(rows, classes - 1)
+    logits.detach().gather(1, labels[:, None])  # raises where a label is no class id
+    places = torch.arange(logits.shape[1] - 1, device=logits.device)  # (C - 1,)
+    return logits.gather(1, places + (places >= labels[:, None]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -38,7 +37,7 @@ class ClassMeans:
 
     def add(self, rows: Tensor, labels: Tensor) -> None:
         """Count these rows (B, D), any float type, under their labels (B,), int64 class ids in 0 .. C - 1."""
-        members = F.one_hot(labels, len(self._counts)).double()  # (B, C)
+        members = (labels[:, None] == torch.arange(len(self._counts), device=labels.device)).double()  # (B, C)
         self._sums += members.T @ rows.detach().double()
         self._counts += members.sum(0)
         self._rows += len(labels)

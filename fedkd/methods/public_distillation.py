@@ -1,7 +1,7 @@
 """Distillation over public samples: every node predicts the same ones, and learns from the others' predictions.
 
 The rows of a table are for the samples of one split, in its order, un-augmented; ``distil`` looks them up by
-sample id, so no shuffling can take a row to another sample.
+a sample's place in the split, so no shuffling can take a row to another sample.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from fedkd.aggregate import renormalise, stack
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.knowledge.table import Table
 
 #: A loss between a student's logits (B, C) and its teachers' predictions of the same samples (B, C).
 DistillationLoss = Callable[[Tensor, Tensor], Tensor]
@@ -45,12 +44,13 @@ def distil(
     Raises:
         ValueError: there are not as many rows as samples.
     """
-    table, device = Table(subset.samples.indices, targets.cpu()), subset.work.device
+    if len(targets) != len(subset):
+        raise ValueError(f"{len(targets)} rows of targets cannot speak of {len(subset)} samples")
 
-    def against_table(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {part: loss(net(batch.inputs), table.rows(batch.ids).to(device))}
+    def against_targets(net: nn.Module, batch: Batch, targets: Tensor) -> dict[str, Tensor]:
+        return {part: loss(net(batch.inputs), targets[batch.positions])}
 
-    return fit(net, subset, against_table, **how)
+    return fit(net, subset, against_targets, given=(targets.to(subset.work.device),), **how)
 
 
 def train_on_labels(net: nn.Module, data: Split, **how: Any) -> dict[str, float]:

@@ -20,7 +20,10 @@ def net_options(net: str, factory: Callable[..., Any], options: Mapping[str, Any
         for name in options:
             if name not in known:
                 raise InputError(f"net {net!r} has no option {name!r}: {did_you_mean(name, known)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    lists = {parameter.name for parameter in parameters if isinstance(parameter.default, tuple)}
+    # Where a config is flat text, as a run-config is, a list without elements is an empty text.
+    values = {name: () if value == "" and name in lists else value for name, value in options.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def check_sizes(net: str, option: str, *sizes: Any, least: int = 1) -> None:

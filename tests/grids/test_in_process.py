@@ -103,7 +103,7 @@ def test_a_reply_to_another_message_is_an_error() -> None:
     [
         ("rey", 2, "unknown engine 'rey': did you mean \"ray\"?"),
         ("in_process", 2, 'did you mean "in-process"?'),
-        ("spark", 2, "use in-process or ray, or give a grid"),
+        ("spark", 2, "use in-process, together, ray, or give a grid"),
         ("in-process", 0, "num_supernodes is 0"),
     ],
 )

@@ -118,6 +118,11 @@ def counting(*, on: bool) -> Iterator[dict[str, float]]:
     metrics[FLOPS] = float(work.flops)
 
 
+def is_counting() -> bool:
+    """Whether what is computed here is counted."""
+    return bool(_COUNTING)
+
+
 @contextmanager
 def uncounted() -> Iterator[None]:
     """For what repeats work that was counted before: whether it is needed depends on what an engine keeps."""

@@ -19,8 +19,8 @@ from fedkd.base.randomness import seeded
 from fedkd.knowledge.knowledge import DTYPES
 from fedkd.nets import ZOO, Copies, Net, build_net, copied, load
 
-#: Freed nets kept ready a kind: initialising a small net costs more than overwriting it.
-POOL_SIZE = 4
+#: Freed nets kept ready a kind, and of small ones so many bytes: initialising a small net costs more than overwriting it.
+POOL_SIZE, POOL_BYTES = 4, 128 * 2**20
 _POOL: dict[NetPlan, list[Net]] = {}
 #: Initial weights that all nodes share, kept by the process, as every client of a round asks for them: by seed and plan.
 _SHARED: dict[tuple[int, NetPlan], Mapping[str, Tensor]] = {}
@@ -135,8 +135,15 @@ def give_back(plan: NetPlan, net: Net) -> None:
     """A net that is not needed any more. The next taker overwrites every tensor of one of the zoo."""
     for parameter in net.parameters():
         parameter.grad = None
-    if plan.is_of_zoo and len(free := _POOL.setdefault(plan, [])) < POOL_SIZE:
+    if not plan.is_of_zoo:
+        return
+    free = _POOL.setdefault(plan, [])
+    if len(free) < POOL_SIZE or (len(free) + 1) * _bytes(net) <= POOL_BYTES:
         free.append(net)
+
+
+def _bytes(net: Net) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in net.parameters())
 
 
 def _initial(plan: NetPlan, seed: int, common: bool) -> Mapping[str, Tensor]:

@@ -195,8 +195,9 @@ class Guarding(Section):
 class Engine(Section):
     """Where the clients run."""
 
-    name: Literal["in-process", "ray"] = "in-process"
-    """Where the clients run: one after the other in this process, or in actors of Ray. ``name = "ray"``"""
+    name: Literal["in-process", "together", "ray"] = "in-process"
+    """Where the clients run: one after the other in this process, there too but with trainings that agree carried out as one,
+    or in actors of Ray. ``name = "ray"``"""
     actors: int = Field(2, ge=1)
     """Processes that work side by side on Ray. ``actors = 4``"""
     num_cpus: int = Field(1, ge=1)

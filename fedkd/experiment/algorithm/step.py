@@ -73,7 +73,7 @@ def descend(
     if place == 0:
         for parameter in _parameters(optimizer):
             parameter.grad = None
-    total = _sum(parts)
+    total = sum_of(parts)
     logged = torch.stack([*(part.detach().float() for part in parts.values()), total.detach().float()])
     scaler = _scaler(optimizer) if work.settings.precision == "fp16" else None
     share = total if of == 1 else total / of
@@ -96,8 +96,8 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _sum(parts: Mapping[str, Tensor]) -> Tensor:
-    """Of all parts, in float32 or better."""
+def sum_of(parts: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all parts of a loss, in float32 or better."""
     first, *others = (part if part.dtype == torch.float64 else part.float() for part in parts.values())
     return sum(others, start=first)
 

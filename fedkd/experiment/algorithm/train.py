@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import TrainingError
 from fedkd.base.inputs import Inputs, each
+from fedkd.base.meeting import can_meet
 from fedkd.base.randomness import derive
 from fedkd.data import Moments, Samples, augment
 from fedkd.experiment.algorithm.batches import batch_sizes, batches_a_round
@@ -23,8 +24,8 @@ from fedkd.experiment.algorithm.step import descend, make_optimizer
 from fedkd.experiment.algorithm.trained import check_weights, mean_losses
 from fedkd.experiment.algorithm.work import Work
 
-#: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged.
-Loss = Callable[[Any, "Batch"], Mapping[str, Tensor]]
+#: ``loss(net, batch)`` gives the parts by name; their sum is descended and each is logged. Further arguments: ``fit``'s given.
+Loss = Callable[..., Mapping[str, Tensor]]
 Rng = Callable[[str], torch.Generator]
 
 
@@ -32,6 +33,7 @@ class Batch:
     """Some samples of a split. Inputs are made when asked for, so a loss pays only for what it uses."""
 
     def __init__(self, samples: Samples, positions: Tensor, work: Work, seed: int, class_weights: Tensor | None = None) -> None:
+        self.positions = positions  # (B,), in the split
         self._raw, self._labels, self.ids = samples.take(positions)  # (B, ...), (B,), (B,)
         self._samples, self._work, self._seed, self._class_weights = samples, work, seed, class_weights
 
@@ -115,8 +117,8 @@ class Split:
         """What ``batches`` takes, without taking it."""
         sizes = batch_sizes(len(self), batch_size)
         for _ in range(epochs):
-            for positions in torch.randperm(len(self), generator=rng).split(sizes):
-                yield Draw(positions, int(torch.randint(2**62, (), generator=rng)))
+            parts = torch.randperm(len(self), generator=rng).split(sizes)
+            yield from map(Draw, parts, torch.randint(2**62, (len(parts),), generator=rng).tolist())
 
     def passes(self, batch_size: int, rng: torch.Generator) -> Iterator[Draw]:
         """Shuffled pass after shuffled pass, without end: each sample once in each, so no batch reaches into the next one."""
@@ -125,10 +127,10 @@ class Split:
 
     def batch(self, draw: Draw) -> Batch:
         """The samples of this draw."""
-        return Batch(self.samples, draw.positions, self.work, draw.seed, self._class_weights)
+        return Batch(self.samples, draw.positions, self.work, draw.seed, self.class_weights)
 
     @cached_property
-    def _class_weights(self) -> Tensor | None:
+    def class_weights(self) -> Tensor | None:
         """(C,), on the device: each class counts as much as another, of those that are here; None: samples count alike."""
         if self.work.settings.class_weights == "none":
             return None
@@ -153,6 +155,7 @@ def fit(
     data: Split,
     loss: Loss,
     *,
+    given: tuple[Any, ...] = (),
     optimizer: torch.optim.Optimizer | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -165,6 +168,9 @@ def fit(
         net: what is trained; it is put in train mode.
         data: samples with their settings and random streams.
         loss: parts of the loss of a batch, by name; their sum is descended.
+        given: what the loss needs of this client beside net and batch, its further arguments: tensors, nets that are not
+            trained, numbers, and objects of these. Only what is given so, and not closed over, may differ from client to client
+            where an engine carries out the trainings of many as one.
         optimizer: default, a fresh one of the settings.
         epochs: default, the settings' epochs or steps.
         batch_size: default, the settings'.
@@ -181,9 +187,6 @@ def fit(
     settings = data.work.settings
     if len(data) == 0:
         raise TrainingError(f"{data.work.where}: there are no samples to train on")
-    optimizer = optimizer or make_optimizer(net, data.work)
-    logged: list[Tensor] = []
-    sizes, alike = list[int](), Alike()
     net.train()
     passes = epochs or 1.0
     if draws is None:
@@ -192,12 +195,21 @@ def fit(
             draws, passes = data.of_a_round(batch_size, rng), 1.0 if settings.steps else settings.epochs
         else:
             draws = data.draws(epochs=epochs, batch_size=batch_size, rng=rng)
+    if can_meet():
+        from fedkd.experiment.algorithm.together.meet import fit_together  # only here: it is built on this file
+
+        draws = list(draws)
+        if (losses := fit_together(net, data, loss, given, optimizer, draws, passes, after_step)) is not None:
+            return losses
+    optimizer = optimizer or make_optimizer(net, data.work)
+    logged: list[Tensor] = []
+    sizes, alike = list[int](), Alike()
     for group in _groups(draws, settings.accumulate):
         for place, draw in enumerate(group):
             batch = data.batch(draw)
             with alike.batch(len(batch)):
                 with data.work.autocast():
-                    parts = loss(net, batch)
+                    parts = loss(net, batch, *given)
                 logged.append(descend(parts, optimizer, data.work, place=place, of=len(group)))
             sizes.append(len(batch))
         if after_step:
