@@ -1,7 +1,7 @@
 """Calls that many jobs of one process make, carried out together: each job waits at its call until the others are at theirs.
 
-A job is an ordinary function. It runs in a greenlet, so it can wait in the middle of a call, however deep, and no job runs while
-another does. What it waits for is what it says itself: see ``meet``.
+A job is an ordinary function. It runs in a greenlet, so it can wait in the middle of a call, however deep, and no two jobs run
+at a time. What it waits for is what it says itself: see ``meet``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CarryOut = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 @final
-class _Job(greenlet):
+class _Job(greenlet):  # type: ignore[misc]  # greenlet has no types
     """One job, from its start to its end."""
 
-    def __init__(self, function: Callable[[], Any], on_told: Callable[[bool], None]) -> None:
+    def __init__(self, function: Callable[[], Any], on_told: Callable[[bool], object]) -> None:
         super().__init__(function)
         self.on_told = on_told
         self.gr_context = copy_context()
@@ -73,12 +73,11 @@ def waited() -> float:
 
 
 def run_jobs(
-    jobs: Iterable[Callable[[], T]], *, at_once: int, room: int, on_told: Callable[[bool], None] = bool
+    jobs: Iterable[Callable[[], T]], *, at_once: int, room: int, on_told: Callable[[bool], object] = bool
 ) -> Iterator[T]:
     """Run jobs of which up to ``at_once`` wait for each other; fewer where those that wait hold more than ``room`` bytes.
 
-    Yields what each gives, in the order in which they end. What a job raises is raised here. ``on_told`` hears of each thing that
-    a job wanted to do together with others whether it was done so.
+    Yields what each gives, in the order in which they end. What a job raises is raised here. ``on_told`` hears what they ``tell``.
     """
     waiting: list[_Job] = []
     held = 0

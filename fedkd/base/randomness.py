@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def streams_aside() -> Iterator[None]:
             yield
         finally:
             _ASIDE, _ASIDE_FROM = False, before
-            _OURS[_DEPTH - 1] = np.random.get_bit_generator()  # type: ignore[attr-defined]  # blocks that were left change them
+            _OURS[_DEPTH - 1] = np.random.get_bit_generator()  # type: ignore[attr-defined]
 
 
 def streams_may_be_left() -> bool:
@@ -106,7 +107,7 @@ def streams_left() -> Iterator[None]:
 
 
 #: Bit generators that stand in for those of blocks that were left.
-_SPARE: list[np.random.MT19937] = []
+_SPARE: list[Any] = []
 
 
 def _of_torch() -> list[torch.Generator]:
@@ -119,8 +120,9 @@ def _seed(seed: int) -> None:
     random.seed(seed)
 
 
-#: Bit generators that blocks inside one another use in turn: making one costs more than a block may.
-_OURS: list[np.random.MT19937] = []
+#: Bit generators that blocks inside one another use in turn: making one costs more than a block may. What was left exchanges
+#: them with those of ``_SPARE``.
+_OURS: list[Any] = []
 _DEPTH = 0
 
 

@@ -21,10 +21,10 @@ from fedkd.engine.rollback import Rollback
 from fedkd.engine.round_metrics import RoundMetrics
 from fedkd.engine.teaching import Teaching
 from fedkd.engine.transport import Transport
-from fedkd.grids import JobGrid
 from fedkd.experiment.algorithm.participation import draw_cohort, draw_fault, enough_of
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
+from fedkd.grids import JobGrid
 from fedkd.knowledge.knowledge import Knowledge
 
 

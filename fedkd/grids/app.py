@@ -63,7 +63,8 @@ def run_app(
         client_app: runs on the grid, once for each message.
         num_supernodes: how many clients; node ``i`` holds ``partition-id`` ``i``.
         run_config: flat values (str, int, float, bool) that server and clients find in ``context.run_config``.
-        grid: ``"in-process"``, ``"together"``, ``"ray"``, or a grid of your own settings, e.g. ``RayGrid(actors=8, num_gpus=0.25)``.
+        grid: ``"in-process"``, ``"together"``, ``"ray"``, or a grid of your own settings, e.g.
+            ``RayGrid(actors=8, num_gpus=0.25)``.
     """
     engine = make_grid(grid)
     context = server_context(dict(run_config or {}))

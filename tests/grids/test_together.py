@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import permutations
-from typing import Any, ClassVar, final
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedkd import Batch, Client, Experiment, History, InputError, Knowledge, Needs, Notice, Strategy, fit, load, simulate
-from fedkd.base.meeting import can_meet, meet, run_jobs, waited
-from fedkd.base.randomness import seeded, streams_aside
+from fedkd import Experiment, History, Notice, simulate
 from fedkd.experiment.registry import strategies
 from fedkd.grids import TogetherGrid
 from fedkd.results.history import TIMES

@@ -88,7 +88,7 @@ def descend(
         scaler.step(optimizer)
         scaler.update()
     else:
-        _take_step(optimizer)
+        take_step(optimizer)
     return logged
 
 
@@ -102,7 +102,7 @@ def sum_of(parts: Mapping[str, Tensor]) -> Tensor:
     return sum(others, start=first)
 
 
-def _take_step(optimizer: torch.optim.Optimizer) -> None:
+def take_step(optimizer: torch.optim.Optimizer) -> None:
     """``optimizer.step()``, bare where it is one of torch's that nobody has hung a hook on."""
     bare = _BARE_STEPS.get(type(optimizer))
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_HOOKS_OF_ALL)

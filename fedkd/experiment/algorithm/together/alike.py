@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -67,16 +67,16 @@ def _value_of(value: Any, name: str) -> Hashable:
     if plain(value):
         return type(value), value
     if is_dataclass(value) and not isinstance(value, type) and type(value).__hash__ not in (None, object.__hash__):
-        return value  # a frozen one, as a strategy is: compared by its fields
+        return cast(Hashable, value)  # a frozen one, as a strategy is: compared by its fields
     if isinstance(value, FunctionType | MethodType | partial):
         return function_of(value)
     if callable(value) and not isinstance(value, nn.Module) and not hasattr(value, "__dict__"):
-        return value  # of torch or Python
+        return cast(Hashable, value)  # of torch or Python
     raise Alone(f"its loss closes over {name}, a {type(value).__name__}: give it to fit as given=")
 
 
 def optimizer_of(optimizer: torch.optim.Optimizer | None) -> Hashable:
-    """An optimiser's kind, numbers and count of steps. Raises Alone for a user's, and for what is not the same for all parameters."""
+    """An optimiser's kind, numbers and count of steps. Raises Alone for a user's, and where parameters differ in these."""
     if optimizer is None:
         return None
     if type(optimizer) not in _REMEMBERED:
@@ -105,7 +105,7 @@ def steps_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def is_state(value: Any) -> bool:
-    """Whether an object among what is given to a loss may be changed by it: no constant such as a tensor, net or frozen dataclass."""
-    if isinstance(value, Tensor | nn.Module | Mapping | tuple | list | Callable) or plain(value):  # type: ignore[arg-type]
+    """Whether an object that a loss is given may be changed by it: no constant, as tensors, nets and frozen dataclasses are."""
+    if isinstance(value, Tensor | nn.Module | Mapping | tuple | list | Callable) or plain(value):
         return False
-    return not (is_dataclass(value) and type(value).__dataclass_params__.frozen)  # type: ignore[attr-defined]
+    return not (is_dataclass(value) and vars(type(value))["__dataclass_params__"].frozen)

@@ -10,9 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from fedkd.experiment.algorithm.split import Draw, Loss, Split
 from fedkd.experiment.algorithm.together.alike import Alone, function_of, optimizer_of, structure_of
 from fedkd.experiment.algorithm.together.given import Parts, taken_apart
-from fedkd.experiment.algorithm.train import Draw, Loss, Split
 
 
 @final

@@ -12,10 +12,10 @@ from torch import nn
 from fedkd.base.errors import Notice
 from fedkd.base.meeting import meet, tell
 from fedkd.experiment.algorithm.counted_work import is_counting
+from fedkd.experiment.algorithm.split import Draw, Loss, Split
 from fedkd.experiment.algorithm.together.alike import Alone
 from fedkd.experiment.algorithm.together.carry_out import carry_out
 from fedkd.experiment.algorithm.together.fitting import Fitting
-from fedkd.experiment.algorithm.train import Draw, Loss, Split
 
 
 def fit_together(

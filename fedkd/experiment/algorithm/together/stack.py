@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from fedkd.experiment.algorithm.step import make_optimizer
-from fedkd.experiment.algorithm.together.alike import Alone, optimizer_of, remembered, steps_of
+from fedkd.experiment.algorithm.together.alike import Alone
 from fedkd.experiment.algorithm.together.fitting import Fitting
 from fedkd.experiment.algorithm.together.given import tensors_of
 
 
+class Tensors(NamedTuple):
+    """What a loss computes with, of one client or of many: of many each tensor is (K, ...), or is all clients' alike."""
+
+    trained: dict[str, Tensor]
+    frozen: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    teachers: list[dict[str, Tensor]]  # of the nets that a loss is given
+    given: list[Tensor]  # the tensors that it is given
+    class_weights: Tensor | None
+
+
 @final
 class Stack:
-    """The tensors of some trainings: what is trained, what else the nets hold, what their losses are given.
+    """The tensors of some trainings.
 
-    A tensor that all losses are given, the very same or that of nets with equal weights, stands there once and not K times.
+    What all losses are given alike, the very same tensor or nets of equal weights, stands there once and not K times.
     """
 
     def __init__(self, fittings: Sequence[Fitting]) -> None:
@@ -26,26 +36,62 @@ class Stack:
         first = fittings[0]
         parameters, buffers = [fitting.parameters for fitting in fittings], [fitting.buffers for fitting in fittings]
         trained = [name for name, parameter in first.parameters.items() if parameter.requires_grad]
-        self.trained = {name: _stacked(parameters, name) for name in trained}
-        self.frozen = {name: _stacked(parameters, name) for name in first.parameters if name not in self.trained}
-        self.buffers = {name: _stacked(buffers, name) for name in first.buffers}
-        self.given, self.shared = self._given(fittings)
-        self.teachers, self.teachers_shared = self._teachers(fittings)
+        frozen = [name for name in first.parameters if name not in trained]
+        given, of_given = self._given()
+        teachers, of_teachers = self._teachers()
+        weights = [each for fitting in fittings if (each := fitting.data.class_weights) is not None]
+        self.tensors = Tensors(
+            {name: _stacked(parameters, name) for name in trained},
+            {name: _stacked(parameters, name) for name in frozen},
+            {name: _stacked(buffers, name) for name in first.buffers},
+            teachers,
+            given,
+            torch.stack(weights) if weights else None,
+        )
+        #: Which of them are stacks: 0; and which are all clients' alike: None.
+        stacked: list[Any] = [dict.fromkeys(held, 0) for held in (trained, frozen, first.buffers)]
+        #: Which of them are stacks: 0; and which are all clients' alike: None.
+        self.dims = Tensors(*stacked, *(of_teachers, of_given, 0 if weights else None))  # type: ignore[arg-type]
 
-    @staticmethod
-    def _given(fittings: Sequence[Fitting]) -> tuple[list[Tensor], list[bool]]:
-        changing = set(fittings[0].parts.changing)
-        tensors, shared = [], []
-        for place, of_all in enumerate(zip(*(fitting.parts.tensors for fitting in fittings), strict=True)):
+    def of(self, some: slice | int) -> Tensors:
+        """Of these clients, or of one. Views: what is written into them is written into the stacks."""
+
+        def part(value: Any, dims: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {name: part(held, dims[name]) for name, held in value.items()}
+            if isinstance(value, list):
+                return [part(*each) for each in zip(value, dims, strict=True)]
+            return value if dims is None else value[some]
+
+        return Tensors(*(part(*each) for each in zip(self.tensors, self.dims, strict=True)))
+
+    def largest(self) -> Tensor:
+        """(K,): the largest magnitude among each client's trained weights; not a number where one is none."""
+        return torch.stack([tensor.flatten(1).abs().amax(1).float() for tensor in self.tensors.trained.values()]).amax(0)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Leave in each client's net, and in what its loss was given, what the stacks hold."""
+        for name, stack in self.tensors.trained.items():
+            torch._foreach_copy_([fitting.parameters[name] for fitting in self.fittings], stack.unbind())
+        for name, stack in self.tensors.buffers.items():
+            torch._foreach_copy_([fitting.buffers[name] for fitting in self.fittings], stack.unbind())
+        for place in self.fittings[0].parts.changing:
+            changed = [fitting.parts.tensors[place] for fitting in self.fittings]
+            torch._foreach_copy_(changed, self.tensors.given[place].unbind())
+
+    def _given(self) -> tuple[list[Tensor], list[int | None]]:
+        changing = set(self.fittings[0].parts.changing)
+        tensors, dims = list[Tensor](), list[int | None]()
+        for place, of_all in enumerate(zip(*(fitting.parts.tensors for fitting in self.fittings), strict=True)):
             same = place not in changing and all(tensor is of_all[0] for tensor in of_all)
             tensors.append(of_all[0].detach() if same else torch.stack([tensor.detach() for tensor in of_all]))
-            shared.append(same)
-        return tensors, shared
+            dims.append(None if same else 0)
+        return tensors, dims
 
-    @staticmethod
-    def _teachers(fittings: Sequence[Fitting]) -> tuple[list[dict[str, Tensor]], list[bool]]:
-        stacks, shared = [], []
-        for modules in zip(*(fitting.parts.modules for fitting in fittings), strict=True):
+    def _teachers(self) -> tuple[list[dict[str, Tensor]], list[dict[str, int | None]]]:
+        stacks, dims = list[dict[str, Tensor]](), list[dict[str, int | None]]()
+        for modules in zip(*(fitting.parts.modules for fitting in self.fittings), strict=True):
             held = [tensors_of(module) for module in modules]
             if any(tensor.requires_grad for tensor in held[0].values()):
                 raise Alone("its loss is given a net that is trained, or might be: requires_grad_(False)")
@@ -53,93 +99,8 @@ class Stack:
                 all(torch.equal(tensor, other[name]) for name, tensor in held[0].items()) for other in held[1:]
             )
             stacks.append(held[0] if same else {name: _stacked(held, name) for name in held[0]})
-            shared.append(same)
-        return stacks, shared
-
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Leave in each client's net and in what its loss was given what the stacks hold."""
-        for stacks, own in (
-            (self.trained, [fitting.parameters for fitting in self.fittings]),
-            (self.buffers, [fitting.buffers for fitting in self.fittings]),
-        ):
-            for name, stack in stacks.items():
-                torch._foreach_copy_([held[name] for held in own], stack.unbind())
-        for changed in self.fittings[0].parts.changing:
-            torch._foreach_copy_([fitting.parts.tensors[changed] for fitting in self.fittings], self.given[changed].unbind())
-
-
-@final
-class StackedOptimizer:
-    """One optimiser of torch's for the stacks of all clients: its steps go number by number, so that each client's are its own."""
-
-    def __init__(self, stack: Stack, used: Sequence[str]) -> None:
-        self._fittings = stack.fittings
-        first = stack.fittings[0]
-        self._like = first.optimizer or make_optimizer(first.net, first.data.work)
-        optimizer_of(self._like)
-        self._numbers = {key: value for key, value in self._like.param_groups[0].items() if key != "params"}
-        self._steps, self._used, self._trained = steps_of(self._like), used, stack.trained
-        self._state = {key: {name: self._kept(name, key) for name in used} for key in remembered(self._like)}
-        self._of_range: dict[tuple[int, int], tuple[torch.optim.Optimizer, list[Tensor]]] = {}
-
-    def _kept(self, name: str, key: str) -> Tensor:
-        """(K, ...): what the clients' optimisers remember of a parameter, zeros where it is nothing yet."""
-        stack = self._trained[name]
-        kept = torch.zeros_like(stack)
-        for place, fitting in enumerate(self._fittings):
-            if fitting.optimizer and (state := fitting.optimizer.state.get(fitting.parameters[name])):
-                if (value := state.get(key)) is not None:
-                    kept[place] = value
-        return kept
-
-    def _of(self, start: int, end: int) -> tuple[torch.optim.Optimizer, list[Tensor]]:
-        """The optimiser of the clients from ``start`` to ``end``, on views of their stacks."""
-        if (start, end) not in self._of_range:
-            leaves = [self._trained[name][start:end] for name in self._used]
-            optimizer = type(self._like)(leaves, lr=self._numbers["lr"])  # type: ignore[call-arg]
-            optimizer.param_groups[0].update(self._numbers)
-            for name, leaf in zip(self._used, leaves, strict=True):
-                state: dict[str, Any] = {key: stacks[name][start:end] for key, stacks in self._state.items()}
-                if not isinstance(self._like, torch.optim.SGD):
-                    state["step"] = torch.tensor(0.0, device=leaf.device)
-                if state:
-                    optimizer.state[leaf] = state
-            self._of_range[start, end] = optimizer, leaves
-        return self._of_range[start, end]
-
-    def step(self, start: int, end: int, gradients: dict[str, Tensor], number: int) -> None:
-        """The step ``number`` of these clients, from 0, down gradients (end - start, ...) by parameter."""
-        optimizer, leaves = self._of(start, end)
-        for name, leaf in zip(self._used, leaves, strict=True):
-            leaf.grad = gradients[name].contiguous()
-            if "step" in optimizer.state[leaf]:
-                optimizer.state[leaf]["step"].fill_(self._steps + number)
-        optimizer.step()
-        for leaf in leaves:
-            leaf.grad = None
-
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Leave in each client's optimiser, where it has one that lasts, what it would remember."""
-        for place, fitting in enumerate(self._fittings):
-            if fitting.optimizer is None:
-                continue
-            for name in self._used:
-                parameter = fitting.parameters[name]
-                state = fitting.optimizer.state[parameter]
-                for key, stacks in self._state.items():
-                    state[key] = torch.empty_like(parameter, requires_grad=False).copy_(stacks[name][place])
-                if not isinstance(self._like, torch.optim.SGD):
-                    state["step"] = torch.tensor(self._steps + len(fitting.draws), device=parameter.device)
-
-
-def clip(gradients: dict[str, Tensor], largest: float) -> None:
-    """Shorten each client's gradients (K, ...) to this norm, all its parameters together, as ``clip_grad_norm_`` does."""
-    norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients.values()])
-    factors = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)  # (K,)
-    for gradient in gradients.values():
-        gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
+            dims.append(dict.fromkeys(held[0], None if same else 0))
+        return stacks, dims
 
 
 def _stacked(of_all: Sequence[dict[str, Any]], name: str) -> Tensor:
