@@ -77,7 +77,7 @@ def run_jobs(
 ) -> Iterator[T]:
     """Run jobs of which up to ``at_once`` wait for each other; fewer where those that wait hold more than ``room`` bytes.
 
-    Yields what each gives, in the order in which they end. What a job raises is raised here. ``on_told`` hears what they ``tell``.
+    Yields what each gives, in the order in which they end. What a job raises is raised here. ``on_told`` hears what is told.
     """
     waiting: list[_Job] = []
     held = 0
