@@ -8,7 +8,7 @@ from typing import final
 from flwr.app import Message
 
 from fedkd.base.meeting import run_jobs
-from fedkd.grids.flower import PlainMessage, message_from_plain, run_client
+from fedkd.grids.flower import answered, copy_message
 from fedkd.grids.jobs import JobGrid
 
 #: So many clients wait for each other at most, and fewer where their nets hold more bytes than there is room for.
@@ -36,12 +36,12 @@ class TogetherGrid(JobGrid):
         for side_by_side in _of_different_nodes(messages):
             jobs = (self._job(message, timeout) for message in side_by_side)
             for reply in run_jobs(jobs, at_once=AT_ONCE, room=ROOM, on_told=self._told.append):
-                if reply:
-                    yield message_from_plain(reply)
+                if reply is not None:
+                    yield reply
 
-    def _job(self, message: Message, timeout: float | None) -> Callable[[], PlainMessage | None]:
+    def _job(self, message: Message, timeout: float | None) -> Callable[[], Message | None]:
         context = self.context(message.metadata.dst_node_id)
-        return lambda: run_client(self.client_app, message, context, timeout=timeout)
+        return lambda: answered(self.client_app, message, context, copy_message, timeout=timeout)
 
 
 def _of_different_nodes(messages: Sequence[Message]) -> Iterator[list[Message]]:
