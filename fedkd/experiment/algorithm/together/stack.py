@@ -51,7 +51,7 @@ class Stack:
         #: Which of them are stacks: 0; and which are all clients' alike: None.
         stacked: list[Any] = [dict.fromkeys(held, 0) for held in (trained, frozen, first.buffers)]
         #: Which of them are stacks: 0; and which are all clients' alike: None.
-        self.dims = Tensors(*stacked, *(of_teachers, of_given), 0 if weights else None)  # type: ignore[call-arg, arg-type]
+        self.dims = Tensors(*stacked, *(of_teachers, of_given), 0 if weights else None)  # type: ignore[call-arg]
 
     def of(self, some: slice | int) -> Tensors:
         """Of these clients, or of one. Views: what is written into them is written into the stacks."""
