@@ -1,6 +1,6 @@
 """Our engines against a careful PyTorch loop, and against other libraries: seconds a round, from one run, as ratios.
 
-    python benchmarks/engine.py                            # 500 clients of 64 images, all take part: about twenty minutes
+    python benchmarks/engine.py                            # 500 clients of 64 images, all take part: about 25 minutes
     python benchmarks/engine.py --only careful in-process  # some contenders; two minutes
     python benchmarks/engine.py --clients 200 --only ray "pfl 0.6.0, two processes"
     python benchmarks/engine.py --scale                    # 100 of 10,000 clients against 100 of 100; two minutes
@@ -33,6 +33,8 @@ from venvs import CACHE, PEERS  # noqa: E402
 
 YARDSTICK, ENGINES = "careful", ("in-process", "ray", "flower")
 CONTENDERS = [YARDSTICK, "plain", *ENGINES, *PEERS]
+#: Ratio in the results -> to whom.
+BESIDE = {"over_careful": YARDSTICK, "over_plain": "plain", "over_flower": "flower", "over_pfl_two": "pfl 0.6.0, two processes"}
 
 
 def experiment(clients: int, rounds: int, **changes: Any) -> Any:
@@ -195,7 +197,7 @@ def summary(turns: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, flo
     found = {}
     for contender, mine in turns.items():
         found[contender] = {key: statistics.median(turn[key] for turn in mine) for key in mine[0]}
-        for name, other in (("over_careful", YARDSTICK), ("over_plain", "plain"), ("over_flower", "flower")):
+        for name, other in BESIDE.items():
             pairs = list(zip(mine, turns.get(other, []), strict=False))
             if pairs:
                 found[contender][name] = statistics.median(a["seconds_a_round"] / b["seconds_a_round"] for a, b in pairs)

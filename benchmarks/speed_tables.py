@@ -1,0 +1,187 @@
+"""Writes what the benchmarks of speed found into docs/results/speed.md and benchmarks/README.md, between their marks.
+
+    python benchmarks/speed_tables.py
+
+A number of these tables stands nowhere else than in the files of benchmarks/results. What has no file yet is "not measured".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PFL_TWO = "pfl 0.6.0, two processes"
+#: Goal, file of results, where in it the figure is (nowhere: it has several), how it is written, command, minutes when idle.
+GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
+    (
+        "in-process, 500 clients: 1.10 x the careful loop",
+        "engine",
+        ("summary", "in-process", "over_careful"),
+        "{:.2f}",
+        "engine.py",
+        "25",
+    ),
+    ("Ray, two actors: 0.58 x the careful loop", "engine", ("summary", "ray", "over_careful"), "{:.2f}", "engine.py", "25"),
+    (
+        "FedX's step: 1.05 x its careful loop",
+        "fedx_step",
+        ("over_careful", "ratio"),
+        "{:.3f}",
+        "fedx_step.py --only-careful",
+        "2",
+    ),
+    *(
+        (
+            f"exchange of two peers, {name}: {goal} x the build before",
+            "online_step",
+            ("ratios", key),
+            "{:.2f}",
+            "online_step.py",
+            "10",
+        )
+        for name, goal, key in (
+            ("in-process", 0.35, "exchange, K = 2, in-process over before"),
+            ("Ray", 0.4, "exchange, K = 2, ray over before"),
+        )
+    ),
+    (
+        *("DML of a small net in-process: 1.5 x two bare steps", "online_step"),
+        *(("ratios", "DML of mlp, K = 2, in-process over 2 bare training steps"), "{:.2f}", "online_step.py", "10"),
+    ),
+    (
+        *("first round on two workers: 1.2 x pfl's two processes", "start_workers"),
+        *(("ratios", f"simulate / {PFL_TWO}"), "{:.2f}", "start.py --workers", "4"),
+    ),
+    (
+        *("rounds of 200 clients on two workers: 0.85 x pfl's two processes", "engine-200"),
+        *(("summary", "ray", "over_pfl_two"), "{:.2f}", f'engine.py --clients 200 --only careful ray "{PFL_TWO}"', "4"),
+    ),
+    ("many small clients at once: 0.3 and 0.6 x the bare loop", "together", (), "", "together.py", ""),
+    ("10,000 clients that own a net: memory 1.2 x, seconds 1.1 x", "many_own_nets", (), "", "many_own_nets.py", ""),
+    *(
+        (
+            f"evaluation, FedX table, {name}: 15 % of the time",
+            "evaluation",
+            ("runs", f"fedx, {key}", "share"),
+            "{:.1%}",
+            "evaluation.py",
+            "9",
+        )
+        for name, key in (("in-process", "in-process"), ("Ray", "ray"))
+    ),
+    ("two nodes over one", "two_nodes", ("two nodes / one node",), "{:.2f}", "two_nodes.py", "4"),
+]
+
+
+def read(name: str) -> Any:
+    """What a benchmark found, or nothing."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def figure(found: Any, place: tuple[str, ...], written: str) -> str:
+    """The figure at this place."""
+    for key in place:
+        found = found.get(key) if isinstance(found, dict) else None
+    return "not measured" if found is None or found == {} else written.format(found)
+
+
+def hardware(found: Any) -> str:
+    """The machine, as the file has it."""
+    machine = found.get("over_careful", found).get("machine") or found.get("machine") or {}
+    if not machine:
+        return ""
+    return f"{machine.get('cores')} cores {machine.get('cpu', '')}, load {machine.get('load', 0):.1f}".replace(" ,", ",")
+
+
+def goals() -> list[str]:
+    """Goal, reached, command, minutes, hardware."""
+    lines = ["| goal, at most | reached | `python benchmarks/...` | minutes | hardware |", "|---|---|---|---|---|"]
+    for goal, name, place, written, command, minutes in GOALS:
+        found = read(name)
+        reached = figure(found, place, written) if place else (f"see `results/{name}.json`" if found else "not measured")
+        machine = "" if reached == "not measured" else hardware(found)
+        lines.append(f"| {goal} | {reached} | `{command}` | {minutes} | {machine} |")
+    return lines
+
+
+def engine() -> list[str]:
+    """Every contender of engine.py."""
+    found = read("engine").get("summary", {})
+    if not found:
+        return ["Not measured."]
+    lines = [
+        "| | seconds a round | over the careful loop | over the plain loop | first round after (s) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        cells = (row["seconds_a_round"], row.get("over_careful"), row.get("over_plain"), row["first_round_since_start"])
+        lines.append(" | ".join([f"| {name}", *("" if cell is None else f"{cell:.2f}" for cell in cells)]) + " |")
+    return lines
+
+
+def fedx() -> list[str]:
+    """The step over the careful loop, and images a second."""
+    found = read("fedx_step")
+    speeds, costs = found.get("images_a_second", {}), found.get("cost_an_image", {})
+    lines = [f"FedX with SimCLR over the careful loop: {figure(found, ('over_careful', 'ratio'), '{:.3f}')}.", ""]
+    lines += ["| images a second | alone | with FedX | FedX costs |", "|---|---|---|---|"]
+    for base in (name for name in speeds if not name.startswith("FedX")):
+        pair = f"FedX with {base}"
+        lines.append(f"| {base} | {speeds[base]:.0f} | {speeds[pair]:.0f} | {costs[f'{pair} over {base}']:.2f} x |")
+    return lines
+
+
+def evaluation() -> list[str]:
+    """Shares of time, and the parts of one evaluation of FedX."""
+    runs = read("evaluation").get("runs", {})
+    if not runs:
+        return ["Not measured."]
+    lines = ["| | share of the time | of an evaluated round | seconds of an evaluation |", "|---|---|---|---|"]
+    for name, run in runs.items():
+        shares = f"{run['share']:.1%} | {run['share_of_an_evaluated_round']:.1%}"
+        lines.append(f"| {name} | {shares} | {run['evaluation_seconds']:.1f} |")
+    name, run = next(iter(runs.items()))
+    return [
+        *lines,
+        "",
+        f"| {name} | seconds |",
+        "|---|---|",
+        *(f"| {part} | {value} |" for part, value in run["parts"].items()),
+    ]
+
+
+def vectors() -> list[str]:
+    """One ratio."""
+    found = read("vectors")
+    if "careful" not in found["pairs"][0]:  # of an earlier loop
+        return ["Not measured."]
+    between = f"{found['least']:.1f} to {found['most']:.1f}"
+    return [f"A round takes {found['ratio']:.1f} times the careful loop ({len(found['pairs'])} pairs, {between})."]
+
+
+BLOCKS: dict[str, Callable[[], list[str]]] = {
+    "goals": goals,
+    "engine": engine,
+    "fedx": fedx,
+    "evaluation": evaluation,
+    "vectors": vectors,
+}
+
+
+def main() -> None:
+    for path in (ROOT / "docs" / "results" / "speed.md", ROOT / "benchmarks" / "README.md"):
+        text = path.read_text()
+        for name, lines in BLOCKS.items():
+            block = f"<!-- {name} -->\n" + "\n".join(lines()) + "\n<!-- end -->"
+            text = re.sub(rf"<!-- {name} -->\n.*?<!-- end -->", lambda _, block=block: block, text, flags=re.DOTALL)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
