@@ -44,12 +44,13 @@ def seeded(seed: int) -> Iterator[None]:
             _ASIDE = True
         return
     states = [each.get_state() for each in _of_torch()]
-    of_python = random.getstate()
+    of_python, of_numpy = random.getstate(), _put_numpy_aside()
     try:
         _seed(seed)
-        with _numpy_seeded(seed):
-            yield
+        np.random.seed(seed % 2**32)
+        yield
     finally:
+        _put_numpy_back(of_numpy)
         random.setstate(of_python)
         for each, state in zip(_of_torch(), states, strict=False):
             each.set_state(state)
@@ -126,27 +127,28 @@ _OURS: list[Any] = []
 _DEPTH = 0
 
 
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    """NumPy's part of ``seeded``. Its state costs 0.1 ms to copy there and back, so another generator is put in its place.
+def _put_numpy_aside() -> tuple[Any, Any]:
+    """Let NumPy draw from a generator of ours; what to put back. Its state costs 0.1 ms to copy there and back.
 
-    That loses a normal draw that is half done, so the outermost block, which stands in somebody else's stream, looks for one.
+    Another generator loses a normal draw that is half done, so the outermost block, in somebody else's stream, looks for one.
     """
     global _DEPTH
     before = np.random.get_bit_generator()  # type: ignore[attr-defined]
-    state = np.random.get_state(legacy=False) if _DEPTH == 0 else {"has_gauss": 0}
+    state = None if _DEPTH else np.random.get_state(legacy=False)
     if len(_OURS) == _DEPTH:
         _OURS.append(np.random.MT19937())
     np.random.set_bit_generator(_OURS[_DEPTH])  # type: ignore[attr-defined]
     _DEPTH += 1
-    try:
-        np.random.seed(seed % 2**32)
-        yield
-    finally:
-        _DEPTH -= 1
-        np.random.set_bit_generator(before)  # type: ignore[attr-defined]
-        if state["has_gauss"]:
-            np.random.set_state(state)
+    return before, state
+
+
+def _put_numpy_back(aside: tuple[Any, Any]) -> None:
+    global _DEPTH
+    before, state = aside
+    _DEPTH -= 1
+    np.random.set_bit_generator(before)  # type: ignore[attr-defined]
+    if state is not None and state["has_gauss"]:
+        np.random.set_state(state)
 
 
 @contextmanager

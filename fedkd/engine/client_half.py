@@ -118,9 +118,9 @@ def _config(content: RecordDict, context: Context) -> dict[str, Any]:
 
 def _reasons(message: Message, context: Context, where: str) -> AbstractContextManager[None]:
     """Under [privacy] only this machine's log says what went wrong here."""
-    noise = max(
-        float(config.get("privacy.noise_multiplier", 0)) for config in (context.run_config, _config(message.content, context))
-    )
+    said = message.content.get(EXPERIMENT)
+    configs = (context.run_config, said) if isinstance(said, ConfigRecord) else (context.run_config,)
+    noise = max(float(str(config.get("privacy.noise_multiplier", 0))) for config in configs)
     return reasons_stay(where) if noise > 0 else nullcontext()
 
 

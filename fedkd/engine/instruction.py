@@ -8,7 +8,7 @@ from typing import Self, final
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedkd.base.records import record_of
+from fedkd.base.records import items_of, record_of
 
 #: The kinds of messages, as Flower names them: who are you, write your memory, go back to it, train, evaluate.
 JOIN, PERSIST, RECALL, TRAIN, EVALUATE = "query.join", "query.persist", "query.recall", "train", "evaluate"
@@ -60,9 +60,10 @@ class Instruction:
         Raises:
             ValueError: there is none, or it has a key or a value that ``to_record`` does not write. One line.
         """
-        record = records.get(RECORD)
-        if not isinstance(record, ConfigRecord):
+        found = records.get(RECORD)
+        if not isinstance(found, ConfigRecord):
             raise ValueError(f"the message has no {RECORD!r}, so it asks for nothing")
+        record = items_of(found)
         if missing := [key for key in (*_NUMBERS, *_MESSAGES) if key not in record]:
             raise ValueError(f"{RECORD}: {missing[0]!r} is missing")
         for key, value in record.items():
@@ -76,6 +77,6 @@ class Instruction:
 
 def _is_valid(key: str, value: object) -> bool:
     if key in _MESSAGES:
-        return isinstance(value, str) and _MESSAGE.fullmatch(value) is not None
+        return value == "" or (isinstance(value, str) and _MESSAGE.fullmatch(value) is not None)
     most = _MOST if key in _NUMBERS else 2 if key in _FLAGS else 0
     return type(value) is int and 0 <= value < most

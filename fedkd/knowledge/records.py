@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Metri
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.base.records import array_of, record_of
+from fedkd.base.records import array_of, items_of, record_of
 from fedkd.knowledge.knowledge import DTYPES, Knowledge
 from fedkd.knowledge.layout import Layout, layout_of
 
@@ -80,9 +80,9 @@ def from_records(
     try:
         layout = layout_of(str(manifest["tensors"]))
         tensors = memo.unpack(arrays, layout) if memo else _unpack(arrays, layout)
-        header = {key[7:]: value for key, value in manifest.items() if key.startswith("header.")}
-        metrics = records.get(METRICS, _NO_METRICS)
-        return Knowledge(tensors, layout.spaces, header, _number(manifest["weight"]), dict(metrics))  # type: ignore[arg-type]
+        header = {key[7:]: value for key, value in items_of(manifest).items() if key.startswith("header.")}
+        metrics = items_of(records.get(METRICS, _NO_METRICS))
+        return Knowledge(tensors, layout.spaces, header, _number(manifest["weight"]), metrics)
     except (KeyError, TypeError, ValueError, EOFError, RuntimeError) as error:
         raise RecordError(f"the message is not valid knowledge: {error}") from None
 
@@ -102,10 +102,13 @@ def _check_size(records: RecordDict, arrays: ArrayRecord, manifest: ConfigRecord
     if size > max_bytes or len(arrays) > len(DTYPES):
         raise RecordError(f"the message holds {size} bytes in {len(arrays)} arrays, more than the {max_bytes} allowed")
     facts = 0
-    for key, value in chain(manifest.items(), metrics.items()):
-        if not isinstance(value, str | int | float):
+    for key, value in chain(items_of(manifest).items(), items_of(metrics).items()):
+        if isinstance(value, str):
+            facts += len(key) + len(value)
+        elif isinstance(value, int | float):
+            facts += len(key) + 8
+        else:
             raise RecordError(f"the message has {type(value).__name__} under {key[:100]!r}, where text or a number belongs")
-        facts += len(key) + (len(value) if isinstance(value, str) else 8)
         if facts > max_facts:
             raise RecordError(f"the message holds over {max_facts} bytes beside its arrays, more than are allowed")
 
@@ -119,9 +122,12 @@ def wire_bytes(records: RecordDict) -> int:
 
 def config_bytes(record: ConfigRecord) -> int:
     """Bytes of keys and values, as Flower's ``count_bytes``, which refuses empty text and empty lists."""
-    values = (v for value in record.values() for v in (value if isinstance(value, list) else (value,)))
-    sizes = (len(v) if isinstance(v, str | bytes) else 1 if isinstance(v, bool) else 8 for v in values)
-    return sum(map(len, record.keys())) + sum(sizes)
+    size = 0
+    for key, value in items_of(record).items():
+        size += len(key)
+        for one in value if isinstance(value, list) else (value,):
+            size += len(one) if isinstance(one, str | bytes) else 1 if isinstance(one, bool) else 8
+    return size
 
 
 class Unpacked:
