@@ -122,7 +122,8 @@ class RayGrid(JobGrid):
                 last = not any(seat.queue for seat in self._seats)  # nothing to hand out, whoever is done first
                 done, _ = ray.wait(list(calls), num_returns=len(calls) if last else 1, timeout=TICK_SECONDS)
                 for call in done:
-                    yield from self._collect(calls[call], call)
+                    if calls[call] in self._seats:  # else its actor died at another of these, and has been replaced
+                        yield from self._collect(calls[call], call)
                 self._lifeline.check(every=TICK_SECONDS)
                 for seat in [seat for seat in self._seats if seat.calls and seat.waited > seat.patience(timeout)]:
                     self._take_away(seat)
