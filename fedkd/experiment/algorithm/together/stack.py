@@ -48,7 +48,6 @@ class Stack:
             given,
             torch.stack(weights) if weights else None,
         )
-        #: Which of them are stacks: 0; and which are all clients' alike: None.
         stacked: list[Any] = [dict.fromkeys(held, 0) for held in (trained, frozen, first.buffers)]
         #: Which of them are stacks: 0; and which are all clients' alike: None.
         self.dims = Tensors(*stacked, *(of_teachers, of_given), 0 if weights else None)  # type: ignore[call-arg]
