@@ -62,7 +62,18 @@ GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
         *(("summary", "ray", "over_pfl_two"), "{:.2f}", f'engine.py --clients 200 --only careful ray "{PFL_TWO}"', "4"),
     ),
     ("many small clients at once: 0.3 and 0.6 x the bare loop", "together", (), "", "together.py", ""),
-    ("10,000 clients that own a net: memory 1.2 x, seconds 1.1 x", "many_own_nets", (), "", "many_own_nets.py", ""),
+    *(
+        (f"100 of 10,000 clients that own a net, over 100 clients: {goal}", "many_clients", place, "{:.2f}", "many_clients.py", "10")
+        for goal, place in (
+            ("memory 1.2 x", ("ratios", "local, 10000 clients", "peak_megabytes")),
+            ("seconds a round 1.1 x", ("ratios", "local, 10000 clients", "seconds_a_round")),
+            ("bytes written a round 1.1 x", ("ratios", "local, 10000 clients", "megabytes_written_a_round")),
+        )
+    ),
+    (
+        *("100 of 100,000 clients: start in 3 s", "many_clients"),
+        *(("runs", "fedavg, 100000 clients", "start_seconds"), "{:.2f} s", "many_clients.py", "10"),
+    ),
     *(
         (
             f"evaluation, FedX table, {name}: 15 % of the time",

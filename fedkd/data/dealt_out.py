@@ -134,10 +134,10 @@ class DealtOut(Federation):
     def partition_hash(self) -> str:
         """Of all row numbers."""
         digest, (train, test) = hashlib.blake2b(digest_size=16), self._splits
-        for client in range(self.clients):
-            owner = 0 if self.shared else client
-            for rows in (train[owner], test[owner]):
-                digest.update(repr(len(rows)).encode() + rows.numpy().tobytes())
+        for both in zip([*train.contents()] * self._owned, [*test.contents()] * self._owned, strict=True):
+            for size, content in both:
+                digest.update(repr(size).encode())
+                digest.update(content)
         return digest.hexdigest()
 
     def partition_table(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -32,6 +32,13 @@ class Shares:
         if not 0 <= client < len(self):
             raise IndexError(f"client {client} of {len(self)}")
         return self.rows[self._ends[client] - self._sizes[client] : self._ends[client]]
+
+    def contents(self) -> Iterator[tuple[int, memoryview]]:
+        """How many rows each client has, and their bytes: quicker than each one's tensor."""
+        whole = memoryview(self.rows.numpy()).cast("B") if len(self.rows) else memoryview(b"")
+        width = self.rows.itemsize
+        for size, end in zip(self._sizes, self._ends, strict=True):
+            yield size, whole[width * (end - size) : width * end]
 
     @cached_property
     def owners(self) -> Tensor:

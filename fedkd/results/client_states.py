@@ -43,6 +43,8 @@ COMMIT;
 """
 #: Debian's SQLite overwrites with zeros what is deleted; larger pages make fewer links of a net's weights.
 _SETTINGS = "PRAGMA secure_delete = OFF; PRAGMA page_size = 8192; PRAGMA cache_size = -8192;"
+#: What SQLite says on a network file system that has no locks.
+_NO_LOCKS = ("SQLITE_PROTOCOL", "SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK")
 _CODES = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS, sqlite3.SQLITE_PERM: errno.EACCES}
 
 
@@ -204,8 +206,19 @@ def remove(folder: Path) -> None:
 
 def connect(file: Path) -> sqlite3.Connection:
     """The database in a file, whole: what a killed process left half written is taken back."""
-    base = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)  # a grid has one lock for all
+    place = file.absolute().as_uri()
+    try:
+        return _connected(place)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname not in _NO_LOCKS:
+            raise
+        return _connected(f"{place}?nolock=1")  # a run's directory has one writer in any case: see ``lock``
+
+
+def _connected(place: str) -> sqlite3.Connection:
+    base = sqlite3.connect(place, timeout=30, isolation_level=None, check_same_thread=False, uri=True)  # a grid has one lock
     base.executescript(_SETTINGS)
+    base.execute("PRAGMA user_version").fetchone()
     return base
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +94,7 @@ class RecordedData:
 
     def to_json(self) -> str:
         """The text of ``data.json``."""
-        return json.dumps(asdict(self)) + "\n"
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}) + "\n"
 
     def write(self, path: Path) -> None:
         """Write it into a run's directory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,3 +151,19 @@ def test_a_temporary_file_is_gone_at_the_end(tmp_path: Path, monkeypatch: pytest
         states.save({1: state(2)})
         assert states.load(1) == state(2) and states.clients() == [1]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def without_locks(place: str, **settings: Any) -> sqlite3.Connection:
+        if "nolock=1" in place:
+            return connect(place, **settings)
+        error = sqlite3.OperationalError("locking protocol")
+        error.sqlite_errorname = "SQLITE_PROTOCOL"
+        raise error
+
+    monkeypatch.setattr(client_states.sqlite3, "connect", without_locks)
+    with ClientStates(tmp_path) as states:
+        states.seal(0, {1: state(1)}, set())
+    assert values(tmp_path, 0) == {1: 1}
