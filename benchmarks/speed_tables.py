@@ -63,7 +63,7 @@ GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
     ),
     ("many small clients at once: 0.3 and 0.6 x the bare loop", "together", (), "", "together.py", ""),
     *(
-        (f"100 of 10,000 clients that own a net, over 100 clients: {goal}", "many_clients", place, "{:.2f}", "many_clients.py", "10")
+        (f"100 of 10,000 clients that own a net, over 100: {goal}", "many_clients", place, "{:.2f}", "many_clients.py", "10")
         for goal, place in (
             ("memory 1.2 x", ("ratios", "local, 10000 clients", "peak_megabytes")),
             ("seconds a round 1.1 x", ("ratios", "local, 10000 clients", "seconds_a_round")),
