@@ -35,7 +35,7 @@ class Shares:
 
     def contents(self) -> Iterator[tuple[int, memoryview]]:
         """How many rows each client has, and their bytes: quicker than each one's tensor."""
-        whole = memoryview(self.rows.numpy()).cast("B") if len(self.rows) else memoryview(b"")
+        whole = self.rows.numpy().data.cast("B") if len(self.rows) else memoryview(b"")
         width = self.rows.itemsize
         for size, end in zip(self._sizes, self._ends, strict=True):
             yield size, whole[width * (end - size) : width * end]
