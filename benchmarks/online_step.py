@@ -151,9 +151,11 @@ def measure(runs: dict[str, list[float]], trees: dict[str, Path], nets: list[str
             name = named(kind, net, peers, build)
             if net not in nets or len(runs.setdefault(name, [])) > repeat:
                 continue
-            command = [sys.executable, __file__, "--contender", kind, net, str(peers), "--rounds", str(rounds)]
+            command = [sys.executable, str(Path(__file__).resolve()), "--contender", kind, net, str(peers), "--rounds", str(rounds)]
             there = {**environment, "PYTHONPATH": str(trees[build])}
-            done = subprocess.run(command, capture_output=True, text=True, env=there, timeout=1800, check=False)
+            # Ray's workers look for modules in the folder that the run was begun in, before PYTHONPATH.
+            where: dict[str, Any] = {"cwd": trees[build], "env": there}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False, **where)
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
             now = statistics.median(json.loads(done.stdout.splitlines()[-1]))
