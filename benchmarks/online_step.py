@@ -151,7 +151,16 @@ def measure(runs: dict[str, list[float]], trees: dict[str, Path], nets: list[str
             name = named(kind, net, peers, build)
             if net not in nets or len(runs.setdefault(name, [])) > repeat:
                 continue
-            command = [sys.executable, str(Path(__file__).resolve()), "--contender", kind, net, str(peers), "--rounds", str(rounds)]
+            command = [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                "--contender",
+                kind,
+                net,
+                str(peers),
+                "--rounds",
+                str(rounds),
+            ]
             there = {**environment, "PYTHONPATH": str(trees[build])}
             # Ray's workers look for modules in the folder that the run was begun in, before PYTHONPATH.
             where: dict[str, Any] = {"cwd": trees[build], "env": there}
