@@ -28,8 +28,8 @@ class Samples:
 
     def take(self, positions: Tensor) -> tuple[Inputs, Tensor, Tensor]:
         """Raw inputs (B, ...), labels (B,) and ids (B,) at positions (B,), each in 0..len-1."""
-        ids = self.indices[positions]
-        return rows(self.inputs, ids), self.labels[ids], ids
+        ids = self.indices.index_select(0, positions)
+        return rows(self.inputs, ids), self.labels.index_select(0, ids), ids
 
     def subset(self, positions: Tensor) -> Samples:
         """Only the samples at these positions, in their order."""

@@ -22,7 +22,7 @@ def load(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in own.items():
         if tensor.shape != weights[name].shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, the weights {tuple(weights[name].shape)}")
-        tensor.copy_(weights[name])
+    torch._foreach_copy_(list(own.values()), [weights[name] for name in own])
 
 
 def unsaved_buffers(net: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, count, each
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.frozen import unchanging
+from fedkd.nets.listing import Listing
 from fedkd.nets.outputs import Outputs, called, logits_of
 from fedkd.nets.tap import Tap, tapped
 
@@ -126,9 +127,26 @@ class Net(nn.Module):
                 parameter.requires_grad_(wanted)
         return self
 
+    def train(self, mode: bool = True) -> Self:
+        """As torch has it, which goes through all parts again where they are in this mode."""
+        listing = self._listed()
+        return self if listing and listing.are_in_mode(mode) else super().train(mode)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """As torch has it."""
+        if not prefix and recurse and remove_duplicate and (listing := self._listed()):
+            return iter(listing.parameters.items())
+        return super().named_parameters(prefix, recurse, remove_duplicate)
+
     def state_dict(self, *arguments: Any, **named: Any) -> Any:
         """All that changes when it is trained, by name: what is sent, kept and restored."""
-        state: dict[str, Any] = super().state_dict(*arguments, **named)
+        whole = not arguments and named.keys() <= {"keep_vars"}
+        if whole and (listing := self._listed()):
+            state: dict[str, Any] = listing.state(**{"keep_vars": False, **named})
+        else:
+            state = super().state_dict(*arguments, **named)
         prefix = named.get("prefix", arguments[1] if len(arguments) > 1 else "")
         for name in self.left_out:
             state.pop(f"{prefix}{name}", None)
@@ -137,6 +155,12 @@ class Net(nn.Module):
     def whole_state(self) -> dict[str, Tensor]:
         """All that it holds, by name, what never changes too."""
         return dict(super().state_dict())
+
+    def _listed(self) -> Listing | None:
+        held: Listing | None = vars(self).get("_listing")
+        if held is None or not held.is_current():
+            held = vars(self)["_listing"] = Listing.of(self)
+        return held
 
     def laid_out(self, inputs: Inputs) -> Inputs:
         """Samples as the encoder takes them: images channels last in the zoo, contiguous for a user's module, as that may

@@ -61,7 +61,7 @@ def standardise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if not len(mean):
         return pixels
     mean, std = (moment.to(pixels.device)[:, None, None] for moment in (mean, std))
-    return (pixels - mean) / std
+    return (pixels - mean).div_(std)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:

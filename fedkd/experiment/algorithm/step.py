@@ -14,6 +14,7 @@ from fedkd.base.compiler import leave_compiler_out
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object
 from fedkd.experiment.algorithm.optimizer_state import trainable
+from fedkd.experiment.algorithm.sgd_step import step_fused
 from fedkd.experiment.algorithm.work import Work
 
 _OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
@@ -108,6 +109,8 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_HOOKS_OF_ALL)
     if bare is None or any(hooks):
         optimizer.step()
+        return
+    if isinstance(optimizer, torch.optim.SGD) and step_fused(optimizer):
         return
     with torch.no_grad():
         bare(optimizer)

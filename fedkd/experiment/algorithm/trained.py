@@ -42,7 +42,9 @@ def mean_losses(names: list[str], logged: Tensor, sizes: list[int], where: str, 
 def check_weights(net: nn.Module, where: str) -> None:
     """Raise TrainingError if a trained weight is not finite or huge: no loss would show it after the last step."""
     trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
-    extremes = [extreme.float() for parameter in trained for extreme in parameter.aminmax()]
+    extremes = [extreme for parameter in trained for extreme in parameter.aminmax()]
+    if len({extreme.dtype for extreme in extremes}) > 1:
+        extremes = [extreme.float() for extreme in extremes]
     largest = float(torch.stack(extremes).abs().amax()) if trained else 0.0
     if not largest <= MAX_MAGNITUDE:
         raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
