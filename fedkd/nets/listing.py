@@ -31,7 +31,6 @@ class Listing:
         self.parameters: Mapping[str, nn.Parameter] = dict(nn.Module.named_parameters(module))
         self._state: Any = nn.Module.state_dict(module, keep_vars=True)
         self._parts = [part for part in module.modules() if part is not module]
-        self._whole = vars(module)
         self._places = [place for part in module.modules() for place in _places_of(part)]
         self._filled = [place for place in self._places if place]
         self._held = list(self._found())
@@ -53,8 +52,8 @@ class Listing:
         return state
 
     def are_in_mode(self, training: bool) -> bool:
-        """Whether the module and all its parts are in train mode, or in eval mode."""
-        return bool(self._whole["training"] == training) and all(part.training == training for part in self._parts)
+        """Whether all parts of the module are in train mode, or in eval mode."""
+        return all(part.training == training for part in self._parts)
 
     def _found(self) -> Iterator[object]:
         """Parts and tensors, one after the other."""

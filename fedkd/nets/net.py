@@ -130,7 +130,7 @@ class Net(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """As torch has it, which goes through all parts again where they are in this mode."""
         listing = self._listed()
-        return self if listing and listing.are_in_mode(mode) else super().train(mode)
+        return self if self.training == mode and listing and listing.are_in_mode(mode) else super().train(mode)
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
