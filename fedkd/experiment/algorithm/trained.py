@@ -39,12 +39,19 @@ def mean_losses(names: list[str], logged: Tensor, sizes: list[int], where: str, 
     return dict(zip(names, means, strict=True))
 
 
+@torch.no_grad()
 def check_weights(net: nn.Module, where: str) -> None:
     """Raise TrainingError if a trained weight is not finite or huge: no loss would show it after the last step."""
-    trained = [parameter.detach() for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
-    extremes = [extreme for parameter in trained for extreme in parameter.aminmax()]
-    if len({extreme.dtype for extreme in extremes}) > 1:
-        extremes = [extreme.float() for extreme in extremes]
-    largest = float(torch.stack(extremes).abs().amax()) if trained else 0.0
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad and parameter.numel()]
+    if not trained or _have_small_norms(trained):
+        return
+    extremes = [extreme.float() for parameter in trained for extreme in parameter.aminmax()]
+    largest = float(torch.stack(extremes).abs().amax())
     if not largest <= MAX_MAGNITUDE:
         raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
+
+
+def _have_small_norms(tensors: list[Tensor]) -> bool:
+    """Whether no number can be huge, as a norm is at least as large as each; half of the bound, as norms are rounded."""
+    norms: list[float] = torch.stack(torch._foreach_norm(tensors)).tolist()
+    return all(norm <= MAX_MAGNITUDE / 2 for norm in norms)
