@@ -20,7 +20,9 @@ def test_a_net_lists_what_torch_finds() -> None:
         assert [name for name, _ in net.named_parameters()] == parameters
     assert net.state_dict()._metadata == nn.Module.state_dict(net)._metadata
     assert not any(tensor.requires_grad for tensor in net.state_dict().values())
-    assert all(isinstance(tensor, nn.Parameter) for name, tensor in net.state_dict(keep_vars=True).items() if name in parameters)
+    assert all(
+        isinstance(tensor, nn.Parameter) for name, tensor in net.state_dict(keep_vars=True).items() if name in parameters
+    )
 
 
 def test_a_net_that_is_changed_is_listed_anew() -> None:
