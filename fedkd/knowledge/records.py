@@ -161,7 +161,7 @@ def _pack(tensors: list[Tensor]) -> Array:
     parts = [tensor.reshape(-1) for tensor in tensors]
     flat = (torch.cat(parts) if len(parts) > 1 else parts[0]).detach().cpu()  # (sum of elements,)
     carrier = flat.view(_CARRIER[flat.dtype]) if flat.dtype in _CARRIER else flat
-    data = b"".join((_npy_header_of(kind := _dtype_name(carrier), len(carrier)), carrier.numpy()))
+    data = b"".join((_npy_header_of(kind := _dtype_name(carrier), len(carrier)), carrier.numpy().data))
     return array_of(kind, tuple(carrier.shape), "numpy.ndarray", data)
 
 

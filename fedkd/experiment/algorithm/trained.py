@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def check_weights(net: nn.Module, where: str) -> None:
         raise TrainingError(f"{where}: its last step left a weight of {largest:g}; lower train.lr or set train.clip")
 
 
-def _have_small_norms(tensors: list[Tensor]) -> bool:
+def _have_small_norms(tensors: Sequence[Tensor]) -> bool:
     """Whether no number can be huge, as a norm is at least as large as each; half of the bound, as norms are rounded."""
-    norms: list[float] = torch.stack(torch._foreach_norm(tensors)).tolist()
+    norms: list[float] = torch.stack(torch._foreach_norm(list(tensors))).tolist()
     return all(norm <= MAX_MAGNITUDE / 2 for norm in norms)
