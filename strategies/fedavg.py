@@ -20,7 +20,6 @@ from fedkd import (
     broadcast_net,
     classifier,
     fit,
-    load,
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.nets import Net
@@ -48,9 +47,7 @@ class FedAvg(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs of cross-entropy, from the global weights."""
-        net = client.net()
-        load(net, broadcast.tensors)
-        data = client.train.labelled()
+        net, data = client.net(weights=broadcast.tensors), client.train.labelled()
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {"cross_entropy": batch.cross_entropy(net(batch.inputs))}

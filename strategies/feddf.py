@@ -249,7 +249,6 @@ def weights_of_groups(server: Server) -> dict[int, Knowledge]:
 
 def train_received(client: Client, broadcast: Knowledge) -> Knowledge:
     """A client's half of FedAvg: local epochs of cross-entropy from the weights received, and what they become."""
-    net, data = client.net(), client.train.labelled()
-    load(net, broadcast.tensors)
+    net, data = client.net(weights=broadcast.tensors), client.train.labelled()
     losses = train_on_labels(net, data)
     return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)

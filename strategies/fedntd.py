@@ -23,7 +23,6 @@ from fedkd import (
     broadcast_net,
     classifier,
     fit,
-    load,
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.experiment.algorithm.conditions import Idle, Unless
@@ -57,8 +56,7 @@ class FedNTD(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs from the global weights, against the frozen global net."""
-        net, teacher = client.net(), broadcast_net(client, broadcast).requires_grad_(False)
-        load(net, broadcast.tensors)
+        net, teacher = client.net(weights=broadcast.tensors), broadcast_net(client, broadcast).requires_grad_(False)
 
         def loss(net: Net, batch: Batch, teacher: Net) -> dict[str, Tensor]:
             logits = net(batch.inputs)  # (B, C)

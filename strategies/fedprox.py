@@ -21,7 +21,6 @@ from fedkd import (
     broadcast_net,
     classifier,
     fit,
-    load,
 )
 from fedkd.aggregate import weighted_mean
 from fedkd.losses import proximal_term
@@ -52,8 +51,7 @@ class FedProx(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs from the global weights, with the proximal term."""
-        net = client.net()
-        load(net, broadcast.tensors)
+        net = client.net(weights=broadcast.tensors)
         reference = {name: tensor.to(client.device) for name, tensor in broadcast.tensors.items()}
 
         def loss(net: Net, batch: Batch, reference: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,9 +60,9 @@ class MOON(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs from the global weights, between two frozen nets."""
-        net, received = client.net(heads=HEADS), broadcast_net(client, broadcast, heads=HEADS).requires_grad_(False)
+        net = client.net(heads=HEADS, weights=broadcast.tensors)
+        received = broadcast_net(client, broadcast, heads=HEADS).requires_grad_(False)
         previous = client.net("previous", heads=HEADS, keep=True).eval().requires_grad_(False)
-        load(net, broadcast.tensors)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             with torch.no_grad():

@@ -142,7 +142,7 @@ class Exchanges(TrainingRound):
         persist = exchange == self._exchanges - 1 or not self._transport.keeps_contexts
         return self._ask(self._cohort, metrics, exchange=exchange, persist=persist)
 
-    def absorb(self, replies: Iterable[Message], metrics: RoundMetrics, exchange: int) -> None:
+    def absorb(self, replies: list[Message], metrics: RoundMetrics, exchange: int) -> None:
         """Take in uploads and run the server's half."""
         round, asked = self._server.round, self._cohort
         self._server.exchange = exchange

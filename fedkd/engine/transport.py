@@ -196,12 +196,16 @@ class Transport:
         received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
         return dict(sorted(contents.items())), received
 
-    def read(self, replies: Iterable[Message], asked: Iterable[int], guard: Guard, *, round: int, exchange: int) -> Received:
-        """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept."""
+    def read(self, replies: list[Message], asked: Iterable[int], guard: Guard, *, round: int, exchange: int) -> Received:
+        """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept.
+
+        The list of replies is emptied, so that no upload is in memory both as it came and decoded.
+        """
         contents, received = self.receive(replies, asked)
-        for client, records in contents.items():
+        replies.clear()
+        for client in list(contents):
             try:
-                upload, bases = read_upload(client, records, self.up, guard, received)
+                upload, bases = read_upload(client, contents.pop(client), self.up, guard, received)
                 guard.inspect(client, upload, round=round, exchange=exchange)
             except Exception as error:  # whatever a stranger's bytes make our code or the strategy's do, others go on
                 received.failed[client] = f"upload rejected: {in_words(error)}"

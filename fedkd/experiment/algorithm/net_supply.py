@@ -104,13 +104,13 @@ def _apart(net: Net) -> Net:
         ) from None
 
 
-def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: Found, *, common: bool) -> Net:
-    """A net with the weights that were kept, or, where none were, the initial ones of this seed.
+def take(plan: NetPlan, seed: int, held: Mapping[str, Tensor] | None, found: Found, *, common: bool) -> Net:
+    """A net with these weights, or, where there are none, with the initial ones of this seed.
 
     Args:
         plan: what to make.
         seed: of the initial weights, and of whatever else a user's net draws when it is made.
-        kept: its state dict as it was left; empty for a new one.
+        held: its state dict as it was left, or was sent; None for a new one.
         found: what is known of such nets.
         common: whether all nodes have these initial weights.
     """
@@ -121,13 +121,13 @@ def take(plan: NetPlan, seed: int, kept: Mapping[str, Tensor], found: Found, *, 
             # Every tensor is overwritten; the stream that dropout draws from must not tell a new net from a used one.
             with seeded(0):
                 net = plan.build()
-        load(net, kept or _initial(plan, seed, common))
+        load(net, _initial(plan, seed, common) if held is None else held)
         net.requires_grad_(True)
         return net
     with seeded(seed):
         net = fresh(plan, found, differs=not common)
-    if kept:
-        load(net, kept)
+    if held is not None:
+        load(net, held)
     return net
 
 

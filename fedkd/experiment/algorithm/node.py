@@ -84,23 +84,28 @@ class Node(ABC):
         architecture: str | None = None,
         init: Literal["own", "shared"] = "shared",
         heads: tuple[str, ...] = ("classifier",),
+        weights: Mapping[str, torch.Tensor] | None = None,
         keep: bool = False,
     ) -> Net:
-        """A net, built or as last kept under ``name``.
+        """A net, built or as last kept under ``name``, or with weights that are given.
 
         Args:
             name: nets of one node are told apart by it.
             architecture: a name of the zoo; default, this node's own.
             init: initial weights equal at all nodes (``shared``) or drawn for this node alone (``own``).
             heads: the heads it carries, names of ``fedkd.nets.HEADS``.
+            weights: its state dict, as a broadcast's ``tensors`` are. Default: what was kept, or else initial weights.
             keep: whether its weights go to memory when the call ends. What is not kept is gone.
         """
         if name in self._nets:
+            if weights is not None:
+                load(self._nets[name][1], weights)
             return self._nets[name][1]
         plan, owner = self._plan(architecture, heads), () if init == "shared" else (self.name, name)
         # The seed is not of the heads: methods with other heads on the same encoder start from the same encoder.
         seed = derive(self.experiment.seed, "init", plan.architecture, *owner)
-        net = take(plan, seed, self.memory.under(f"net/{name}/"), self._found(plan), common=not owner)
+        held = self.memory.under(f"net/{name}/") or None if weights is None else weights
+        net = take(plan, seed, held, self._found(plan), common=not owner)
         self._restore_beside(f"net/{name}", net)
         self._nets[name] = (plan, net, keep)
         return net

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedkd.experiment.algorithm.node import Node
 from fedkd.knowledge.knowledge import Knowledge
-from fedkd.nets import Net, load
+from fedkd.nets import Net
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,4 @@ def classifier(net: nn.Module) -> Classifier:
 
 def broadcast_net(node: Node, broadcast: Knowledge, *, heads: tuple[str, ...] = ("classifier",)) -> Net:
     """The net whose weights were broadcast, in eval mode, at any node."""
-    net = node.net("broadcast", heads=heads)
-    load(net, broadcast.tensors)
-    return net.eval()
+    return node.net("broadcast", heads=heads, weights=broadcast.tensors).eval()
