@@ -131,7 +131,7 @@ class Run:
 
     def absorb(self, replies: Iterable[Message]) -> None:
         """The uploads of a round's only exchange, where Flower's loop brings them."""
-        self._exchanges.absorb(replies, self.metrics, 0)
+        self._exchanges.absorb(list(replies), self.metrics, 0)
 
     @property
     def _exchanges(self) -> Exchanges:
