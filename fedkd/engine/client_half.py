@@ -32,6 +32,7 @@ from fedkd.experiment.algorithm.predictors import Predictor
 from fedkd.experiment.experiment import Experiment
 from fedkd.experiment.protection import ClientFailure, reasons_stay
 from fedkd.experiment.strategy_of_round import strategy_of
+from fedkd.grids.flower import reply_to
 from fedkd.knowledge.channels import ClientChannel
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.memory import Memory
@@ -64,14 +65,14 @@ def train(message: Message, context: Context, functions: Functions, update: Upda
     """The client's part of one exchange: the strategy's ``client_update``, or an ``update`` in its place."""
     asked = Instruction.from_records(message.content)
     with functions.given_only(), _reasons(message, context, _where(asked)):
-        return Message(_exchange(asked, message.content, context, functions, update), reply_to=message)
+        return _reply(_exchange(asked, message.content, context, functions, update), message, context)
 
 
 def evaluate(message: Message, context: Context, functions: Functions, predictors: Predictors | None = None) -> Message:
     """The client's scores of the strategy's predictors, or of others in their place."""
     asked = Instruction.from_records(message.content)
     with functions.given_only(), _reasons(message, context, _where(asked)):
-        return Message(_evaluate(asked, message.content, context, functions, predictors), reply_to=message)
+        return _reply(_evaluate(asked, message.content, context, functions, predictors), message, context)
 
 
 def persist(message: Message, context: Context) -> Message:
@@ -81,12 +82,16 @@ def persist(message: Message, context: Context) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
+def _reply(content: RecordDict, message: Message, context: Context) -> Message:
+    return reply_to(message, content) if _simulated(context) else Message(content, reply_to=message)
+
+
 def _experiment(content: RecordDict, context: Context, functions: Functions) -> Experiment:
     """The experiment of the run, or what a ServerApp of a user's own says of it, with this node's own places of the files."""
     config = _config(content, context)
     places = {"data-path": "data.path", "public-path": "data.public_source"}
-    config |= {key: context.node_config[name] for name, key in places.items() if context.node_config.get(name)}
-    return Experiment.from_flat(config, functions)
+    own = {key: context.node_config[name] for name, key in places.items() if context.node_config.get(name)}
+    return Experiment.from_flat({**config, **own} if own else config, functions)
 
 
 def _open(asked: Instruction, context: Context, experiment: Experiment, functions: Functions) -> Client:
@@ -111,9 +116,9 @@ def _where(asked: Instruction) -> str:
     return f"client {asked.client}, round {asked.round}"
 
 
-def _config(content: RecordDict, context: Context) -> dict[str, Any]:
+def _config(content: RecordDict, context: Context) -> Mapping[str, Any]:
     said = content.get(EXPERIMENT)
-    return dict(said) if isinstance(said, ConfigRecord) else dict(context.run_config)
+    return dict(said) if isinstance(said, ConfigRecord) else context.run_config
 
 
 def _reasons(message: Message, context: Context, where: str) -> AbstractContextManager[None]:

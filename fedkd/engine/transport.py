@@ -139,12 +139,17 @@ class Transport:
                 round, exchange, client, self.up.which(client), channel.which(client), **asked
             ).to_record()
             content = record_of(RecordDict, {**records, RECORD: instruction, **self.beside})
-            messages.append(Message(content, self._node_of[client], kind, group_id=str(round)))
+            messages.append(self._message(content, kind, self._node_of[client], str(round)))
             wire = size + sum(map(config_bytes, (instruction, *self.beside.values())))
             traffic.setdefault(client, Traffic()).add(knowledge.raw_bytes, coded_bytes, wire)
             if kind == TRAIN:
                 self._sent[client] = (f"{round}.{exchange}", left)
         return messages
+
+    def _message(self, content: RecordDict, kind: str, node: int, group: str) -> Message:
+        if isinstance(self.grid, JobGrid):
+            return self.grid.create_message(content, kind, node, group)
+        return Message(content, node, kind, group_id=group)
 
     def as_received(self, knowledge: Knowledge) -> Knowledge:
         """What clients read when this is broadcast: the same, but for what the codecs lose."""

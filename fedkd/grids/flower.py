@@ -188,6 +188,26 @@ def instruction(content: RecordDict, message_type: str, node_id: int, group_id: 
     return _message(metadata.__dict__, content, None)
 
 
+def reply_to(message: Message, content: RecordDict) -> Message:
+    """What ``Message(content, reply_to=message)`` is, without its checks; only for clients of a grid of ours."""
+    asked, now = message.metadata, time.time()
+    metadata = Metadata(
+        run_id=asked.run_id,
+        message_id="",
+        src_node_id=asked.dst_node_id,
+        dst_node_id=asked.src_node_id,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        created_at=now,
+        ttl=asked.created_at + asked.ttl - now,
+        message_type=asked.message_type,
+        src_task_id=asked.dst_task_id,
+        dst_task_id=asked.src_task_id,
+    )
+    metadata.delivered_at = ""
+    return _message(metadata.__dict__, content, None)
+
+
 # ---- running a client
 
 

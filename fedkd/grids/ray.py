@@ -175,7 +175,8 @@ class RayGrid(JobGrid):
             return [] if seat.calls else [seat.queue.popleft()]
         if not seat.queue and not seat.calls:
             self._steal(seat)
-        size = min(len(seat.queue), chunk_size(len(seat.queue), pace))
+        bound = not any(self._schedule.may_move(job.node_id) for job in seat.queue)
+        size = min(len(seat.queue), chunk_size(len(seat.queue), pace, bound=bound))
         return [seat.queue.popleft() for _ in range(size)]
 
     def _steal(self, thief: Seat) -> None:

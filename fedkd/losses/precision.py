@@ -12,4 +12,8 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype, at_least_float32(torch.zeros(2).double()).dtype
     (torch.float32, torch.float64)
     """
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    dtype = tensor.dtype
+    return tensor if dtype in _WIDE else tensor.to(torch.promote_types(dtype, torch.float32))
+
+
+_WIDE = (torch.float32, torch.float64)

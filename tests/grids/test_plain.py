@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedkd.grids.flower import copy_message, instruction, message_from_plain, plain_message
+from fedkd.grids.flower import copy_message, instruction, message_from_plain, plain_message, reply_to, with_new_id
 from fedkd.knowledge.knowledge import Knowledge
 from fedkd.knowledge.records import TENSORS, to_records, wire_bytes
 
@@ -57,3 +57,14 @@ def test_an_error_is_copied_too() -> None:
 
 def test_a_copy_of_no_records_is_no_records() -> None:
     assert copy_message(instruction(RecordDict(), "train", 0, "", None)).content == RecordDict()
+
+
+def test_a_reply_is_flowers_own() -> None:
+    asked = with_new_id(upload())
+    mine, theirs = (vars(reply.metadata) for reply in (reply_to(asked, RecordDict()), Message(RecordDict(), reply_to=asked)))
+    passing = ("_created_at", "_ttl")
+    assert {key: value for key, value in mine.items() if key not in passing} == {
+        key: value for key, value in theirs.items() if key not in passing
+    }
+    ends = [reply["_created_at"] + reply["_ttl"] for reply in (mine, theirs)]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-3)

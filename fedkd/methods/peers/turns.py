@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Literal, final
@@ -73,7 +73,7 @@ class Drawn:
 
     draws: list[Draw]
     turns: list[Turn]
-    digests: dict[int, str] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
     newest: dict[int, tuple[Batch, int]] = field(default_factory=dict)  # number -> batch, how often it was written to
 
 
@@ -108,12 +108,16 @@ class Plan:
 
     def digest(self, number: int) -> str:
         """A hash of the ids and labels of a batch: equal where two peers mean the same samples."""
-        digests = self.drawn.digests
-        if number not in digests:
-            ids = self.data.samples.indices[self.draws[number].positions]
-            content = torch.stack([ids, self.data.samples.labels[ids]]).numpy()
-            digests[number] = hashlib.blake2b(content.tobytes(), digest_size=8).hexdigest()
-        return digests[number]
+        if not self.drawn.digests:
+            self.drawn.digests.extend(self._digests())
+        return self.drawn.digests[number]
+
+    def _digests(self) -> Iterator[str]:
+        """Of all batches in turn: to look their labels up at once takes a fraction of the time."""
+        samples, positions = self.data.samples, [draw.positions for draw in self.draws]
+        ids = samples.indices[torch.cat(positions)]
+        both = torch.stack([ids, samples.labels[ids]]).split([len(each) for each in positions], dim=1)  # (2, B) each
+        return (hashlib.blake2b(each.numpy().tobytes(), digest_size=8).hexdigest() for each in both)
 
     def is_new(self, exchange: int) -> bool:
         """Whether this exchange is the first about its batch."""
