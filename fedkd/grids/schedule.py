@@ -109,5 +109,5 @@ class Schedule:
 
     @property
     def pace(self) -> float | None:
-        """Mean seconds of the jobs done since the last plan; before the first is done, of the plan before in this group, or None."""
+        """Mean seconds of the jobs done since the last plan; before that, of the plan before in this group, or None."""
         return sum(self._since_plan) / len(self._since_plan) if self._since_plan else self._pace_before
