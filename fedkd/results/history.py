@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RECORD = "fedkd.results.history"
 #: Keys that differ between two runs of the same experiment: all others are equal to the last bit.
 TIMES = ("seconds",)
+#: Keys that an engine says of itself, of how it computed: another engine's rows lack them.
+OF_ENGINE = ("trained_together",)
 
 
 @dataclass(frozen=True)

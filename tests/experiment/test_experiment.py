@@ -183,7 +183,7 @@ def test_a_value_of_a_wrong_type_is_one_line_from_python_too(given: dict[str, An
     [
         (lambda: simulate("mine.toml"), r"not a file: simulate\(Experiment\.from_toml\('mine\.toml'\)\)"),
         (lambda: simulate({"rounds": 1}), r"simulate takes an Experiment, as Experiment\(rounds=3\); got \{'rounds': 1\}"),
-        (lambda: simulate(Experiment(), 3), "unknown engine 3: use in-process or ray, or give a grid"),
+        (lambda: simulate(Experiment(), 3), "unknown engine 3: use in-process, together, ray, or give a grid"),
         (lambda: simulate(Experiment(), out=3), "out: give the path of a directory, got 3"),
         (lambda: simulate(Experiment(), on_round=3), "on_round: give a function that takes a row of metrics, got 3"),
         (lambda: Experiment("mine.toml"), r"Experiment takes keys, .* to read a file, Experiment\.from_toml"),

@@ -13,7 +13,7 @@ from torch import nn
 from fedkd import Experiment, History, Notice, simulate
 from fedkd.experiment.registry import strategies
 from fedkd.grids import TogetherGrid
-from fedkd.results.history import TIMES
+from fedkd.results.history import OF_ENGINE, TIMES
 from fedkd.testing.trial import Trial
 
 NAMES = sorted(strategies())
@@ -39,7 +39,7 @@ def check_equal(loop: History, together: History, *, to: float = 1e-5) -> None:
     """Every number of every row and of every client's line, but times."""
     rows = [*zip(loop.metrics, together.metrics, strict=True), *zip(loop.clients, together.clients, strict=True)]
     for one, other in rows:
-        assert {*one} == {*other} - {"trained_together"}
+        assert {*one} == {*other} - {*OF_ENGINE}
         for key in {*one} - {*TIMES}:
             assert other[key] == (pytest.approx(one[key], rel=to, abs=to) if isinstance(one[key], float) else one[key]), key
 

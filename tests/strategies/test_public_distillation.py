@@ -44,7 +44,7 @@ def test_predictions_stand_in_the_order_of_the_samples() -> None:
 
 def test_targets_for_other_samples_are_refused() -> None:
     client = client_of(tiny("fedmd"))
-    with pytest.raises(ValueError, match="table of 29 rows"):
+    with pytest.raises(ValueError, match="29 rows of targets cannot speak of 30 samples"):
         distil(client.net(), client.public_subset(), torch.zeros(29, 10), soft_cross_entropy)
 
 

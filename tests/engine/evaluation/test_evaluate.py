@@ -37,7 +37,7 @@ from fedkd.engine.evaluation.evaluate import score
 from fedkd.engine.round_metrics import mean_metrics
 from fedkd.grids import JobGrid
 from fedkd.losses import cross_entropy_loss
-from fedkd.results.history import TIMES
+from fedkd.results.history import OF_ENGINE, TIMES
 
 #: What every row of metrics.jsonl has, before training too.
 ALWAYS = {"round", "seconds", "bytes_up", "bytes_down", "wire_bytes_up", "wire_bytes_down", "evaluation_bytes"}
@@ -401,4 +401,5 @@ def test_peers_are_compared_alike_on_every_grid(make_grid: Callable[[], JobGrid]
 
 
 def without_times(history: History) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in (*history.metrics, *history.clients)]
+    rows = (*history.metrics, *history.clients)
+    return [{k: v for k, v in row.items() if k not in (*TIMES, *OF_ENGINE)} for row in rows]
