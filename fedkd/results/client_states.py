@@ -57,10 +57,9 @@ class ClientStates:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder, self._made, self._base = folder, "", None
+        self._folder, self._made = folder, ""
+        self._base: sqlite3.Connection | None = None
         self._round = self._clients = 0
-
-    _base: sqlite3.Connection | None
 
     def __enter__(self) -> ClientStates:
         return self
