@@ -148,6 +148,15 @@ def engine() -> list[str]:
     return lines
 
 
+def turn() -> list[str]:
+    """Where a client's turn goes, by turn.py."""
+    found = read("turn").get("microseconds", {})
+    if not found:
+        return ["Not measured."]
+    lines = ["| microseconds a client | before | now |", "|---|---|---|"]
+    return lines + [f"| {part} | {found['before'].get(part, 0.0):.0f} | {own:.0f} |" for part, own in found["now"].items()]
+
+
 def fedx() -> list[str]:
     """The step over the careful loop, and images a second."""
     found = read("fedx_step")
@@ -194,6 +203,7 @@ BLOCKS: dict[str, Callable[[], list[str]]] = {
     "fedx": fedx,
     "evaluation": evaluation,
     "vectors": vectors,
+    "turn": turn,
 }
 
 
