@@ -3,8 +3,8 @@
     python benchmarks/turn.py                       # against an earlier build, in turn; about three minutes
     python benchmarks/turn.py --before c430b5a      # any commit
 
-FedAvg of 300 clients of 64 images of Fashion-MNIST, a CNN of 52,138 parameters, two batches of 32, one thread. Each part is
-timed at every call, and the quickest tenth counts (the 10 % quantile), as it is the least disturbed by what else the machine does.
+FedAvg of 300 clients of 64 images of Fashion-MNIST, a CNN of 52,138 parameters, two batches of 32, one thread. Each part
+is timed at every call, and the quickest tenth counts (the 10 % quantile): what else the machine does disturbs it least.
 A part's time is its own: what it calls and is a part too is taken off.
 """
 
