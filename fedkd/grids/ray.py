@@ -175,8 +175,7 @@ class RayGrid(JobGrid):
             return [] if seat.calls else [seat.queue.popleft()]
         if not seat.queue and not seat.calls:
             self._steal(seat)
-        bound = not any(self._schedule.may_move(job.node_id) for job in seat.queue)
-        size = min(len(seat.queue), chunk_size(len(seat.queue), pace, bound=bound))
+        size = min(len(seat.queue), chunk_size(len(seat.queue), pace))
         return [seat.queue.popleft() for _ in range(size)]
 
     def _steal(self, thief: Seat) -> None:

@@ -46,19 +46,16 @@ def assign(costs: Mapping[int, float], workers: int, fixed: Mapping[int, int], p
         load[heavy], load[light] = load[heavy] - costs[node], load[light] + costs[node]
 
 
-def chunk_size(waiting: int, pace: float | None, *, bound: bool = False) -> int:
+def chunk_size(waiting: int, pace: float | None) -> int:
     """How many of the waiting jobs travel in the next call: `CHUNK_SECONDS` of work, at most a quarter of what waits.
 
-    ``pace`` is the mean seconds of a job so far, None where nothing was measured yet. ``bound``: no other worker could take
-    what waits, so none need be held back.
+    ``pace`` is the mean seconds of a job so far, None where nothing was measured yet.
 
     >>> chunk_size(100, 0.1), chunk_size(100, 0.001), chunk_size(100, 9.0), chunk_size(100, None)
     (2, 25, 1, 1)
-    >>> chunk_size(100, 0.1, bound=True), chunk_size(100, 0.001, bound=True), chunk_size(100, None, bound=True)
-    (2, 100, 1)
     """
     wanted = 1 if pace is None else int(CHUNK_SECONDS / max(pace, 1e-6))
-    return max(1, min(wanted, waiting if bound else ceil(waiting / 4)))
+    return max(1, min(wanted, ceil(waiting / 4)))
 
 
 def calls_ahead(pace: float | None) -> int:
@@ -77,13 +74,10 @@ class Schedule:
         self._seconds: dict[int, float] = {}  # of each node, in the last group in which it ran
         self._spent: defaultdict[int, float] = defaultdict(float)  # the same, in this group so far
         self._since_plan: list[float] = []  # seconds of each job
-        self._pace_before: float | None = None  # of the plan before, if it was of the same group
 
     def plan(self, group: str, nodes: Iterable[int]) -> list[list[int]]:
         """A queue of nodes for each worker. Messages without a group are a group of their own."""
-        self._pace_before = self.pace
         if group != self._group or not group:
-            self._pace_before = None
             self._seconds.update(self._spent)
             self._spent.clear()
             self._bound.clear()
@@ -109,5 +103,5 @@ class Schedule:
 
     @property
     def pace(self) -> float | None:
-        """Mean seconds of the jobs done since the last plan; before that, of the plan before in this group, or None."""
-        return sum(self._since_plan) / len(self._since_plan) if self._since_plan else self._pace_before
+        """Mean seconds of the jobs done since the last plan, None before the first is done."""
+        return sum(self._since_plan) / len(self._since_plan) if self._since_plan else None

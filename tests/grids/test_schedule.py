@@ -28,19 +28,3 @@ def test_nodes_are_fixed_within_a_group_and_spread_by_measured_seconds_for_the_n
         schedule.end(node, seconds)
     assert schedule.plan("1", range(4)) == [[0, 2], [1, 3]] and not schedule.may_move(0)
     assert schedule.plan("2", range(4)) == [[0], [2, 1, 3]] and schedule.may_move(0)
-
-
-def test_what_may_not_move_goes_out_at_once_by_the_pace_of_the_exchange_before() -> None:
-    schedule = Schedule(1)
-    schedule.plan("round 1", range(4))
-    assert schedule.pace is None
-    for node in range(4):
-        schedule.begin(node, 0)
-        schedule.end(node, 0.002)
-    (queue,) = schedule.plan("round 1", range(4))
-    assert not any(map(schedule.may_move, queue))
-    assert schedule.pace == 0.002
-    assert chunk_size(len(queue), schedule.pace, bound=True) == 4
-    schedule.plan("round 2", range(4))
-    assert schedule.pace is None
-    assert schedule.may_move(0)
