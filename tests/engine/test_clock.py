@@ -20,7 +20,7 @@ from fedkd.engine.clock.devices import devices_of
 from fedkd.experiment.algorithm.clock_section import PROFILES
 from fedkd.experiment.algorithm.counted_work import Alike, CountedWork, uncounted
 from fedkd.grids import JobGrid
-from fedkd.results.history import TIMES
+from fedkd.results.history import OF_ENGINE, TIMES
 
 #: A thousand operations a second; a number of 4 bytes takes a second up and two down; a message a quarter of a second more.
 SLOW = {"gflops": 1e-6, "up": 32e-6, "down": 16e-6, "latency": 0.25}
@@ -49,7 +49,10 @@ def experiment(strategy: Any = None, *, clients: int = 3, rounds: int = 2, **cha
 
 
 def rows(history: History) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in history.metrics + history.clients]
+    return [
+        {key: value for key, value in row.items() if key not in (*TIMES, *OF_ENGINE)}
+        for row in history.metrics + history.clients
+    ]
 
 
 def seconds(history: History) -> list[float]:

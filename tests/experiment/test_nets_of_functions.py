@@ -23,7 +23,7 @@ from fedkd.data import Source
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.grids import JobGrid
 from fedkd.nets import as_function
-from fedkd.results.history import TIMES
+from fedkd.results.history import OF_ENGINE, TIMES
 from fedkd.results.identity import code_of
 
 
@@ -33,7 +33,7 @@ def run(nets: Any, grid: JobGrid | None = None, **changes: Any) -> list[dict[str
     history = simulate(Experiment(**given), grid)
     assert not any(row["clients_failed"] for row in history.metrics), history.clients
     rows = [*history.metrics, *history.clients]
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return [{key: value for key, value in row.items() if key not in (*TIMES, *OF_ENGINE)} for row in rows]
 
 
 def layers(width: int, classes: int) -> nn.Sequential:
