@@ -15,8 +15,9 @@ from fedkd.base.inputs import Inputs, zeros
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.branches import example_input
+from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
-from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.lockstep import Peer, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.nets import ZOO, Net
 from fedkd.nets.zoo import zoo_encoder

@@ -13,8 +13,9 @@ from torch import Tensor
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, TensorSpec
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses.distillers import LogitLossName, logit_loss
+from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
-from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.lockstep import Peer, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.targets import mean_probs

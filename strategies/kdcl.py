@@ -13,8 +13,9 @@ from torch import Tensor
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec, predict
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import kd_loss
+from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
-from fedkd.methods.peers.lockstep import BESIDE, AllOutputs, Peer, PeerOutputs, begin, gather, outputs_schema
+from fedkd.methods.peers.lockstep import BESIDE, Peer, begin, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Net

@@ -14,8 +14,9 @@ from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
 from fedkd.losses.rows import unit_rows
+from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
-from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.lockstep import Peer, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.targets import mean_logits
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Client, InputError, Knowledge, Needs, Node, Positive, Server, Settings, TensorSpec
 from fedkd.losses import kd_loss
+from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
-from fedkd.methods.peers.lockstep import AllOutputs, Peer, PeerOutputs, gather, outputs_schema
+from fedkd.methods.peers.lockstep import Peer, gather, outputs_schema
 from fedkd.methods.peers.turns import UpdateName
 from fedkd.methods.ramp import ramped
 from fedkd.nets import Net

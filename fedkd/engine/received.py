@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
+from fedkd.engine.newcomers import STARTED_AGAIN
+from fedkd.engine.reasons import clipped
+from fedkd.engine.secure_aggregation import refuse_mod
 from fedkd.knowledge.codecs import Bases
 from fedkd.knowledge.knowledge import Knowledge
 
@@ -44,3 +48,30 @@ class Replies:
 
     current: list[Message]
     earlier: dict[tuple[int, int], list[Message]]
+
+
+def sort_replies(replies: Iterable[Message], client_of: Mapping[int, int]) -> tuple[dict[int, RecordDict], Received, set[int]]:
+    """Contents by client id, who failed and who is late, and whose nodes were started again. A second reply is ignored.
+
+    Args:
+        replies: of any nodes.
+        client_of: the clients that were asked, by node.
+    """
+    contents: dict[int, RecordDict] = {}
+    received, started_again = Received(), set[int]()
+    for reply in replies:
+        client = client_of.get(reply.metadata.src_node_id)
+        if client is None or client in contents or client in received.failed:
+            continue
+        if reply.has_error():
+            reason = reply.error.reason or ""
+            refuse_mod(client, reason)
+            if STARTED_AGAIN in reason:
+                started_again.add(client)
+            received.failed[client] = clipped(reason or f"error {reply.error.code}")
+        elif not reply.has_content():
+            received.failed[client] = "its reply is empty"
+        else:
+            contents[client] = reply.content
+    received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
+    return dict(sorted(contents.items())), received, started_again

@@ -11,10 +11,9 @@ from fedkd.base.records import record_of
 from fedkd.engine.guard import Guard
 from fedkd.engine.instruction import RECORD, RUN, TRAIN, Instruction
 from fedkd.engine.joining import assign_clients, check_data, claims_of, questions, refuse_errors
-from fedkd.engine.newcomers import STARTED_AGAIN, Newcomers
-from fedkd.engine.reasons import clipped, in_words
-from fedkd.engine.received import Received, Replies, Traffic
-from fedkd.engine.secure_aggregation import refuse_mod
+from fedkd.engine.newcomers import Newcomers
+from fedkd.engine.reasons import in_words
+from fedkd.engine.received import Received, Replies, Traffic, sort_replies
 from fedkd.engine.uploads import read_upload
 from fedkd.engine.waiting import looks, replies_to, telling, wait_for_nodes
 from fedkd.grids.jobs import JobGrid
@@ -183,23 +182,9 @@ class Transport:
 
     def receive(self, replies: Iterable[Message], asked: Iterable[int]) -> tuple[dict[int, RecordDict], Received]:
         """Sort replies by client id, and find out who failed and who is late. A client's second reply is ignored."""
-        client_of = {self._node_of[client]: client for client in asked}
-        contents: dict[int, RecordDict] = {}
-        received = Received()
-        for reply in replies:
-            client = client_of.get(reply.metadata.src_node_id)
-            if client is None or client in contents or client in received.failed:
-                continue
-            if reply.has_error():
-                refuse_mod(client, reply.error.reason or "")
-                self.started_again |= {client} if STARTED_AGAIN in (reply.error.reason or "") else set()
-                received.failed[client] = clipped(reply.error.reason or f"error {reply.error.code}")
-            elif not reply.has_content():
-                received.failed[client] = "its reply is empty"
-            else:
-                contents[client] = reply.content
-        received.late = sorted(set(client_of.values()) - contents.keys() - received.failed.keys())
-        return dict(sorted(contents.items())), received
+        contents, received, started_again = sort_replies(replies, {self._node_of[client]: client for client in asked})
+        self.started_again |= started_again
+        return contents, received
 
     def read(self, replies: list[Message], asked: Iterable[int], guard: Guard, *, round: int, exchange: int) -> Received:
         """Bound the size of uploads, decode them and check them. A bad one does not count this round; the reason is kept.

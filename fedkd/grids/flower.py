@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.constants import DEFAULT_TTL
 from flwr.app.metadata import Metadata
 from flwr.app.user_config import UserConfig
-from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.common.constant import ErrorCode as ErrorCode  # for the other grid files: Flower's private paths stand here only
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedkd.base.meeting import waited
 from fedkd.base.records import array_of, items_of, record_of
-
-T = TypeVar("T")
 
 RUN_ID = 1
 TASK_ID = 1
@@ -206,55 +200,6 @@ def reply_to(message: Message, content: RecordDict) -> Message:
     )
     metadata.delivered_at = ""
     return _message(metadata.__dict__, content, None)
-
-
-# ---- running a client
-
-
-#: Measures how long clients take, in seconds.
-clock = time.perf_counter
-
-
-def run_client(
-    client_app: ClientApp,
-    message: Message,
-    context: Context,
-    store: Callable[[bytes], Any] = _same,
-    *,
-    timeout: float | None = None,
-) -> PlainMessage | None:
-    """Hand a message to the client; its reply as a plain value, see `answered`."""
-    return answered(client_app, message, context, partial(plain_message, store=store), timeout=timeout)
-
-
-def answered(
-    client_app: ClientApp, message: Message, context: Context, take: Callable[[Message], T], *, timeout: float | None = None
-) -> T | None:
-    """Hand a message to the client; what ``take`` makes of its reply, or None where it took more than ``timeout`` seconds.
-
-    Where the client raises, it is an error reply, whose reason is ``ClassName: message`` on its first line, then the
-    traceback. A client that calls ``sys.exit`` has failed like any other; KeyboardInterrupt passes through.
-    """
-    begun, before = clock(), waited()
-    reply = _answer(client_app, message, context, take)
-    return reply if timeout is None or clock() - begun - (waited() - before) <= timeout else None
-
-
-def _answer(client_app: ClientApp, message: Message, context: Context, take: Callable[[Message], T]) -> T:
-    try:
-        reply = client_app(message, context)
-        if not isinstance(reply, Message):
-            raise TypeError(f"the ClientApp returned {type(reply).__name__}, a Message is needed")
-        if reply.metadata.reply_to_message_id != message.metadata.message_id:
-            raise ValueError("the ClientApp returned a Message that does not answer the one it was given")
-        return take(reply)
-    except (Exception, SystemExit) as error:
-        return take(error_reply(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _reason(error)))
-
-
-def _reason(error: BaseException) -> str:
-    lines = traceback.format_exception(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
-    return f"{type(error).__name__}: {error}\n{''.join(lines)}"
 
 
 def error_reply(message: Message, code: int, reason: str) -> Message:

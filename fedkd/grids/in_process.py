@@ -7,7 +7,8 @@ from typing import final
 
 from flwr.app import Message
 
-from fedkd.grids.flower import answered, copy_message
+from fedkd.grids.client_call import answered
+from fedkd.grids.flower import copy_message
 from fedkd.grids.jobs import JobGrid
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections import deque
@@ -15,18 +14,18 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from fedkd.base.compiler import SHORT_SECONDS
 from fedkd.base.errors import InputError, RunFailed
+from fedkd.grids.actors import Actors
 from fedkd.grids.cluster import connected
 from fedkd.grids.flower import ErrorCode, error_reply, message_from_plain, plain_message, plain_records, records_from_plain
 from fedkd.grids.jobs import JobGrid
 from fedkd.grids.lifeline import Lifeline, exit_of
-from fedkd.grids.schedule import CHUNK_SECONDS, Schedule, calls_ahead, chunk_size
+from fedkd.grids.schedule import Schedule, calls_ahead, chunk_size
 from fedkd.grids.seat import START_SECONDS, Job, Seat
-from fedkd.grids.worker import RECORDS_NEED, Answer, ClientWorker, Shared, Task, from_buffer, to_buffer
+from fedkd.grids.steal import TICK_SECONDS, steal
+from fedkd.grids.worker import RECORDS_NEED, Answer, Shared, Task, from_buffer, to_buffer
 
 ALONE_SECONDS = 60.0  # with a shorter timeout a call carries one client, so that one that hangs costs it once, not twice
-TICK_SECONDS = 1.0  # how often it is looked whether a client hangs, and Ray lives
 
 
 @final
@@ -49,8 +48,7 @@ class RayGrid(JobGrid):
         super().__init__()
         self._actors, self._num_cpus, self._num_gpus, self._address = actors, num_cpus, num_gpus, address
         self._seats: list[Seat] = []
-        self._app: Any = None
-        self._cluster, self._imports = ExitStack(), tuple[str, ...]()
+        self._cluster = ExitStack()
 
     def begin(self, imports: Sequence[str] = ()) -> Self:
         """Join or start Ray, and begin to start the actors, which import these modules: all that `open` does before an app is
@@ -58,8 +56,8 @@ class RayGrid(JobGrid):
         """
         try:
             self._cluster.enter_context(connected(self._address, self._actors, self._num_cpus, self._num_gpus))
-            self._lifeline, self._least, self._imports = Lifeline(), math.inf, tuple(imports)
-            self._seats = [self._hire(index) for index in range(self._actors)]
+            self._lifeline, self._hired = Lifeline(), Actors(self._num_cpus, self._num_gpus, imports)
+            self._seats = [self._hired.hire(index) for index in range(self._actors)]
         except BaseException:
             self.close()
             raise
@@ -72,9 +70,9 @@ class RayGrid(JobGrid):
         if not self._seats:
             self.begin([name for name in RECORDS_NEED if name in sys.modules])
         try:
-            self._app = _travelling(client_app)
+            self._hired.take(client_app, self._nodes, self._run_config)
             for seat in self._seats:
-                self._bind(seat)
+                self._hired.bind(seat)
         except BaseException:
             self.close()
             raise
@@ -86,7 +84,7 @@ class RayGrid(JobGrid):
             for seat in self._seats:
                 ray.kill(seat.actor)
         finally:
-            self._seats, self._app = [], None
+            self._seats = []
             self._cluster.close()
             super().close()
 
@@ -104,14 +102,12 @@ class RayGrid(JobGrid):
     def _left(self, node_id: int) -> None:
         """Then its actor forgets it too."""
         for seat in self._seats:
-            if node_id in seat.nodes:
-                seat.nodes.remove(node_id)
-                seat.gone.add(node_id)
+            seat.outdate(node_id)
 
     def run_jobs(self, messages: Sequence[Message], timeout: float | None) -> Iterator[Message]:
         """Spread the messages over the actors, and yield replies as they come."""
         self._lifeline.check(every=0.1)
-        self._make_ready(timeout)
+        self._hired.make_ready(self._seats, timeout)
         self._plan(messages)
         try:
             while any(seat.queue or self._owes(seat) for seat in self._seats):
@@ -133,14 +129,6 @@ class RayGrid(JobGrid):
             self._shared, self._buffers = Shared(()), None
 
     # ---- questions
-
-    def _make_ready(self, timeout: float | None) -> None:
-        """Have the workers load what clients would else load in their time, if they have never had so little of it."""
-        if timeout is not None and timeout < min(self._least, SHORT_SECONDS):
-            self._least = timeout
-            for seat in self._seats:
-                seat.calls[seat.actor.be_ready_for.remote(timeout)] = []
-                seat.since = time.monotonic() + SHORT_SECONDS  # for so long it is not at work on clients
 
     def _plan(self, messages: Sequence[Message]) -> None:
         self._send += 1
@@ -174,18 +162,9 @@ class RayGrid(JobGrid):
         if seat.queue and seat.queue[0].alone:
             return [] if seat.calls else [seat.queue.popleft()]
         if not seat.queue and not seat.calls:
-            self._steal(seat)
+            steal(seat, self._seats, self._schedule)
         size = min(len(seat.queue), chunk_size(len(seat.queue), pace))
         return [seat.queue.popleft() for _ in range(size)]
-
-    def _steal(self, thief: Seat) -> None:
-        """An idle actor takes the shortest job that may move from one which has much to do, takes long, or finds no room."""
-        victim = max((seat for seat in self._seats if seat.started or seat.follows), key=lambda seat: len(seat.queue))
-        much = len(victim.queue) * (self._schedule.pace or 0.0) >= CHUNK_SECONDS
-        if victim.queue and (much or victim.waited > TICK_SECONDS):
-            job = victim.queue[-1]
-            if not victim.started or (not job.alone and self._schedule.may_move(job.node_id)):
-                thief.queue.append(victim.queue.pop())
 
     def _task(self, seat: Seat, job: Job) -> Task:
         """Take a job apart for its actor, with the client's state if that actor has not got it."""
@@ -193,10 +172,7 @@ class RayGrid(JobGrid):
         context = self.context(node)  # asked for, so that it stays while its client is at work
         if node not in seat.nodes:
             state = plain_records(context.state, to_buffer)
-            home = self._seats[self._schedule.homes.get(node, seat.index)]
-            if node in home.nodes:
-                home.nodes.discard(node)
-                home.gone.add(node)
+            self._seats[self._schedule.homes.get(node, seat.index)].outdate(node)
             seat.nodes.add(node)
             seat.gone.discard(node)
         self._schedule.begin(node, seat.index)
@@ -266,27 +242,7 @@ class RayGrid(JobGrid):
     def _replace(self, seat: Seat, again: list[Job]) -> None:
         """Put a new actor in the place of an old one, which has these jobs to do again, and then its queue."""
         ray.kill(seat.actor)  # a dead one may only have been out of reach
-        fresh = self._seats[seat.index] = self._hire(seat.index)
-        self._bind(fresh)
+        fresh = self._seats[seat.index] = self._hired.hire(seat.index)
+        self._hired.bind(fresh)
         fresh.follows = True
         fresh.queue.extend([*again, *seat.queue])
-
-    def _hire(self, index: int) -> Seat:
-        # Ray keeps a record of each task for its pages, which nobody looks at: that takes as long as a small exchange.
-        ask = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "enable_task_events": False}
-        worker = ray.remote(ClientWorker).options(**ask)
-        return Seat(index, worker.remote(self._imports, self._num_gpus > 0))
-
-    def _bind(self, seat: Seat) -> None:
-        """Give an actor the app."""
-        call = seat.actor.begin.remote(self._app, self._nodes, self._run_config, self._least)
-        seat.calls[call], seat.since = [], time.monotonic()
-
-
-def _travelling(client_app: ClientApp) -> Any:
-    """A reference to the app in Ray's object store."""
-    try:
-        return ray.put(client_app)
-    except TypeError as error:
-        what = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"the ClientApp cannot travel to Ray ({what}): make that object in the client's function") from None

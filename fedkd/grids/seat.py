@@ -57,6 +57,12 @@ class Seat:
         """For how many seconds its oldest call has been at work, at most."""
         return time.monotonic() - self.since
 
+    def outdate(self, node_id: int) -> None:
+        """The node's Context there, if it is there, is out of date from now on."""
+        if node_id in self.nodes:
+            self.nodes.remove(node_id)
+            self.gone.add(node_id)
+
     def patience(self, timeout: float | None) -> float:
         """How many seconds its oldest call may take: of one client ``timeout`` a message, of several one ``timeout``."""
         if not self.started:

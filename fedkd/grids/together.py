@@ -8,7 +8,8 @@ from typing import final
 from flwr.app import Message
 
 from fedkd.base.meeting import run_jobs
-from fedkd.grids.flower import answered, copy_message
+from fedkd.grids.client_call import answered
+from fedkd.grids.flower import copy_message
 from fedkd.grids.jobs import JobGrid
 
 #: So many clients wait for each other at most, and fewer where their nets hold more bytes than there is room for.

@@ -16,6 +16,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedkd.base.compiler import leave_compiler_out, load_compiler_where_time_is_short
+from fedkd.grids.client_call import run_client
 from fedkd.grids.flower import (
     PlainMessage,
     PlainRecords,
@@ -24,7 +25,6 @@ from fedkd.grids.flower import (
     message_from_plain,
     plain_records,
     records_from_plain,
-    run_client,
 )
 
 LARGE = 4096  # bytes from which it is looked whether several messages hold an array

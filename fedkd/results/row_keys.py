@@ -119,10 +119,7 @@ OF_ROUNDS = (
 )
 #: What the report's table of rounds leaves out.
 MORE_OF_ROUNDS = (
-    RowKey(
-        *("trained_together", "trainings carried out as one"),
-        *("engine together: the share of the clients' trainings that were carried out as one with others'", SHARE),
-    ),
+    RowKey("trained_together", "trainings as one", "the share of trainings that engine together carried out as one", SHARE),
     RowKey("accuracy_of", "whose accuracy", "whose the headline accuracy is, in words"),
     RowKey("class_accuracy", "accuracy by class", "the headline accuracy of each class, a list", SHARE),
     RowKey("peer_accuracies", "accuracies of the peers", "each peer's accuracy on the global test set, a list", SHARE),

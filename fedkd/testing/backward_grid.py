@@ -8,7 +8,8 @@ from typing import ClassVar, final
 from flwr.app import Message
 
 from fedkd.grids import JobGrid
-from fedkd.grids.flower import copy_records, message_from_plain, run_client
+from fedkd.grids.client_call import run_client
+from fedkd.grids.flower import copy_records, message_from_plain
 
 
 @final

@@ -14,7 +14,7 @@ from fedkd.engine.simulation import simulate
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids import InProcessGrid
-from fedkd.results.history import TIMES, History
+from fedkd.results.history import OF_ENGINE, TIMES, History
 from fedkd.testing.kinds_of_samples import LITTLE
 from fedkd.testing.users_net import Decided
 from fedkd.testing.watch import Watch, watching
@@ -101,15 +101,17 @@ class Trial:
 
 
 def numbers(history: History) -> str:
-    """All metrics but times, as text: equal texts are equal bits."""
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in (*history.metrics, *history.clients)]
+    """All metrics but times and what an engine says of itself, as text: equal texts are equal bits."""
+    apart = {*TIMES, *OF_ENGINE}
+    rows = [{k: v for k, v in row.items() if k not in apart} for row in (*history.metrics, *history.clients)]
     return json.dumps(rows, sort_keys=True)
 
 
 def difference(expected: History, found: History) -> str:
     """The first number in which two runs differ, in words; empty where they are equal."""
+    apart = {*TIMES, *OF_ENGINE}
     for mine, other in zip((*expected.clients, *expected.metrics), (*found.clients, *found.metrics), strict=False):
-        for key in (key for key in (*mine, *other) if key not in TIMES and repr(mine.get(key)) != repr(other.get(key))):
+        for key in (key for key in (*mine, *other) if key not in apart and repr(mine.get(key)) != repr(other.get(key))):
             who = f"client {mine['client']}, " if "client" in mine else ""
             return f"{key} of {who}round {mine['round']} is {other.get(key)}, not {mine.get(key)}"
     return "" if numbers(expected) == numbers(found) else "more rows in one than in the other"

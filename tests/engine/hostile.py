@@ -9,7 +9,8 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedkd.grids import JobGrid
-from fedkd.grids.flower import copy_records, message_from_plain, run_client
+from fedkd.grids.client_call import run_client
+from fedkd.grids.flower import copy_records, message_from_plain
 from fedkd.knowledge.records import MANIFEST, METRICS, TENSORS
 
 Change = Callable[[RecordDict], RecordDict]

@@ -14,7 +14,7 @@ from grids.renumbered import RenumberedGrid
 
 from fedkd import Client, Experiment, History, InputError, Knowledge, Server, Strategy, TensorSpec, simulate
 from fedkd.experiment.algorithm.participation import attackers, draw_fault, draw_in_time, enough_of
-from fedkd.grids import JobGrid, flower
+from fedkd.grids import JobGrid, client_call
 
 
 def run(strategy: Strategy | str, *, clients: int = 10, rounds: int = 3, **changes: object) -> History:
@@ -118,7 +118,7 @@ def test_the_timeout_is_for_what_one_client_takes_itself_on_every_grid(
     make_grid: Callable[[], JobGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five clients of 900 to 4500 s: 2700 s is enough for three of them, whoever came before."""
-    monkeypatch.setattr(flower, "clock", flower.clock)  # put back after the test
+    monkeypatch.setattr(client_call, "clock", client_call.clock)  # put back after the test
     history = simulate(experiment(Slow(), clients=5, rounds=2, timeout=2800.0), make_grid())
     assert [row["clients_ok"] for row in history.metrics] == [0, 3, 3]
     late = [(row["round"], row["client"], row["reason"]) for row in history.clients if row.get("status") == "late"]

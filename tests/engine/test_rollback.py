@@ -15,7 +15,8 @@ from flwr.app import Message
 from fedkd import Client, Experiment, History, Knowledge, Server, simulate
 from fedkd.base.errors import Notice, RunFailed, TrainingError
 from fedkd.grids import InProcessGrid, JobGrid
-from fedkd.grids.flower import message_from_plain, run_client
+from fedkd.grids.client_call import run_client
+from fedkd.grids.flower import message_from_plain
 from fedkd.knowledge.records import from_records, to_records
 
 pytestmark = pytest.mark.filterwarnings("ignore::fedkd.base.errors.Notice")

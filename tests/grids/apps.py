@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedkd.grids import JobGrid, flower, run_app
+from fedkd.grids import JobGrid, client_call, run_app
 
 
 def linear_client() -> ClientApp:
@@ -138,8 +138,8 @@ def probe_client() -> ClientApp:
 
 def jump(seconds: float) -> None:
     """The clock by which grids measure clients, in this process, goes forward."""
-    before = flower.clock
-    flower.clock = lambda: before() + seconds
+    before = client_call.clock
+    client_call.clock = lambda: before() + seconds
 
 
 def answer(message: Message, **values: int | float | str) -> Message:

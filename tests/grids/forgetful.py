@@ -19,7 +19,8 @@ from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.message_pb2 import Message as MessageProto
 
 from fedkd.grids import JobGrid
-from fedkd.grids.flower import error_reply, message_from_plain, run_client
+from fedkd.grids.client_call import run_client
+from fedkd.grids.flower import error_reply, message_from_plain
 
 _fork = multiprocessing.get_context("fork")  # a ClientApp made in a function cannot be pickled
 

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, Krum, Result, Strategy
 from grids.apps import answers, ask, linear_client, probe_client, strategy_server, with_grid
 
-from fedkd.grids import InProcessGrid, JobGrid, flower, run_app
+from fedkd.grids import InProcessGrid, JobGrid, client_call, run_app
 
 MakeGrid = Callable[[], JobGrid]
 
@@ -92,7 +92,7 @@ def test_state_survives_and_can_be_restored(make_grid: MakeGrid) -> None:
 
 
 def test_late_is_who_alone_took_longer_than_the_timeout(make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flower, "clock", flower.clock)  # put back after the test
+    monkeypatch.setattr(client_call, "clock", client_call.clock)  # put back after the test
 
     def body(grid: JobGrid) -> None:
         def nodes_that_take(*seconds: float) -> list[int | float | str]:

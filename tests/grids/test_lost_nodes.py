@@ -61,4 +61,4 @@ cluster.shutdown()
 def test_a_run_on_ray_outlives_the_loss_of_nodes_with_the_same_bytes() -> None:
     done = subprocess.run([sys.executable, "-c", LOSE], capture_output=True, text=True, timeout=400)
     said = [line for line in done.stdout.splitlines() if line.endswith(("True", "False"))]  # Ray speaks too
-    assert said == ["spare True", "none to spare True"], done.stderr[-3000:]
+    assert said == ["spare True", "none to spare True"], (done.returncode, done.stderr[-3000:])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, InputError, simulate
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.peers.lockstep import AllOutputs
+from fedkd.methods.peers.all_outputs import AllOutputs
 from fedkd.methods.peers.turns import plan
 
 RESNET = {"resnet18": {"width": 4}}

@@ -11,7 +11,8 @@ from test_lockstep import node_of, peers
 from torch import Tensor
 
 from fedkd import Batch, Experiment, InputError, simulate
-from fedkd.methods.peers.lockstep import AllOutputs, Peer
+from fedkd.methods.peers.all_outputs import AllOutputs
+from fedkd.methods.peers.lockstep import Peer
 from fedkd.methods.peers.turns import plan
 
 #: What three peers say of two samples of two classes: probabilities of the first class.

@@ -11,7 +11,7 @@ from test_lockstep import node_of, peers
 from torch import Tensor, nn
 
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, predict, simulate
-from fedkd.methods.peers.lockstep import AllOutputs
+from fedkd.methods.peers.all_outputs import AllOutputs
 from fedkd.methods.peers.turns import plan
 
 T = 2.0

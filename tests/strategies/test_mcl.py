@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Experiment, simulate
 from fedkd.losses import cross_entropy_loss, icl_loss, kd_loss, soft_icl_loss, soft_similarity_loss, supcon_loss
-from fedkd.methods.peers.lockstep import AllOutputs
+from fedkd.methods.peers.all_outputs import AllOutputs
 from fedkd.methods.peers.turns import plan
 from fedkd.targets import mean_logits
 

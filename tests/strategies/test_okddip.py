@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from fedkd import Batch, Client, Experiment, InputError, Knowledge, Strategy, fit, simulate
 from fedkd.experiment.algorithm.step import descend, make_optimizer
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.peers.lockstep import AllOutputs, Peer
+from fedkd.methods.peers.all_outputs import AllOutputs
+from fedkd.methods.peers.lockstep import Peer
 from fedkd.methods.peers.turns import plan
 from fedkd.results.history import TIMES
 from fedkd.targets import mean_logits
