@@ -234,5 +234,5 @@ def test_a_ray_that_dies_is_an_error_and_not_the_end_of_the_process(process: str
 
 @pytest.mark.slow
 def test_a_ray_of_our_own_is_quiet_and_is_stopped() -> None:
-    done = subprocess.run([sys.executable, "-c", OWN_RAY], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", OWN_RAY], capture_output=True, text=True, timeout=240)
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
