@@ -38,7 +38,7 @@ def rows(inputs: Inputs, chosen: Tensor | slice) -> Inputs:
     """The samples at these places."""
     if isinstance(chosen, slice):
         return each(lambda tensor: tensor[chosen], inputs)
-    return each(lambda tensor: tensor.index_select(0, chosen), inputs)  # 7 to 20 times as fast as tensor[chosen]
+    return each(lambda tensor: tensor.index_select(0, chosen), inputs)  # which copies whole rows; tensor[chosen] goes by number
 
 
 @overload

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -247,8 +248,12 @@ def test_a_run_without_a_directory_says_where_what_it_keeps_lies(monkeypatch: py
 
 
 def test_of_little_nothing_is_said_and_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room_for_states, "_kept_bytes", die)
-    simulate(experiment(rounds=1))
+    tried: list[object] = []
+    monkeypatch.setattr(room_for_states, "_kept_bytes", lambda *given: tried.append(given) or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        history = simulate(experiment(rounds=1))
+    assert history.metrics and not tried
 
 
 def test_clients_that_keep_nothing_have_no_database(tmp_path: Path) -> None:

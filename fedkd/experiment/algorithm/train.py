@@ -65,11 +65,7 @@ def fit(
     net.train()
     passes = epochs or 1.0
     if draws is None:
-        batch_size, rng = batch_size or settings.batch_size, data.rng("batches")
-        if not epochs:
-            draws, passes = data.of_a_round(batch_size, rng), 1.0 if settings.steps else settings.epochs
-        else:
-            draws = data.draws(epochs=epochs, batch_size=batch_size, rng=rng)
+        draws, passes = _drawn(data, epochs, batch_size or settings.batch_size)
     if can_meet():
         draws = list(draws)
         if (losses := fit_together(net, data, loss, given, optimizer, draws, passes, after_step)) is not None:
@@ -90,6 +86,14 @@ def fit(
     losses = mean_losses([*parts, "loss"], torch.stack(logged), sizes, data.work.where, passes)
     check_weights(net, data.work.where)
     return losses
+
+
+def _drawn(data: Split, epochs: int | None, batch_size: int) -> tuple[Iterable[Draw], float]:
+    """The batches, of so many epochs or else as the settings say, and over how many epochs they go, for messages."""
+    rng, settings = data.rng("batches"), data.work.settings
+    if epochs:
+        return data.draws(epochs=epochs, batch_size=batch_size, rng=rng), epochs
+    return data.of_a_round(batch_size, rng), 1.0 if settings.steps else settings.epochs
 
 
 def _groups(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:
