@@ -72,9 +72,10 @@ class DML(LockstepStrategy):
             if self.target == "ensemble" and len(others):
                 others = mean_probs(others, temperature=self.temperature).logits(self.temperature)[None]  # (1, B, C)
             distances = [distil(mine, other) for other in others.unbind()] or [torch.zeros((), device=mine.device)]
-            distance = torch.stack(distances).mean() if len(distances) > 1 else distances[0]
-            distillation = distance if weight == 1 else weight * distance
-            return {"cross_entropy": batch.cross_entropy(mine), "distillation": distillation}
+            return {
+                "cross_entropy": batch.cross_entropy(mine),
+                "distillation": weight * torch.stack(distances).mean(),
+            }
 
         return Peer(net, lambda batch: {"logits": net(batch.inputs)}, loss, weight)
 

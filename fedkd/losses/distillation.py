@@ -62,16 +62,10 @@ def kd_loss(
     if preset not in PRESETS:
         raise unknown("kd_loss: preset", preset, PRESETS)
     divergence, by_default = PRESETS[preset]
-    log_student, log_teacher = (_log_softened(logits, temperature) for logits in (student, teacher.detach()))  # (B, C)
+    log_student = F.log_softmax(at_least_float32(student) / temperature, dim=1)  # (B, C)
+    log_teacher = F.log_softmax(at_least_float32(teacher.detach()) / temperature, dim=1)  # (B, C)
     squared = by_default if squared_temperature is None else squared_temperature
-    distance = divergence(log_student, log_teacher)
-    return distance * temperature**2 if squared and temperature != 1 else distance
-
-
-def _log_softened(logits: Tensor, temperature: float) -> Tensor:
-    """The log-prediction at a temperature. (B, C) -> (B, C)"""
-    wide = at_least_float32(logits)
-    return F.log_softmax(wide if temperature == 1 else wide / temperature, dim=1)
+    return divergence(log_student, log_teacher) * (temperature**2 if squared else 1.0)
 
 
 def _kl(log_student: Tensor, log_teacher: Tensor) -> Tensor:
