@@ -82,7 +82,7 @@ class Transport:
             InputError: too few nodes within the timeout, one that cannot load its data, or two that claim one partition.
         """
         nodes = wait_for_nodes(self.grid, self._clients, self.timeout, poll)
-        asked = self.grid.one_of_each_process() if isinstance(self.grid, JobGrid) and not told else nodes
+        asked = self.grid.who_joins() if isinstance(self.grid, JobGrid) and not told else nodes
         messages = questions(asked, ConfigRecord({RUN: self.run} if begins else {}), {**self.beside, **told})
         if isinstance(self.grid, JobGrid):
             replies = list(self.grid.send_and_receive(messages))  # to load the data is the simulation's time, and no client's

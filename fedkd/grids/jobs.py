@@ -103,6 +103,13 @@ class JobGrid(Grid):
         """Nodes that run in different processes, so that each of these has worked for one of them."""
         return [0]
 
+    def who_joins(self) -> list[int]:
+        """Nodes that know what all others know: one of each process, which hold the same data. All nodes, where somebody else
+        makes their Contexts, as a node's config may say where data of its own are.
+        """
+        made_here = getattr(self.context, "__func__", None) is JobGrid.context
+        return self.one_of_each_process() if made_here else list(range(self._nodes))
+
     # ---- memories of clients
 
     def context(self, node_id: int) -> Context:

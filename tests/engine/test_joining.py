@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 from grids.renumbered import RenumberedGrid
 from PIL import Image
 
@@ -99,13 +99,18 @@ def other_in_each_process() -> Source:
     return Source("drawn anew", images, torch.arange(40) % 2, images[:4], torch.arange(4) % 2, ("even", "odd"))
 
 
-def test_a_node_that_holds_other_data_is_named_before_round_1(tmp_path: Path) -> None:
+def write_two_sites(folder: Path) -> None:
+    """Twelve images in folder/here, and as many others in folder/there."""
     for site in ("here", "there"):
         for name in ("ant", "bee"):
-            (tmp_path / site / "train" / name).mkdir(parents=True)
+            (folder / site / "train" / name).mkdir(parents=True)
             for number in range(6):
                 colour = 10 * number + 100 * (name == "bee") + (site == "there")
-                Image.new("L", (8, 8), colour).save(tmp_path / site / "train" / name / f"{number}.png")
+                Image.new("L", (8, 8), colour).save(folder / site / "train" / name / f"{number}.png")
+
+
+def test_a_node_that_holds_other_data_is_named_before_round_1(tmp_path: Path) -> None:
+    write_two_sites(tmp_path)
     data = {"source": str(tmp_path / "here"), "clients": 2, "partition": "iid"}
     grid = RenumberedGrid({7: {}, 9: {"data-path": str(tmp_path / "there")}})
     with pytest.raises(
@@ -116,6 +121,20 @@ def test_a_node_that_holds_other_data_is_named_before_round_1(tmp_path: Path) ->
     shutil.copytree(tmp_path / "here", tmp_path / "elsewhere")
     grid = RenumberedGrid({7: {}, 9: {"data-path": str(tmp_path / "elsewhere")}})
     assert simulate(EXPERIMENT.replace(data=data), grid).metrics[-1]["clients_ok"] == 2  # the same files, in another place
+
+
+def test_a_grid_of_ours_whose_nodes_are_told_of_data_of_their_own_asks_them_all(tmp_path: Path) -> None:
+    write_two_sites(tmp_path)
+
+    class Told(InProcessGrid):
+        def context(self, node_id: int) -> Context:
+            made = super().context(node_id)
+            made.node_config["data-path"] = str(tmp_path / ("there" if node_id else "here"))
+            return made
+
+    data = {"source": str(tmp_path / "here"), "clients": 2, "partition": "iid"}
+    with pytest.raises(InputError, match="client 1 holds other data than the server"):
+        simulate(EXPERIMENT.replace(data=data), Told())
 
 
 def test_a_node_that_cannot_load_its_data_says_why(tmp_path: Path) -> None:
