@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from io import StringIO
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from fedkd.base.errors import Notice
 from fedkd.grids.backoff import FIRST_BACKOFF
 from fedkd.grids.supernode import executor as executors
-from fedkd.grids.supernode import node
+from fedkd.grids.supernode import node, worker
 from fedkd.grids.supernode.patience import SHORTEST, Patience
 
 
@@ -122,6 +123,35 @@ def test_an_app_whose_packages_flower_installs_is_left_to_flower(
     executor = executors.WarmExecutor([], Patience())
     executor.launch(task("a", "first", runtime_dependency_install=True))
     assert given == ["a"] and workers[0].tokens() == []
+
+
+def test_a_message_that_never_becomes_whole_does_not_keep_the_next_one_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SuperNode goes on without an answer where the run ended while it pulled the message; the task is there all the same."""
+    told: dict[str, tuple[str, str]] = {}
+    ended = Event()
+    whole = ("message", "context", "run", "app")
+
+    def client_of(server_address: str, **_: Any) -> Any:
+        return SimpleNamespace(of=server_address, close=ended.set)
+
+    def pull(client: Any) -> Any:
+        return whole if client.of == "second" else ended.wait(60)
+
+    def note(client: Any, *, context: Any, sub_status: str, details: str) -> None:
+        told[client.of] = (sub_status, details)
+
+    monkeypatch.setattr(worker.RuntimeHttpClient, "from_server_address", client_of)
+    monkeypatch.setattr(worker, "make_task_heartbeat_fn_http", lambda client: lambda: True)
+    monkeypatch.setattr(worker, "pull_task_input", pull)
+    monkeypatch.setattr(worker, "_reply", lambda message, *_: (message, ""))
+    monkeypatch.setattr(worker, "push_message", lambda *_: None)
+    monkeypatch.setattr(worker, "push_task_output", note)
+    lines = [json.dumps({"address": at, "token": at, "insecure": True, "certificates": None}) for at in ("first", "second")]
+    monkeypatch.setattr(worker.sys, "argv", [])
+    monkeypatch.setattr(worker.sys, "stdin", StringIO("\n".join(lines)))
+    worker.main()
+    assert told["first"] == ("failed", "the run ended before the whole message was there")
+    assert told["second"][0] == "completed"
 
 
 def test_flowers_own_command_runs_with_short_waits(monkeypatch: pytest.MonkeyPatch) -> None:

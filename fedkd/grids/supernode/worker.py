@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import Future, wait
 from importlib import import_module
 from logging import ERROR
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TextIO
 
 from flwr.app import Context, Error, Message
 from flwr.cli.install import install_from_fab
@@ -27,12 +30,15 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from fedkd.grids.backoff import shorten_first_backoff
 
 _INSTALLED: set[str] = set()
+#: In seconds: how often one who waits for a message looks whether it is still wanted.
+LOOK = 0.5
 
 
-def answer(address: str, token: str, insecure: bool, certificates: str | None) -> None:
+def answer(tasks: SimpleQueue[str], address: str, token: str, insecure: bool, certificates: str | None) -> None:
     """Carry out one task of a SuperNode: fetch message, context and app, run the app, send reply and context back.
 
     Args:
+        tasks: those that come after this one.
         address: of the SuperNode's Runtime API.
         token: of the task.
         insecure: whether the connection is plain HTTP.
@@ -49,10 +55,12 @@ def answer(address: str, token: str, insecure: bool, certificates: str | None) -
     heartbeat.start()
     status, details, context = SubStatus.FAILED, "the task could not be fetched", None
     try:
-        message, context, run, fab = pull_task_input(client)
+        message, context, run, fab = _fetch(client, tasks)
         reply, details = _reply(message, context, run, fab)
         status = SubStatus.FAILED if details else SubStatus.COMPLETED
         push_message(client, reply, context)
+    except NoLongerWantedError as error:
+        details = str(error)
     except KeyboardInterrupt:  # so Flower's heartbeat says that nobody waits for this task any more
         details = "the task was taken back"
     finally:
@@ -60,6 +68,31 @@ def answer(address: str, token: str, insecure: bool, certificates: str | None) -
             heartbeat.stop()
         push_task_output(client, context=context, sub_status=status, details=details)
         client.close()
+
+
+class NoLongerWantedError(Exception):
+    """Nobody waits for this task any more."""
+
+
+def _fetch(client: RuntimeHttpClient, tasks: SimpleQueue[str]) -> tuple[Message, Context, Any, Any]:
+    """What a task is about. NoLongerWantedError if the next task, or the end, comes before the whole message does.
+
+    A SuperNode waits for one answer at a time. It goes on without this one where the run has ended while it pulled the
+    message: then the rest of the message never comes, and Flower's own function waits for it for ever.
+    """
+    fetched: Future[tuple[Message, Context, Any, Any]] = Future()
+
+    def fetch() -> None:
+        try:
+            fetched.set_result(pull_task_input(client))
+        except BaseException as error:  # it is raised where it is waited for
+            fetched.set_exception(error)
+
+    Thread(target=fetch, daemon=True).start()
+    while not wait([fetched], timeout=LOOK).done:
+        if not tasks.empty():
+            raise NoLongerWantedError("the run ended before the whole message was there")
+    return fetched.result()
 
 
 def _reply(message: Message, context: Context, run: Any, fab: Any) -> tuple[Message, str]:
@@ -85,11 +118,20 @@ def main() -> None:
     shorten_first_backoff()
     for module in sys.argv[1:]:
         import_module(module)
-    for line in sys.stdin:
+    tasks: SimpleQueue[str] = SimpleQueue()
+    Thread(target=_read, args=(sys.stdin, tasks), daemon=True).start()
+    while task := tasks.get():
         try:
-            answer(**json.loads(line))
+            answer(tasks, **json.loads(task))
         except Exception as error:  # of the connection: Flower itself notes that this task got no answer
             log(ERROR, "A task could not be answered", exc_info=error)
+
+
+def _read(source: TextIO, tasks: SimpleQueue[str]) -> None:
+    """Line by line; an empty text is the end."""
+    for line in source:
+        tasks.put(line)
+    tasks.put("")
 
 
 if __name__ == "__main__":
