@@ -14,6 +14,7 @@ from typing import Any, TypeVar, final
 import torch
 from greenlet import getcurrent, greenlet
 
+from fedkd.base.garbage import young_objects_kept
 from fedkd.base.randomness import streams_left, streams_may_be_left
 
 T = TypeVar("T")
@@ -80,15 +81,18 @@ def run_jobs(
     Yields what each gives, in the order in which they end. What a job raises is raised here. ``on_told`` hears what is told.
     """
     waiting: list[_Job] = []
-    held = 0
+    rest = iter(jobs)
     try:
-        for function in jobs:
+        for function in rest:
             yield from _go_on(job := _Job(function, on_told), (), waiting)
-            held += job.size
-            if len(waiting) >= at_once or held >= room:
+            if not waiting:
+                continue
+            with young_objects_kept():  # and looked at after each lot, as what it leaves may be large
+                held = job.size
+                while len(waiting) < at_once and held < room and (another := next(rest, None)):
+                    yield from _go_on(job := _Job(another, on_told), (), waiting)
+                    held += job.size
                 yield from _settle(waiting)
-                held = 0
-        yield from _settle(waiting)
     finally:
         for job in waiting:
             job.throw()

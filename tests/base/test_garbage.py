@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from fedkd.base.garbage import old_objects_kept
+from fedkd.base.garbage import old_objects_kept, young_objects_kept
 
 
 def is_looked_at(thing: object) -> bool:
@@ -22,3 +22,11 @@ def test_old_objects_are_passed_over_inside_the_block_and_looked_at_again_after_
         assert not is_looked_at(old), "the inner block's end is not the outer one's"
     assert gc.get_freeze_count() == 0
     assert is_looked_at(old)
+
+
+def test_young_objects_are_looked_at_more_seldom_inside_the_block() -> None:
+    before = gc.get_threshold()
+    with young_objects_kept():
+        assert gc.get_threshold()[0] > 10 * before[0]
+        assert gc.isenabled(), "what is left behind by the thousand goes all the same"
+    assert gc.get_threshold() == before
