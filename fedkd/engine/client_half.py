@@ -167,6 +167,7 @@ def _exchange(
             "round": client.round,
             "exchange": client.exchange,
             **common_ground(experiment.strategy, experiment.privacy, client.federation),
+            "base": "",  # the channel says which, where it codes against one
         }
         seconds = {} if experiment.privacy.noise_multiplier else {"seconds": time.perf_counter() - start - waited()}
         upload = replace(upload, header=header, metrics={**upload.metrics, **seconds, **work})

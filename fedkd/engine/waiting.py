@@ -54,11 +54,11 @@ def replies_to(
 def telling(messages: list[Message], on_progress: OnProgress | None) -> Callable[[int], None]:
     """What hears how many of these messages were answered, and tells how far the round is. It begins with none."""
     first, began = messages[0].metadata, time.monotonic()
+    phase, round = PHASES.get(first.message_type), first.group_id
 
     def hears(done: int) -> None:
-        if on_progress and first.message_type in PHASES:
-            phase, seconds = PHASES[first.message_type], time.monotonic() - began
-            on_progress(Progress(int(first.group_id), phase, done, len(messages), seconds))
+        if on_progress and phase:
+            on_progress(Progress(int(round), phase, done, len(messages), time.monotonic() - began))
 
     hears(0)
     return hears

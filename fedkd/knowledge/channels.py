@@ -70,11 +70,11 @@ class ClientChannel:
         self._prefix = f"codec/{direction}/"
 
     def encode(self, upload: Knowledge, which: str, *, acknowledged: str) -> Knowledge:
-        """An upload coded against the last acknowledged one, which its header names."""
+        """An upload coded against the last acknowledged one, if that is remembered: then its header names it as ``base``."""
         bases = self._load(acknowledged)
         message, left = codecs.encode(self.codecs, upload, bases)
         self._remember(which, left, keep=acknowledged)
-        return message.with_header(base=acknowledged if bases else "")
+        return message.with_header(base=acknowledged) if bases else message
 
     def decode(self, message: Knowledge, which: str, *, against: str) -> Knowledge:
         """A broadcast that is coded against an older one. Raises ValueError if that one is no longer remembered."""

@@ -146,7 +146,10 @@ class Node(ABC):
         return optimizer
 
     def work(self) -> Work:
-        """How training is done here and now."""
+        """How training is done here and now: the same in all exchanges of a round."""
+        return self.live("how to train", self._work)
+
+    def _work(self) -> Work:
         experiment, where = self.experiment, f"{self.name}, round {self.round}"
         return Work(experiment.train, experiment.lr(max(1, self.round)), self.device, experiment.data.views, where)
 
