@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fedkd.base.earlier_names import know_earlier_names
+from fedkd.base.garbage import collector_away
 
 if TYPE_CHECKING:
     from fedkd.base.errors import InputError, Notice, RunFailed
@@ -112,4 +113,5 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use: importing fedkd imports neither torch nor Flower."""
     if name not in _HOME:
         raise AttributeError(f"module 'fedkd' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"fedkd.{_HOME[name]}"), name)
+    with collector_away():
+        return getattr(importlib.import_module(f"fedkd.{_HOME[name]}"), name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedkd.base.errors import InputError, RunFailed
+from fedkd.base.garbage import collector_away
 
 if TYPE_CHECKING:
     from fedkd.engine.cells import Cell
@@ -52,6 +53,7 @@ def engine_settings(file: Path, overrides: Mapping[str, str]) -> dict[str, objec
     return {**(section if isinstance(section, Mapping) else {}), **own}
 
 
+@collector_away()
 def planned(
     file: Path,
     overrides: Mapping[str, str],

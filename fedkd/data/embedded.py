@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
+from fedkd.base.garbage import collector_away
 from fedkd.data.options import Options
 from fedkd.data.source import Source, hold_out
 
@@ -20,7 +21,8 @@ WINDOW = 100
 def digits(path: str, options: Options) -> Source:
     """Scikit-learn's: 1797 handwritten digits of 8x8 pixels."""
     _refuse_options("digits", "scikit-learn", path, options)
-    from sklearn.datasets import load_digits
+    with collector_away():
+        from sklearn.datasets import load_digits
 
     pixels, numbers = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)  # pixels were 0..16

@@ -48,7 +48,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise InputError(f"cannot read {str(path)!r}: {error}") from error
     start = 4 + 4 * dimensions
     sizes = [int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4)]
-    values = torch.frombuffer(bytearray(data[start:]) or bytearray(1), dtype=torch.uint8)
+    values = torch.frombuffer(bytearray(data) or bytearray(1), dtype=torch.uint8)[start:]
     if data[:4] != bytes((0, 0, 8, dimensions)) or values.numel() != torch.Size(sizes).numel():
         raise InputError(f"{str(path)!r} is no idx file of bytes in {dimensions} dimensions, or is cut short")
     return values.view(sizes)

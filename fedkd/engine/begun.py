@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fedkd.base.errors import InputError
+from fedkd.base.garbage import collector_away
 from fedkd.experiment.algorithm.sections import Engine
 from fedkd.grids.app import make_grid
 
@@ -49,7 +50,9 @@ def begun_early(settings: Mapping[str, Any]) -> Iterator[Mapping[Engine, JobGrid
         yield {}
         return
     loading = Thread(target=import_module, args=("fedkd.engine.one_run",), daemon=True)
-    loading.start()
-    with make_grid("ray", **engine.model_dump(exclude={"name"})).begin(WORKERS_NEED) as grid:
-        loading.join()
+    with ExitStack() as at_end:
+        with collector_away():
+            loading.start()
+            grid = at_end.enter_context(make_grid("ray", **engine.model_dump(exclude={"name"})).begin(WORKERS_NEED))
+            loading.join()
         yield {engine: grid}

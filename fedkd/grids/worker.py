@@ -16,6 +16,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedkd.base.compiler import leave_compiler_out, load_compiler_where_time_is_short
+from fedkd.base.garbage import collector_away
 from fedkd.grids.client_call import run_client
 from fedkd.grids.flower import (
     PlainMessage,
@@ -91,10 +92,9 @@ class ClientWorker:
     def __init__(self, imports: Sequence[str], gpus: bool) -> None:
         if not gpus:  # Ray shows all of the machine's to who asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        gc.disable()  # what is loaded stays: to look through it time and again takes a tenth of the loading
-        for name in imports:
-            import_module(name)
-        gc.enable()
+        with collector_away():
+            for name in imports:
+                import_module(name)
         if "torch" in sys.modules:
             leave_compiler_out()
         self._contexts: dict[int, Context] = {}
