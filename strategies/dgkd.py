@@ -55,7 +55,7 @@ class DGKD(Strategy):
     round.
     """
 
-    teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
+    teachers: RunNames = ()  # finished runs (DIR, DIR@ROUND or DIR@best), whose nets teach; default, the clients
     assistants: RunNames = ()  # names of nets, from large to small; without any it is plain distillation
     temperature: Positive = 5.0  # T of softened predictions
     balance: Annotated[float, Field(ge=0, le=1)] = 1.0  # of guides against labels; 1 in the code: no labels

@@ -50,7 +50,7 @@ class MultiTeacher(Strategy):
     needs pairs, are losses only.
     """
 
-    teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
+    teachers: RunNames = ()  # finished runs (DIR, DIR@ROUND or DIR@best), whose nets teach; default, the clients
     target: TargetName = "mean_probs"  # what several teachers say together, by name: see `fedkd targets`
     loss: LossName = "kd"  # how the student learns it, by name: see `fedkd losses`
     temperature: Positive = 4.0  # of softened predictions

@@ -52,7 +52,7 @@ class You2017(Strategy):
     number is even may tie: such a triplet teaches nothing. The optimiser is new each round.
     """
 
-    teachers: RunNames = ()  # directories of finished runs, whose nets teach; default, the clients
+    teachers: RunNames = ()  # finished runs (DIR, DIR@ROUND or DIR@best), whose nets teach; default, the clients
     temperature: Positive = 4.0  # T of softened predictions
     weight: NonNegative = 1.0  # of the mean probabilities
     relation_weight: NonNegative = 1.0  # of the teachers' votes on which samples are alike

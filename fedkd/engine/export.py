@@ -14,20 +14,18 @@ from torch import Tensor
 
 from fedkd.base.errors import InputError
 from fedkd.base.randomness import seeded
+from fedkd.engine.kept_nets import kept_nets
 from fedkd.engine.model_card import Card, write_card
-from fedkd.engine.recording import nets_at
 from fedkd.experiment.algorithm.device import device_of
 from fedkd.experiment.algorithm.net_shares import is_given
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.experiment import Experiment
 from fedkd.knowledge.memory import Memory
 from fedkd.nets import ZOO, Net, build_net
-from fedkd.results import checkpoint
 from fedkd.results.data import RecordedData
 from fedkd.results.files import writing
 from fedkd.results.identity import CODE
 from fedkd.results.recorded import RecordedRun
-from fedkd.results.statistics import best_round
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,10 @@ def export(run: Path, out: Path, choice: Choice) -> None:
     if recorded.data is None:
         raise InputError(f"{run} does not say what its data were: it is of an earlier fedkd; run it again")
     experiment = Experiment.from_toml(run / "experiment.toml")
-    round, nets = (recorded.rounds_done, _final(run)) if not choice.round else _kept(run, recorded, experiment, choice.round)
+    if choice.round:
+        round, nets = kept_nets(recorded, choice.round, _frozen(experiment))
+    else:
+        round, nets = recorded.rounds_done, _final(run)
     weights = nets[_name_of(run, nets, choice)]
     config = _config(experiment, recorded.data, choice, weights)
     begun = out.with_name(f".{out.name}.writing")
@@ -95,21 +96,11 @@ def _final(run: Path) -> dict[str, dict[str, Tensor]]:
     return nets
 
 
-def _kept(run: Path, recorded: RecordedRun, experiment: Experiment, wanted: str) -> tuple[int, dict[str, dict[str, Tensor]]]:
-    """A round whose checkpoint is there, and its nets."""
-    there = {checkpoint.round_of(place): place for place in checkpoint.places(run / "checkpoint")}
-    best = best_round(recorded.rows, experiment.record.best)
-    round = best if wanted == "best" else int(wanted) if wanted.isdecimal() else None
-    if round not in there:
-        kept = f"the checkpoints that stayed are of rounds {', '.join(map(str, sorted(there)))}"
-        raise InputError(f"{run}: --round {wanted}: {kept}, the best by record.best is {best}")
-    if why := checkpoint.damage(there[round]):
-        raise InputError(f"{there[round]} is damaged ({why}): name another round")
-    functions, frozen = experiment.functions(), []
-    if functions.nets:
-        device = device_of(experiment.engine)
-        frozen = Server(experiment, functions, experiment.run_federation, Memory(), device).frozen_nets()
-    return round, dict(nets_at(there[round], frozen))
+def _frozen(experiment: Experiment) -> list[Net]:
+    """The run's nets of which a part is frozen, which no checkpoint has."""
+    if not (functions := experiment.functions()).nets:
+        return []
+    return Server(experiment, functions, experiment.run_federation, Memory(), device_of(experiment.engine)).frozen_nets()
 
 
 def _name_of(run: Path, nets: Mapping[str, object], choice: Choice) -> str:

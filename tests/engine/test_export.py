@@ -134,6 +134,6 @@ def test_a_round_whose_checkpoint_stayed_and_the_best_one(tmp_path: Path) -> Non
     assert isinstance(samples, torch.Tensor)
     assert accuracy_in_a_fresh_process(tmp_path / "best", samples, labels) == pytest.approx(rows[best]["accuracy"])
     with pytest.raises(
-        InputError, match=r"--round 2: the checkpoints that stayed are of rounds .*4, the best by record.best is"
+        InputError, match=r"kept no round '2': the checkpoints that stayed are of rounds .*4, the best by record.best is"
     ):
         export(tmp_path / "run", tmp_path / "none", Choice(None, round="2"))

@@ -24,9 +24,9 @@ OPTIONS = {"mlp": {"hidden": [8]}, "cnn": {"channels": [2, 4], "hidden": 8}, "re
 THREE = {"cnn": 0.25, "mlp": 0.25, "resnet18": 0.5}
 
 
-def experiment(strategy: str, **changes: Any) -> Experiment:
+def experiment(name: str, **changes: Any) -> Experiment:
     data = {"clients": 4, "partition": "iid", "train_limit": 140, **changes.pop("data", {})}
-    return Experiment(strategy=strategy, **{"rounds": 1, "nets": "mlp", "net_options": OPTIONS, "data": data, **changes})
+    return Experiment(**{"strategy": name, "rounds": 1, "nets": "mlp", "net_options": OPTIONS, "data": data, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,29 @@ def test_a_run_without_clients_own_nets_gives_its_common_one_or_the_servers(
     assert {name: net.architecture for name, net in nets.items()} == expected
     for name, net in nets.items():
         assert_holds(net, tmp_path / "run" / "nets" / f"{name}.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["local", "fedavg"])
+def test_those_of_a_kept_round_are_the_final_ones_of_a_run_that_ended_there(strategy: str, tmp_path: Path) -> None:
+    simulate(experiment(strategy), out=tmp_path / "short")
+    simulate(experiment(strategy, rounds=2, record={"checkpoints": 2}), out=tmp_path / "long")
+    kept, last = read_nets_of(f"{tmp_path / 'long'}@1", **IMAGES), read_nets_of(f"{tmp_path / 'long'}@2", **IMAGES)
+    for name, net in kept.items():
+        assert_holds(net, tmp_path / "short" / "nets" / f"{name}.safetensors")
+        assert_holds(last[name], tmp_path / "long" / "nets" / f"{name}.safetensors")
+    assert read_nets_of(f"{tmp_path / 'long'}@best", **IMAGES).keys() == kept.keys() == last.keys()
+
+
+@pytest.mark.slow
+def test_a_round_that_was_not_kept_is_refused_and_an_at_in_a_directorys_name_is_none(local_run: Path, tmp_path: Path) -> None:
+    for round in ("7", "first"):
+        with pytest.raises(InputError, match=f"kept no round '{round}': the checkpoints that stayed are of rounds 0, 1"):
+            read_nets_of(f"{local_run}@{round}", **IMAGES)
+    shutil.copytree(local_run, tmp_path / "run@7")
+    assert len(read_nets_of(tmp_path / "run@7", **IMAGES)) == 4
+    with pytest.raises(InputError, match=r"^strategy.teachers: .* kept no round '7'"):
+        simulate(experiment("multi_teacher", strategy={"name": "multi_teacher", "teachers": [f"{local_run}@7"]}))
 
 
 def server_of(experiment: Experiment) -> Server:

@@ -1,6 +1,7 @@
-"""The nets that a finished run left on disk, built again as nets of this run.
+"""The nets that a run left on disk, built again as nets of this run: the final ones, or those of a round that it kept.
 
-Which architecture each one has shows from its weights.
+Which architecture each one has shows from its weights. ``DIR@7`` are the nets after round 7, ``DIR@best`` those of the best
+round, as far as their checkpoints stayed (``record.checkpoints``, ``record.best``).
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError, under
 from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
+from fedkd.engine.kept_nets import kept_nets
 from fedkd.experiment.algorithm.net_shares import is_given, read_nets
 from fedkd.experiment.algorithm.server import Server
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
 from fedkd.nets import ZOO, Net, build_net
 from fedkd.results.data import RecordedData, class_names
+from fedkd.results.recorded import RecordedRun
 
 #: A user's nets, by the names that ``nets`` gives them.
 NetFunctions = Mapping[str, Callable[..., nn.Module]]
 
 
 def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[str, Net]:
-    """The nets of a finished run by name, frozen, on the server's device.
+    """The nets of a run by name, frozen, on the server's device: the final ones, or with ``DIR@ROUND`` those of a kept round.
 
     They take samples as this run has them, and give logits in the order of this run's classes, whatever normalisation and
     order they learned with. With ``some_classes`` they need not know them all: ``known_classes`` says which they know.
@@ -40,7 +43,7 @@ def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[s
     Raises:
         InputError: it left no nets, or its classes or samples are not those of this run.
     """
-    source, data = server.federation.source, origin(run, server.federation.source)
+    source, data = server.federation.source, origin(run_and_round(run)[0], server.federation.source)
     ours = class_names(source)
     theirs = data.classes if data else ours
     with under(run):
@@ -64,7 +67,7 @@ def _check_normalised(run: str, data: RecordedData | None, ours: int) -> None:
 
 def known_classes(server: Server, run: str) -> Tensor:
     """Which classes of ours each net of a finished run was trained on, in the order of ``load_nets``. (K, C) bool"""
-    data = origin(run, server.federation.source)
+    data = origin(run_and_round(run)[0], server.federation.source)
     if data is None:
         raise InputError(f"{run} does not say which classes its nets know: run it again, or take another target")
     columns = columns_of(data.classes, class_names(server.federation.source), some=True)
@@ -76,20 +79,28 @@ def known_classes(server: Server, run: str) -> Tensor:
     return torch.stack([*trained.values()]) > 0
 
 
+def run_and_round(run: str) -> tuple[str, str]:
+    """The directory, and the round that is named behind it; empty for the final nets.
+
+    >>> run_and_round("runs/a"), run_and_round("runs/a@best")
+    (('runs/a', ''), ('runs/a', 'best'))
+    """
+    path, at, round = run.rpartition("@")
+    return (path, round) if at and not Path(run).exists() else (run, "")  # a directory may be called a@b
+
+
 def read_nets_of(
-    path: str | Path,
+    run: str | Path,
     *,
     shape: Shape,
     classes: int,
     vocabulary: int = 0,
-    functions:
-    #: A user's nets, by the names that ``nets`` gives them.
-    NetFunctions = MappingProxyType({}),
+    functions: NetFunctions = MappingProxyType({}),
 ) -> dict[str, Net]:
-    """The nets of a finished run by name, in eval mode, frozen: its clients' own, else the global one, else the server's.
+    """The nets of a run by name, in eval mode, frozen: its clients' own, else the global one, else the server's.
 
     Args:
-        path: the directory that ``fedkd run --out`` wrote.
+        run: the directory that ``fedkd run --out`` wrote, of a finished run; or such a directory, @, and a kept round.
         shape: of a sample that the nets are for, such as (C, H, W) of an image.
         classes: how many.
         vocabulary: of tokens: how many ids there are.
@@ -99,34 +110,50 @@ def read_nets_of(
         ``client-0-main``, ``client-1-main`` ... in order of client id; or ``global``; or ``server-...``, in order of name.
 
     Raises:
-        InputError: no run, not a finished one, one whose nets are for other samples or classes, have no classifier, or are of
-            unknown architectures.
+        InputError: no run, not a finished one, a round that it did not keep, one whose nets are for other samples or classes,
+            have no classifier, or are of unknown architectures.
 
     >>> read_nets_of("nowhere", shape=(1, 8, 8), classes=10)
     Traceback (most recent call last):
     fedkd.base.errors.InputError: nowhere holds no run (it has no experiment.toml): give the directory of a finished run
     """
-    path = Path(path)
+    directory, round = run_and_round(str(run))
+    path = Path(directory)
     if not (path / "experiment.toml").is_file():
         raise InputError(f"{path} holds no run (it has no experiment.toml): give the directory of a finished run")
     try:
         tables = tomllib.loads((path / "experiment.toml").read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path / 'experiment.toml'} cannot be read ({error}): take another run") from None
-    files = _teaching((path / "nets").glob("*.safetensors"))
-    if not files:
+    if round:
+        kept = kept_nets(RecordedRun.read(path), round)[1]
+        weights = {name: kept[name] for name in _teaching(kept)}
+    else:
+        files = {file.stem: file for file in (path / "nets").glob("*.safetensors")}
+        weights = {name: _read(files[name]) for name in _teaching(files)}
+    if not weights:
         raise InputError(f"{path} has no nets of its clients, and none of its server: finish that run, or take another")
     options = {name: tables.get("net_options", {}).get(name, {}) for name in _architectures(tables)}
-    return {file.stem: _rebuilt(file, options, shape, classes, vocabulary, functions) for file in files}
+    build = partial(build_net, shape=shape, classes=classes, vocabulary=vocabulary)
+    before, after = (f"{run}: ", "") if round else (f"{path / 'nets'}/", ".safetensors")
+    return {name: _rebuilt(f"{before}{name}{after}", state, options, build, functions) for name, state in weights.items()}
 
 
-def _teaching(files: Iterable[Path]) -> list[Path]:
-    """The files of the nets that speak for the run: clients' own before a common one, and that before the server's."""
-    files = sorted(files)
-    own = [file for file in files if file.stem.startswith("client-") and file.stem.endswith("-main")]
-    by_id = sorted(own, key=lambda file: int(file.stem.split("-")[1]))
-    common = [file for file in files if file.stem == "global"]
-    return by_id or common or [file for file in files if file.stem.startswith("server-")]
+def _teaching(names: Iterable[str]) -> list[str]:
+    """The nets that speak for the run: clients' own before a common one, and that before the server's."""
+    names = sorted(names)
+    own = [name for name in names if name.startswith("client-") and name.endswith("-main")]
+    by_id = sorted(own, key=lambda name: int(name.split("-")[1]))
+    common = [name for name in names if name == "global"]
+    return by_id or common or [name for name in names if name.startswith("server-")]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read ({error}): take the nets of another run") from None
+    return weights
 
 
 def _architectures(tables: Mapping[str, Any]) -> list[str]:
@@ -136,42 +163,29 @@ def _architectures(tables: Mapping[str, Any]) -> list[str]:
 
 
 def _rebuilt(
-    file: Path,
+    name: str,
+    weights: Mapping[str, Tensor],
     options: Mapping[str, Mapping[str, Any]],
-    shape: Shape,
-    classes: int,
-    vocabulary: int,
+    build: partial[Net],
     functions: NetFunctions,
 ) -> Net:
     """The net of that one of the run's architectures whose tensors have these names and shapes."""
-    try:
-        weights = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} cannot be read ({error}): take the nets of another run") from None
-    heads = tuple(dict.fromkeys(name.split(".")[1] for name in weights if name.startswith("heads.")))
+    heads = tuple(dict.fromkeys(key.split(".")[1] for key in weights if key.startswith("heads.")))
     if heads and "classifier" not in heads:
-        raise InputError(f"{file} is a net without a classifier (its heads are {', '.join(heads)}): take another run")
-    for name in options:
-        if (":" in name or is_given(name)) and name not in functions:
-            raise InputError(f"{file} may be a {name!r}: name that net in nets or server_net too, so that it can be built")
-        build = partial(
-            build_net,
-            functions.get(name, name),
-            shape=shape,
-            classes=classes,
-            heads=heads,
-            options=options[name],
-            vocabulary=vocabulary,
-        )
-        with torch.device("meta") if name in ZOO and name not in functions else seeded(0):
-            fits = _shapes(build().whole_state()) == _shapes(weights)
+        raise InputError(f"{name} is a net without a classifier (its heads are {', '.join(heads)}): take another run")
+    for kind in options:
+        if (":" in kind or is_given(kind)) and kind not in functions:
+            raise InputError(f"{name} may be a {kind!r}: name that net in nets or server_net too, so that it can be built")
+        made = partial(build, functions.get(kind, kind), heads=heads, options=options[kind])
+        with torch.device("meta") if kind in ZOO and kind not in functions else seeded(0):
+            fits = _shapes(made().whole_state()) == _shapes(weights)
         if fits:
             with seeded(0):  # what no file holds, such as a user's buffers that are not persistent, is built too
-                net = build()
+                net = made()
             net.load_state_dict(weights)
             return net.eval().requires_grad_(False)
-    known = ", ".join(options)
-    raise InputError(f"{file} fits none of its run's nets ({known}) for samples {shape} in {classes} classes: take another run")
+    known, shape, classes = ", ".join(options), build.keywords["shape"], build.keywords["classes"]
+    raise InputError(f"{name} fits none of its run's nets ({known}) for samples {shape} in {classes} classes: take another run")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
