@@ -37,8 +37,7 @@ from fedkd.experiment.algorithm.conditions import Idle, Unless, When
 from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
 from fedkd.methods import architecture_groups as groups
-from fedkd.methods.public_distillation import DistillationLoss, predict_public, train_on_labels
-from fedkd.nets import Net
+from fedkd.methods.public_distillation import DistillationLoss, predict_public
 
 Steps = Annotated[int, Field(ge=1)]
 
@@ -87,7 +86,7 @@ class FedDF(Strategy):
 
     def first_broadcast(self, server: Server) -> Mapping[int, Knowledge]:
         """Each architecture's shared initial weights."""
-        return weights_of_groups(server)
+        return groups.weights_of_groups(server)
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Weights and buffers of the client's architecture."""
@@ -95,7 +94,7 @@ class FedDF(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs of cross-entropy, from the weights of the client's architecture."""
-        return train_received(client, broadcast)
+        return groups.train_received(client, broadcast)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Mapping[int, Knowledge]:
         """One student for each architecture, distilled from the nets of all."""
@@ -112,12 +111,12 @@ class FedDF(Strategy):
             distil_to_best, loss=loss, validation=server.validation, until=until, lr=self.lr, batch_size=self.batch_size
         )
         for architecture in groups.architectures(server):
-            student = group_net(server, architecture)
+            student = groups.group_net(server, architecture)
             own = {k: uploads[k] for k in counted if server.architecture_of(k) == architecture}
             if own:
                 load(student, weighted_mean(own, weights=[1.0] * len(own)).tensors)
             server.report({f"{architecture}_validation_accuracy": distil(student, server.public, targets)})
-        return weights_of_groups(server)
+        return groups.weights_of_groups(server)
 
     def _predictions(
         self, server: Server, uploads: Mapping[int, Knowledge]
@@ -136,7 +135,7 @@ class FedDF(Strategy):
         """The students at the server, that of its own architecture first; its group's at a client."""
         if not isinstance(node, Server):
             return {"group": classifier(broadcast_net(node, broadcast))}
-        students = {name: classifier(group_net(node, name)) for name in groups.architectures(node)}
+        students = {name: classifier(groups.group_net(node, name)) for name in groups.architectures(node)}
         return {"server": students.pop(node.architecture), **students}
 
 
@@ -233,22 +232,3 @@ def accuracy(net: nn.Module, data: Split) -> float:
 
 def _copy(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}
-
-
-def group_net(server: Server, architecture: str) -> Net:
-    """The net that the server keeps for an architecture, from shared initial weights."""
-    return server.net(architecture, architecture=architecture, keep=True)
-
-
-def weights_of_groups(server: Server) -> dict[int, Knowledge]:
-    """For every client the weights of its group's net, one knowledge an architecture."""
-    names = server.experiment.architectures
-    weights = {name: Knowledge.of("weights", group_net(server, name).state_dict()) for name in names}
-    return {client: weights[server.architecture_of(client)] for client in server.clients}
-
-
-def train_received(client: Client, broadcast: Knowledge) -> Knowledge:
-    """A client's half of FedAvg: local epochs of cross-entropy from the weights received, and what they become."""
-    net, data = client.net(weights=broadcast.tensors), client.train.labelled()
-    losses = train_on_labels(net, data)
-    return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=losses)

@@ -8,12 +8,13 @@ from typing import Any
 import fedkd.strategies.feddf as feddf_module
 import pytest
 import torch
-from fedkd.strategies.feddf import FedDF, Patience, accuracy, distil_to_best, group_net, kept
+from fedkd.strategies.feddf import FedDF, Patience, accuracy, distil_to_best, kept
 from public_runs import client_of, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, Knowledge, Server, load, simulate
 from fedkd.losses import kd_loss
+from fedkd.methods.architecture_groups import group_net
 from fedkd.methods.public_distillation import predict_public
 
 MIXED = {"cnn": 0.5, "mlp": 0.5}
