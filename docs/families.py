@@ -5,7 +5,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Answers about public samples": (
         "Clients say what they predict for samples that all of them hold, so nets may differ.",
         "logits",
-        ("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf", "kt_pfl", "fedet"),
+        ("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf", "kt_pfl", "fedet", "selective_fd"),
     ),
     "Answers by class": (
         "A mean output or feature for each class, a few hundred bytes; no public samples.",

@@ -73,7 +73,10 @@ def accepted() -> list[str]:
             found.append(name)
         except InputError as error:
             assert "\n" not in str(error)
-            assert re.match(r"privacy\.noise_multiplier: \w+ uploads .*tables of probabilities.*: set it to 0, or", str(error))
+            assert re.match(
+                r"privacy\.noise_multiplier: (\w+ uploads |each client of \w+ decides).*: set it to 0, or .*probabilities",
+                str(error),
+            )
     return found
 
 
