@@ -121,7 +121,7 @@ class SelectiveFD(Strategy):
             said = (
                 predict_public(net, client.split(subset.samples.subset(places))).reshape(-1, client.classes).softmax(1)
             )
-            return packed(said, places, weight=len(data), metrics=losses | {"answered": len(places) / len(subset)})
+            return packed(said, places, weight=len(data), metrics=losses)
         places = broadcast.tensors["places"].long()
         if len(places) < 2:  # nothing to learn from, or nothing that a net with batch statistics could
             return Knowledge(weight=len(data))
@@ -159,7 +159,7 @@ class SelectiveFD(Strategy):
             answered[row, places] = True
         means, answers = masked_mean(tables, answered)  # (P, C), (P,)
         places = ((answers > 0) & (unclear(means) <= self.ambiguity)).nonzero().squeeze(1)
-        server.report({"kept": len(places) / samples})
+        server.report({"answered": float(answered.float().mean()), "kept": len(places) / samples})  # shares
         return packed(means[places], places)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:

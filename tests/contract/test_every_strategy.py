@@ -53,11 +53,13 @@ def test_keeps_what_fedkd_testing_checks(name: str, check: Callable[[Trial], Non
         bound()
 
 
-#: What a strategy needs that the net of a kind has not.
+#: What a strategy needs that the samples of a kind, or their net, have not.
 REFUSED = {
     ("byot", "vectors"): "no feature maps",
     ("byot", "texts by name"): "no feature maps",
     ("dcm", "vectors"): "0 feature maps",
+    ("selective_fd", "texts"): "measures distances between samples",
+    ("selective_fd", "texts by name"): "measures distances between samples",
 }
 
 

@@ -159,6 +159,7 @@ def test_a_message_is_as_long_as_what_is_answered_and_kept() -> None:
     assert 0 < chosen.sum() < 40
     assert row["bytes_up"] == 44 * int(chosen.sum())
     assert row["bytes_down"] == 2 * 44 * int(chosen.any(0).sum())
+    assert row["server_answered"] == pytest.approx(float(chosen.float().mean()))
     assert row["server_kept"] == pytest.approx(float(chosen.any(0).float().mean()))
 
 
