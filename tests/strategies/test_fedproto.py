@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.strategies.fedproto import FedProto, Prototypes
+from fedkd.strategies.fedproto import FedProto
 from public_runs import client_of, server_of, tiny
 
 from fedkd import Experiment, InputError, Knowledge, predict, simulate
+from fedkd.methods.prototypes import Prototypes
 
 C, D = 10, 8
 
