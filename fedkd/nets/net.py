@@ -84,6 +84,17 @@ class Net(nn.Module):
         self._check_features()
         return self.tap.width if self.tap else self.width
 
+    @property
+    def classifier(self) -> nn.Module:
+        """The layer that makes logits of features; an InputError for a user's module that has none."""
+        self._check_features()
+        if self.tap and not self.tap.last:
+            raise InputError(
+                f"net {self.architecture!r}: what its last layer reads are not the features that {self.tap.place!r} gives, so "
+                "that no logits can be made of them: leave features away in its net_options, or name another part"
+            )
+        return self.encoder.get_submodule(self.tap.last) if self.tap else self.heads["classifier"]
+
     def features(self, inputs: Inputs) -> Tensor:
         """Features (B, D) of samples (B, ...); an InputError for a user's module that gives logits only."""
         self._check_features()
@@ -110,7 +121,7 @@ class Net(nn.Module):
         if name not in self.heads:
             raise ValueError(f"net {self.architecture!r} was built without head {name!r}; it has {list(self.heads)}")
         if name == "classifier" and self.tap:  # the module's own last layer
-            return self._classified(self._both_classes(self._last(self.tap)(inputs)))
+            return self._classified(self._both_classes(self.classifier(inputs)))
         output: Tensor = self.heads[name](inputs)
         return output
 
@@ -200,14 +211,6 @@ class Net(nn.Module):
     def _classified(self, logits: Tensor) -> Tensor:
         classified: Tensor = self.heads["classifier"](logits)
         return classified
-
-    def _last(self, tap: Tap) -> nn.Module:
-        if not tap.last:
-            raise InputError(
-                f"net {self.architecture!r}: what its last layer reads are not the features that {tap.place!r} gives, so that "
-                "no logits can be made of them: leave features away in its net_options, or name another part"
-            )
-        return self.encoder.get_submodule(tap.last)
 
     def _check_features(self) -> None:
         if not self.has_features:
