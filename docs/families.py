@@ -10,7 +10,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Answers by class": (
         "A mean output or feature for each class, a few hundred bytes; no public samples.",
         "logits",
-        ("fd", "fedproto", "feddistill"),
+        ("fd", "fedproto", "fedtgp", "fedgh", "feddistill"),
     ),
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",
@@ -40,6 +40,6 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Baselines": (
         "What a result must be held against.",
         "choose",
-        ("fedavg", "fedprox", "local", "local_encoders", "centralised", "ensemble"),
+        ("fedavg", "lg_fedavg", "fedprox", "local", "local_encoders", "centralised", "ensemble"),
     ),
 }

@@ -18,7 +18,7 @@ from fedkd.testing.trial import Trial
 
 NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
-MANY = ("dsfl", "fd", "fedavg", "fedntd", "fedproto", "fedprox")
+MANY = ("dsfl", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])
 
 
