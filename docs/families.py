@@ -15,7 +15,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",
         "choose",
-        ("fedntd", "moon", "fml", "fedkd"),
+        ("fedntd", "moon", "fml", "fedkd", "fedgkd", "pfedsd"),
     ),
     "A student and its teachers": (
         "A net at the server learns from frozen nets: those of clients, or of finished runs.",
