@@ -54,6 +54,9 @@ MEANING = {
     "least_likely_class": "puts all mass on the class held least likely: as far from the honest row as a row can be",
     "similar_class": "swaps the two likeliest classes: near the honest rows, so that a filter of outliers does not see it",
     "free_rider": "sends back what the server sent: no outlier, and a drag on progress at most",
+    "lma": "puts all mass on the class that the honest mean holds least likely: all attackers send the same rows",
+    "cpa": "puts all mass on the class least like the one that the honest mean names: all attackers send the same rows",
+    "hips": "copies, row by row, the honest client that draws the mean farthest off: no filter of rows can see it",
 }
 
 

@@ -25,6 +25,7 @@ from fedkd.experiment.registry import strategies
 from fedkd.knowledge.attacks import ATTACKS
 from fedkd.knowledge.codecs import CODECS, Codec
 from fedkd.knowledge.codecs import FAMILIES as CODEC_FAMILIES
+from fedkd.knowledge.collusion import SPACES as COLLUDED
 from fedkd.losses.distillers import DISTILLERS
 from fedkd.nets import ZOO
 from fedkd.results.row_keys import FORMS, MORE_OF_ROUNDS, OF_CLIENTS, OF_ROUNDS, OF_STRATEGIES
@@ -271,11 +272,14 @@ def attacks_page() -> str:
     for name, attack in ATTACKS.items():
         changes = {"labels": first_line(attack.relabel)} if attack.relabels else {}
         changes |= {space: first_line(distortion) for space, distortion in attack.distortions.items()}
+        changes |= dict.fromkeys(COLLUDED, first_line(attack.collusion.choose)) if attack.collusion else {}
         rows += [(f"`{name}`", space, words, "yes" if space in attack.scaled else "") for space, words in changes.items()]
     return page(
         "# Attacks",
         "What `attack.name` makes of the labels or of the upload of hostile clients, by what it finds there. `attack.scale` is "
-        "`scale` here. What an attack does not name is sent honestly.",
+        "`scale` here. What an attack does not name is sent honestly. The attackers of `lma`, `cpa` and `hips` see what the "
+        "honest clients send in the exchange, and all answer the same; of logits the softmax is judged, and in the place of "
+        "all mass on a class stands the honest mean row, whose largest value changes places with that class's.",
         table(("name", "of", "what it does", "scaled"), rows),
     )
 

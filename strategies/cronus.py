@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, final
+from typing import Annotated, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from fedkd import (
     Knowledge,
     Needs,
     Node,
+    NonNegative,
     Server,
     Split,
     Strategy,
@@ -32,6 +33,7 @@ from fedkd.base.inputs import concatenate
 from fedkd.experiment.algorithm.batches import batch_sizes, batches_a_round
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, OfSomebody, When, Within
 from fedkd.experiment.algorithm.train import Draw
+from fedkd.methods.guarded import Reduction, guarded
 from fedkd.methods.public_distillation import predict_public, stacked_probabilities, train_on_labels
 from fedkd.nets import Net
 
@@ -53,9 +55,8 @@ class Cronus(Strategy):
     """
 
     local_rounds: Annotated[int, Field(ge=1)] = 1  # T_1, first rounds alone, the last with an upload
-    aggregate: Literal["mean", "median", "trimmed_mean", "geometric_median", "spectral_filter"] = (
-        "spectral_filter"  # how the server sums up the clients' answers
-    )
+    aggregate: Reduction = "spectral_filter"  # how the server sums up the clients' answers
+    expguard: NonNegative = 0.0  # eta: how fast a client that stands out loses its weight; 0 = off, as in the paper
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.25  # epsilon: the share of clients that may be left out
     public_samples: Annotated[int, Field(ge=0)] = 0  # of the one public subset for the whole run; 0 = all
 
@@ -64,7 +65,7 @@ class Cronus(Strategy):
     needs: ClassVar[Needs] = Needs(labels=True, public=True)
     renamed: ClassVar[Mapping[str, str]] = {"public_size": "public_samples"}
     idle: ClassVar[Idle] = {
-        "aggregate": (Within("local_rounds"),),
+        **dict.fromkeys(("aggregate", "expguard"), (Within("local_rounds"),)),
         "corrupt": (
             Within("local_rounds"),
             When("aggregate", "trimmed_mean", "spectral_filter"),
@@ -93,9 +94,12 @@ class Cronus(Strategy):
         full = {client: upload for client, upload in uploads.items() if upload.tensors}
         if not full:
             return Knowledge()
+        answer = guarded(server, stacked_probabilities(full), full, self._reduced, expguard=self.expguard)
+        return Knowledge.of("probabilities", {"probabilities": answer})
+
+    def _reduced(self, values: Tensor) -> Tensor:
         bounded = {"share": self.corrupt} if self.aggregate in ("trimmed_mean", "spectral_filter") else {}
-        reduced = REDUCTIONS[self.aggregate](stacked_probabilities(full), **bounded)  # (P, C)
-        return Knowledge.of("probabilities", {"probabilities": renormalise(reduced.clamp_min(0))})
+        return renormalise(REDUCTIONS[self.aggregate](values, **bounded).clamp_min(0))  # of (K, P, C)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """A client's own net; the server has none."""

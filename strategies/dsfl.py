@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fedkd import (
     Classifier,
@@ -16,6 +17,7 @@ from fedkd import (
     Knowledge,
     Needs,
     Node,
+    NonNegative,
     Positive,
     Server,
     Settings,
@@ -23,9 +25,10 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
-from fedkd.aggregate import entropy_reduction, mean, power
+from fedkd.aggregate import REDUCTIONS, entropy_reduction, power, renormalise
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
 from fedkd.losses import soft_cross_entropy
+from fedkd.methods.guarded import Reduction, guarded
 from fedkd.methods.public_distillation import distil, predict_public, stacked_probabilities, train_on_labels
 
 
@@ -49,6 +52,8 @@ class DSFL(Strategy):
     sharpening: Literal["entropy_reduction", "power"] = "entropy_reduction"  # of the mean of all predictions
     temperature: Positive = 0.1  # T of sharpening "entropy_reduction"; lower is sharper
     exponent: Positive = 2.0  # of sharpening "power"; higher is sharper
+    aggregate: Reduction = "mean"  # how the server sums up the clients' probabilities; the paper's is the mean
+    expguard: NonNegative = 0.0  # eta: how fast a client that stands out loses its weight; 0 = off, as in the paper
     distillation_epochs: Annotated[int, Field(ge=0)] = 0  # 0 = train.epochs, as in SCARLET
 
     paper: ClassVar[str] = "Itahara et al., IEEE TMC 2021, arXiv 2008.06180"
@@ -87,9 +92,15 @@ class DSFL(Strategy):
             "entropy_reduction": partial(entropy_reduction, temperature=self.temperature),
             "power": partial(power, exponent=self.exponent),
         }[self.sharpening]
-        answer = Knowledge.of("probabilities", {"probabilities": sharpen(mean(stacked_probabilities(uploads)))})
+        together = guarded(server, stacked_probabilities(uploads), uploads, self._reduced, expguard=self.expguard)
+        answer = Knowledge.of("probabilities", {"probabilities": sharpen(together)})
         server.report({"distillation": self._distil(server, answer)})
         return answer
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        """Tables (K, P, C) to one whose rows sum to one, as means do by themselves."""
+        rows = REDUCTIONS[self.aggregate](values)
+        return rows if self.aggregate == "mean" else renormalise(rows.clamp_min(0))
 
     def _distil(self, node: Node, broadcast: Knowledge) -> float:
         net, targets = node.net(init="own", keep=True), broadcast.tensors["probabilities"]

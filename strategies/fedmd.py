@@ -15,6 +15,7 @@ from fedkd import (
     Knowledge,
     Needs,
     Node,
+    NonNegative,
     Positive,
     Server,
     Settings,
@@ -22,9 +23,10 @@ from fedkd import (
     TensorSpec,
     classifier,
 )
-from fedkd.aggregate import mean, stack
+from fedkd.aggregate import REDUCTIONS, stack
 from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
 from fedkd.losses.distillers import SOFTENED, LogitLossName, logit_loss
+from fedkd.methods.guarded import Reduction, guarded
 from fedkd.methods.public_distillation import distil, predict_public, train_on_labels, warm_up
 
 
@@ -46,6 +48,8 @@ class FedMD(Strategy):
     """
 
     public_per_round: Annotated[int, Field(ge=0)] = 5000  # N_align, samples; 0 = all, fewer where there are fewer
+    aggregate: Reduction = "mean"  # how the server sums up the clients' logits; the paper's is the mean
+    expguard: NonNegative = 0.0  # eta: how fast a client that stands out loses its weight; 0 = off, as in the paper
     digest_epochs: Annotated[int, Field(ge=1)] = 1  # of the digest, on what all clients said together
     loss: LogitLossName = "logit_mae"  # of the digest, on logits, by name: see `fedkd losses`
     temperature: Positive = 4.0  # of that loss, if it has one; "kd" is multiplied by its square
@@ -84,8 +88,11 @@ class FedMD(Strategy):
         return Knowledge(weight=len(data), metrics={**revisit, "digest": digest["digest"]})
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """The mean of the logits, every client counting the same."""
-        return Knowledge() if server.exchange else Knowledge.of("logits", {"logits": mean(stack(uploads, "logits"))})
+        """The mean of the logits, every client counting the same, unless told otherwise."""
+        if server.exchange:
+            return Knowledge()
+        logits, base = stack(uploads, "logits"), REDUCTIONS[self.aggregate]
+        return Knowledge.of("logits", {"logits": guarded(server, logits, uploads, base, expguard=self.expguard)})
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """A client's own net; the server has none."""

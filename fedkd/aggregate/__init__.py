@@ -7,6 +7,7 @@ and give back the type of their input; values are (K, P, C): clients, public sam
 from fedkd.aggregate.entropy import entropy_reduction, power
 from fedkd.aggregate.geometric import geometric_median
 from fedkd.aggregate.learned import learned_coefficients, personalised
+from fedkd.aggregate.outlier_weights import discounted, outlier_scores
 from fedkd.aggregate.reductions import REDUCTIONS
 from fedkd.aggregate.robust import median, trimmed_mean
 from fedkd.aggregate.simplex import nearest_on_simplex, renormalise
@@ -18,6 +19,7 @@ from fedkd.aggregate.weights import weighted_mean
 
 __all__ = [
     "REDUCTIONS",
+    "discounted",
     "entropy_reduction",
     "equal_scales",
     "geometric_median",
@@ -27,6 +29,7 @@ __all__ = [
     "mean",
     "median",
     "nearest_on_simplex",
+    "outlier_scores",
     "personalised",
     "power",
     "renormalise",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +10,9 @@ import torch
 
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.participation import attackers, draw_fault
+from fedkd.experiment.algorithm.settings import Settings
 from fedkd.experiment.protection import ClientFailure, protected
+from fedkd.knowledge.collusion import collude
 from fedkd.knowledge.knowledge import Knowledge
 
 
@@ -46,6 +48,16 @@ def under_adversity(client: Client, update: Callable[[Client, Knowledge], Knowle
         ruined = {name: torch.full_like(t, torch.nan) if t.is_floating_point() else t for name, t in upload.tensors.items()}
         upload = replace(upload, tensors=ruined)
     return upload
+
+
+def after_collusion(experiment: Settings, uploads: Mapping[int, Knowledge]) -> Mapping[int, Knowledge]:
+    """The uploads of an exchange, in which attackers that collude have answered by what the honest ones said."""
+    from fedkd.knowledge.attacks import ATTACKS
+
+    attack = ATTACKS.get(experiment.attack.name)
+    if attack is None or attack.collusion is None:
+        return uploads
+    return collude(attack.collusion, uploads, attackers(experiment))
 
 
 def _noise_of(client: Client, table: str) -> torch.Generator | None:

@@ -9,6 +9,7 @@ from typing import final
 from flwr.app import Message, RecordDict
 
 from fedkd.base.randomness import derive, seeded, streams_aside, torch_threads
+from fedkd.engine.adversity import after_collusion
 from fedkd.engine.broadcasts import Broadcasts
 from fedkd.engine.guard import Guard, guard_of
 from fedkd.engine.instruction import PERSIST, TRAIN
@@ -74,6 +75,7 @@ class TrainingRound(ABC):
         self, received: Received, uploads: Mapping[int, Knowledge], asked: Iterable[int], metrics: RoundMetrics
     ) -> bool:
         """Run the server's half, and say whether it gave a new broadcast; without uploads the last one stays."""
+        uploads = after_collusion(self._experiment, uploads)
         self.rollback.enter(received, metrics.row)
         with self.pace.at_server(metrics):
             answer = self.rollback.answer_to(uploads, metrics.row) if uploads else None

@@ -74,8 +74,8 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
             what = "nothing is broadcast here" if key == "downlink" and nothing_down else what_is_sent
             yield Unused(key, f"{what}, and {idle[0]} leaves what is sent as it is")
     if attack := ATTACKS.get(experiment.attack.name):
-        if not attack.relabels and not attack.distortions.keys() & sent:
-            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.distortions))}, and {what_is_sent}"
+        if not attack.relabels and not attack.spaces & sent:
+            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.spaces))}, and {what_is_sent}"
             yield Unused("attack.name", why, "take another, or leave it out")
         if not attack.scaled & sent:
             yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fedkd.knowledge.collusion import SPACES, Collusion, least_likely_of_the_mean, least_similar, most_harmful
 from fedkd.knowledge.knowledge import Knowledge
 
 #: (honest tensor, what the server sent under that name or None, scale, rng) -> hostile tensor; float32 or better.
@@ -31,11 +32,17 @@ class Attack:
     distortions: Mapping[str, Distortion] = field(default_factory=dict)  # space -> how its tensors are changed
     relabel: Callable[[Tensor, int, torch.Generator], Tensor] = _keep
     scaled: frozenset[str] = frozenset()  # the spaces in which the scale counts
+    collusion: Collusion | None = None  # what hostile clients make of the honest uploads, once these are there
 
     @property
     def relabels(self) -> bool:
         """Whether it changes labels."""
         return self.relabel is not _keep
+
+    @property
+    def spaces(self) -> frozenset[str]:
+        """The spaces of an upload that it changes."""
+        return frozenset([*self.distortions, *(SPACES if self.collusion else ())])
 
     def labels(self, labels: Tensor, classes: int, rng: torch.Generator) -> Tensor:
         """The labels (n,) that the client trains on, of so many classes; -1 marks a sample without one and stays."""
@@ -162,4 +169,7 @@ ATTACKS: dict[str, Attack] = {
     "least_likely_class": Attack({"logits": _swap_extremes, "probabilities": _least_likely}),
     "similar_class": Attack({"logits": _swap_top_two, "probabilities": _swap_top_two}),
     "free_rider": Attack({"weights": _echo, "logits": _echo, "embedding": _echo, "probabilities": _echo_rows}),
+    "lma": Attack(collusion=Collusion(least_likely_of_the_mean)),  # loss maximisation attack
+    "cpa": Attack(collusion=Collusion(least_similar)),  # class prior attack
+    "hips": Attack(collusion=Collusion(most_harmful, copies=True)),  # hiding in plain sight
 }

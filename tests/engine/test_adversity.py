@@ -204,6 +204,20 @@ class Certain(Strategy):
         return {"row": TensorSpec((1, 2), torch.float32, "probabilities")}
 
 
+@pytest.mark.parametrize("late_rounds", [0, 1])
+def test_attackers_that_collude_answer_by_what_the_honest_clients_of_the_exchange_sent(late_rounds: int) -> None:
+    """All honest rows say the first class, so the attackers name the second; who came late in its round counts later."""
+    history = run(Certain(), attack={"name": "lma", "share": 0.3}, faults={"straggle": 0.3}, late_rounds=late_rounds)
+    settings = experiment(Certain(), attack={"name": "lma", "share": 0.3})
+    for round in (1, 2, 3):
+        in_time = [row["client"] for row in history.clients if (row["round"], row.get("status")) == (round, "ok")]
+        honest = [client for client in in_time if client not in attackers(settings)]
+        assert 0 < len(honest) < len(in_time)
+        if not late_rounds:
+            assert history.metrics[round]["server_heard"] == pytest.approx(len(honest) / len(in_time))
+        assert 0 < history.metrics[round]["server_heard"] < 1
+
+
 @pytest.mark.slow
 def test_noise_falls_on_uploaded_probabilities_and_its_epsilon_grows_with_every_release() -> None:
     history = run(Certain(), privacy={"noise_multiplier": 2.0, "delta": 1e-3})

@@ -89,6 +89,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         {"attack": {"name": "similar_class", "share": 0.5}},
         "similar_class changes logits, probabilities, and clients send weights",
     ),
+    ({"attack": {"name": "lma", "share": 0.5}}, "lma changes logits, probabilities, and clients send weights"),
+    ({"attack": {"name": "hips", "share": 0.5, "scale": 2.0}, "strategy": "dsfl", "data": PUBLIC}, "hips has none"),
     ({"attack": {"name": "noise", "share": 0.5}, "strategy": "local"}, "and clients send no tensors here"),
     ({"attack": {"name": "sign_flip", "share": 0.5, "scale": 2.0}, "strategy": "dsfl", "data": PUBLIC}, "attack.scale = 2.0"),
     ({"faults": {"nan": 0.5}, "strategy": "local"}, "faults.nan = 0.5 does nothing here: clients send no tensors here"),

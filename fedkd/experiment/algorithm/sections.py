@@ -129,8 +129,9 @@ class Attacking(Section):
     """Which share of the clients, drawn by the seed, attacks, and how."""
 
     name: str = ""
-    """What hostile clients do to their labels or uploads: label_flip, sign_flip, noise, least_likely_class, similar_class or
-    free_rider. Empty: nobody is hostile. ``name = "label_flip"``
+    """What hostile clients do to their labels or uploads: label_flip, sign_flip, noise, least_likely_class, similar_class,
+    free_rider; or, agreed on once they see the honest uploads, lma, cpa or hips. Empty: nobody is hostile.
+    ``name = "label_flip"``
     """
     share: float = Field(0.0, ge=0, le=1)
     """Share of the clients that are hostile, drawn once for the run. ``share = 0.25``"""
