@@ -85,14 +85,18 @@ def test_bytes_are_those_of_the_weights() -> None:
 
 
 @pytest.mark.slow
-def test_beats_fedavg_on_the_clients_own_samples_where_labels_are_few_a_client() -> None:
-    """Own test accuracy, mean of five looks: 0.931; FedAvg 0.718; with seed 1 0.966 and 0.853, with 2 0.927 and 0.922."""
+@pytest.mark.parametrize(("alpha", "other", "by"), [(0.1, "fedavg", 0.1), (0.3, "local", 0.015)])
+def test_beats_others_on_the_clients_own_samples(alpha: float, other: str, by: float) -> None:
+    """Own test accuracy, mean of five looks: 0.931, FedAvg 0.718; at alpha 0.3 0.978, alone 0.952.
+
+    With seeds 1 and 2 0.966 and 0.927, FedAvg 0.853 and 0.922; 0.970 and 0.964, alone 0.926 and 0.941.
+    """
     accuracies = {}
-    for name in ("pfedsd", "fedavg"):
-        data = {"clients": 10, "partition": "dirichlet", "alpha": 0.1, "min_partition_size": 4}
+    for name in ("pfedsd", other):
+        data = {"clients": 10, "partition": "dirichlet", "alpha": alpha, "min_partition_size": 4}
         train = {"lr": 0.05, "batch_size": 16, "epochs": 5}
         experiment = Experiment(
             strategy=name, rounds=20, participation=0.4, nets="mlp", data=data, train=train, evaluate_every=2
         )
         accuracies[name] = sum(row["client_accuracy"] for row in simulate(experiment).metrics[12::2]) / 5
-    assert accuracies["pfedsd"] > accuracies["fedavg"] + 0.1
+    assert accuracies["pfedsd"] > accuracies[other] + by
