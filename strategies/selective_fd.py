@@ -91,16 +91,12 @@ class SelectiveFD(Strategy):
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """As many rows as the client answers, in the first exchange; nothing in the second."""
-        answered = UpTo("answers", len(server.public_subset(self.public_per_round)))
-        probabilities = TensorSpec((answered, server.classes), torch.float32, "probabilities")
-        return (
-            {}
-            if server.exchange
-            else {
-                "probabilities": probabilities,
-                "places": TensorSpec((answered,), torch.int32, "counts"),
-            }
-        )
+        if server.exchange:
+            return {}
+        samples = len(server.public_subset(self.public_per_round))
+        answers = UpTo("answers", samples) if self.quantile else samples
+        probabilities = TensorSpec((answers, server.classes), torch.float32, "probabilities")
+        return {"probabilities": probabilities, "places": TensorSpec((answers,), torch.int32, "counts")}
 
     def check_upload(self, server: Server, upload: Knowledge) -> None:
         """Each public sample of the round once, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -74,8 +74,11 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
             what = "nothing is broadcast here" if key == "downlink" and nothing_down else what_is_sent
             yield Unused(key, f"{what}, and {idle[0]} leaves what is sent as it is")
     if attack := ATTACKS.get(experiment.attack.name):
+        changes = f"{experiment.attack.name} changes {', '.join(sorted(attack.spaces))}"
         if not attack.relabels and not attack.spaces & sent:
-            why = f"{experiment.attack.name} changes {', '.join(sorted(attack.spaces))}, and {what_is_sent}"
+            yield Unused("attack.name", f"{changes}, and {what_is_sent}", "take another, or leave it out")
+        elif attack.collusion and not attack.spaces & of_one_size(kinds.values()):
+            why = f"{changes} of which all clients send as many rows, and here each chooses its own"
             yield Unused("attack.name", why, "take another, or leave it out")
         if not attack.scaled & sent:
             yield Unused("attack.scale", f"{experiment.attack.name} has none for what it changes here")
@@ -86,6 +89,12 @@ def idle_messages(strategy: Algorithm, server: Server) -> Iterator[Unused]:
         yield Unused("data.normalise", f"samples of kind {source.kind.name!r} are not normalised")
     if "weights" not in sent:
         yield Unused("guard.step_ratio", f"{what_is_sent}, and a step is one of weights")
+
+
+def of_one_size(schemas: Iterable[Mapping[str, TensorSpec]]) -> set[str]:
+    """The spaces of tensors whose size is not left to the client."""
+    specs = (spec for schema in schemas for spec in schema.values())
+    return {spec.space for spec in specs if not any(isinstance(side, UpTo) for side in spec.shape)}
 
 
 def codes_nothing(names: Sequence[str], key: str, examples: Sequence[Knowledge]) -> list[str]:

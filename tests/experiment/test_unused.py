@@ -90,6 +90,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "similar_class changes logits, probabilities, and clients send weights",
     ),
     ({"attack": {"name": "lma", "share": 0.5}}, "lma changes logits, probabilities, and clients send weights"),
+    (
+        {"attack": {"name": "lma", "share": 0.5}, "strategy": "selective_fd", "data": PUBLIC},
+        "lma changes logits, probabilities of which all clients send as many rows, and here each chooses its own",
+    ),
     ({"attack": {"name": "hips", "share": 0.5, "scale": 2.0}, "strategy": "dsfl", "data": PUBLIC}, "hips has none"),
     ({"attack": {"name": "noise", "share": 0.5}, "strategy": "local"}, "and clients send no tensors here"),
     ({"attack": {"name": "sign_flip", "share": 0.5, "scale": 2.0}, "strategy": "dsfl", "data": PUBLIC}, "attack.scale = 2.0"),
