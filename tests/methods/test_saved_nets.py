@@ -24,9 +24,9 @@ OPTIONS = {"mlp": {"hidden": [8]}, "cnn": {"channels": [2, 4], "hidden": 8}, "re
 THREE = {"cnn": 0.25, "mlp": 0.25, "resnet18": 0.5}
 
 
-def experiment(name: str, **changes: Any) -> Experiment:
+def experiment(strategy: Any, **changes: Any) -> Experiment:
     data = {"clients": 4, "partition": "iid", "train_limit": 140, **changes.pop("data", {})}
-    return Experiment(**{"strategy": name, "rounds": 1, "nets": "mlp", "net_options": OPTIONS, "data": data, **changes})
+    return Experiment(strategy=strategy, **{"rounds": 1, "nets": "mlp", "net_options": OPTIONS, "data": data, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_round_that_was_not_kept_is_refused_and_an_at_in_a_directorys_name_is_
     shutil.copytree(local_run, tmp_path / "run@7")
     assert len(read_nets_of(tmp_path / "run@7", **IMAGES)) == 4
     with pytest.raises(InputError, match=r"^strategy.teachers: .* kept no round '7'"):
-        simulate(experiment("multi_teacher", strategy={"name": "multi_teacher", "teachers": [f"{local_run}@7"]}))
+        simulate(experiment({"name": "multi_teacher", "teachers": [f"{local_run}@7"]}))
 
 
 def server_of(experiment: Experiment) -> Server:
