@@ -7,10 +7,10 @@
 
 Every contender runs in processes of its own, in turn, and does so three times. All train the same net (52,138 parameters) on
 the same images of Fashion-MNIST, one epoch a round in batches of 32 with SGD, in one torch thread a process, and average the
-weights. Of a run the median of the rounds after the first counts; a ratio is that to the careful loop's of the same turn, and
-the median of the turns counts. The first round is timed from the start of the process. Results are kept as they come: the
-same command goes on where one was cut short (--fresh starts anew). Other libraries are installed once, each in an environment
-of its own (peers/venvs.py).
+weights. Of a run the median of the rounds after the first counts; a ratio is that to the careful loop's of the same turn; the
+median of the turns counts, and its interval is all of them. Where others use the machine too, more turns say more, --repeats 7.
+The first round is timed from the start of the process. Results are kept as they come: the same command goes on where one was
+cut short (--fresh starts anew). Other libraries are installed once, each in an environment of its own (peers/venvs.py).
 """
 
 from __future__ import annotations
@@ -192,15 +192,17 @@ def measured(given: argparse.Namespace, kept: dict[str, Any]) -> dict[str, list[
     return turns
 
 
-def summary(turns: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Medians of the turns, and of the ratios to the careful loop's same turn."""
-    found = {}
+def summary(turns: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """Medians of the turns, and of the ratios to another's same turn, with the least and the most of these."""
+    found: dict[str, dict[str, Any]] = {}
     for contender, mine in turns.items():
         found[contender] = {key: statistics.median(turn[key] for turn in mine) for key in mine[0]}
         for name, other in BESIDE.items():
             pairs = list(zip(mine, turns.get(other, []), strict=False))
             if pairs:
-                found[contender][name] = statistics.median(a["seconds_a_round"] / b["seconds_a_round"] for a, b in pairs)
+                ratios = [a["seconds_a_round"] / b["seconds_a_round"] for a, b in pairs]
+                found[contender][name] = statistics.median(ratios)
+                found[contender][f"{name}_range"] = [min(ratios), max(ratios)]
     return found
 
 

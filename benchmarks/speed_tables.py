@@ -98,10 +98,14 @@ def read(name: str) -> Any:
 
 
 def figure(found: Any, place: tuple[str, ...], written: str) -> str:
-    """The figure at this place."""
+    """The figure at this place, and the least and the most of its turns, where these stand beside it."""
+    around = found
     for key in place:
-        found = found.get(key) if isinstance(found, dict) else None
-    return "not measured" if found is None or found == {} else written.format(found)
+        around, found = found, found.get(key) if isinstance(found, dict) else None
+    if found is None or found == {}:
+        return "not measured"
+    least_and_most = around.get(f"{place[-1]}_range") if place and isinstance(around, dict) else None
+    return written.format(found) + (" ({} to {})".format(*map(written.format, least_and_most)) if least_and_most else "")
 
 
 def several(name: str, found: Any) -> str:
@@ -143,8 +147,8 @@ def engine() -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, row in found.items():
-        cells = (row["seconds_a_round"], row.get("over_careful"), row.get("over_plain"), row["first_round_since_start"])
-        lines.append(" | ".join([f"| {name}", *("" if cell is None else f"{cell:.2f}" for cell in cells)]) + " |")
+        cells = [figure(row, (key,), "{:.2f}") for key in ("seconds_a_round", "over_careful", "over_plain")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['first_round_since_start']:.1f} |")
     return lines
 
 

@@ -16,7 +16,7 @@ release = fedkd.__version__
 copyright = author
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]  # the second is what the notebook leaves
 smartquotes = False  # keys and values are printed as they are typed
 myst_heading_anchors = 3
 suppress_warnings = ["myst.strikethrough"]
