@@ -26,13 +26,13 @@ class LGFedAvg(Strategy):
     Both parts are trained, by one optimiser, in each local step; the mean is weighted by sample counts. Nets of one
     architecture start equal, as in the authors' code. The headline is a client's encoder under the mean, as the
     authors' code evaluates it; "main" is its net as local training left it.
-    Deviations: which layers are global is the user's choice in the paper. The authors' scripts share the last three of
-    five for MNIST and, for CIFAR-10, two of five from the end of a list in which the convolutions stand last: there
-    it is the lower layers that are shared, and all upper ones stay local. HtFLlib shares the last layer, which nets of
-    several kinds can, and so does this. The authors start from the nets of a FedAvg run, average without weights,
-    write the mean into the nets of all clients, and report each client's best round; here everybody starts untrained,
-    a client takes up the mean when it next takes part, and no round is picked. The paper's adversarial
-    representations, local self-supervision and ensembles for new clients are not here.
+    Deviations (what the paper itself says is from memory): there the user chooses which layers are global. The authors'
+    scripts share the last three of five for MNIST and, for CIFAR-10, two of five from the end of a list in which the
+    convolutions stand last: there it is the lower layers that are shared, and all upper ones stay local. HtFLlib shares
+    the last layer, which nets of several kinds can, and so does this. The authors start from the nets of a FedAvg run,
+    average without weights, write the mean into the nets of all clients, and report each client's best round; here
+    everybody starts untrained, a client takes up the mean when it next takes part, and no round is picked. The paper's
+    adversarial representations, local self-supervision and ensembles for new clients are not here.
     """
 
     paper: ClassVar[str] = "Liang et al. 2020, arXiv 2001.01523"
