@@ -16,7 +16,6 @@ from fedkd import (
     Batch,
     Classifier,
     Client,
-    InputError,
     Knowledge,
     Needs,
     Node,
@@ -35,6 +34,7 @@ from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.losses import cross_entropy_loss
 from fedkd.methods import architecture_groups as groups
 from fedkd.methods.public_distillation import predict_public
+from fedkd.methods.shared_classifier import check_classifiers, classifier_of, put_classifier
 from fedkd.nets import Net
 
 Steps = Annotated[int, Field(ge=1)]
@@ -75,14 +75,7 @@ class FedET(Strategy):
 
     def check_samples(self, node: Node) -> None:
         """Refuse nets whose last layers differ."""
-        names = (node.experiment.server_net or node.experiment.architectures[0], *node.experiment.architectures)
-        sizes = {name: last_layer_sizes(node.net(name, architecture=name)) for name in dict.fromkeys(names)}
-        if len(set(sizes.values())) > 1:
-            listed = ", ".join(f"{name} {' '.join(map(str, size))}" for name, size in sizes.items())
-            raise InputError(
-                f"nets: FedET shares the last layer of all nets, the server's too, and theirs are {listed}: make the "
-                "width of their features equal in net_options"
-            )
+        check_classifiers(node, node.experiment.server_net or node.experiment.architectures[0])
 
     def first_broadcast(self, server: Server) -> Mapping[int, Knowledge]:
         """Each architecture's shared initial weights."""
@@ -104,11 +97,11 @@ class FedET(Strategy):
             logits = predict_public(teacher, server.public)
             if logits.isfinite().all():
                 answers[client] = logits
-                layers.append({name: tensor.clone() for name, tensor in last_layer(teacher).items()})
+                layers.append({name: tensor.clone() for name, tensor in classifier_of(teacher).items()})
         if not answers:
             return {}
         student = server_net(server)
-        put_last_layer(student, {name: mean(torch.stack([layer[name] for layer in layers])) for name in layers[0]})
+        put_classifier(student, {name: mean(torch.stack([layer[name] for layer in layers])) for name in layers[0]})
         labels, others, differ = self._consensus(server, answers)
         server.report(self._distil(server, student, labels, others, differ))
         for architecture in server.experiment.architectures:
@@ -116,7 +109,7 @@ class FedET(Strategy):
             net = groups.group_net(server, architecture)
             if own:
                 load(net, weighted_mean(own, weights=[1.0] * len(own)).tensors)
-            put_last_layer(net, last_layer(student))
+            put_classifier(net, classifier_of(student))
         return groups.weights_of_groups(server)
 
     def _consensus(self, server: Server, answers: Mapping[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,28 +173,3 @@ def divergence_where(student: Tensor, teacher: Tensor, counts: Tensor) -> Tensor
     log_s, log_t = student.float().log_softmax(1), teacher.float().log_softmax(1)
     divergences = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(1)  # (B,)
     return torch.where(counts, divergences, 0.0).mean()
-
-
-# ---- the layer that all nets share
-
-
-def last_layer(net: Net) -> dict[str, Tensor]:
-    """The linear layer that makes a net's logits, by the rest of its tensors' names; without what is frozen in it."""
-    if not net.has_features or (net.tap and not net.tap.last):
-        raise InputError(
-            f"net {net.architecture!r} has no linear layer of which all nets could share the weights: end it with one"
-        )
-    prefix = f"encoder.{net.tap.last}." if net.tap else "heads.classifier."
-    return {name.removeprefix(prefix): each for name, each in net.state_dict().items() if name.startswith(prefix)}
-
-
-def last_layer_sizes(net: Net) -> tuple[tuple[int, ...], ...]:
-    """The shapes of its tensors."""
-    return tuple(tuple(tensor.shape) for tensor in last_layer(net).values())
-
-
-@torch.no_grad()
-def put_last_layer(net: Net, layer: Mapping[str, Tensor]) -> None:
-    """Overwrite the last layer of a net."""
-    for name, tensor in last_layer(net).items():
-        tensor.copy_(layer[name])

@@ -81,7 +81,7 @@ class FedGH(Strategy):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs of cross-entropy, under the server's classifier; then the client's class means, in eval mode."""
         net, data = client.net(keep=True), client.train.labelled()
-        put_classifier(net, broadcast)
+        put_classifier(net, broadcast.tensors)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {"cross_entropy": batch.cross_entropy(net(batch.inputs))}

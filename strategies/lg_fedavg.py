@@ -47,7 +47,7 @@ class LGFedAvg(Strategy):
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs of cross-entropy of the client's own encoder and the shared last layer."""
         net, data = client.net(keep=True), client.train.labelled()
-        put_classifier(net, broadcast)
+        put_classifier(net, broadcast.tensors)
 
         def loss(net: Net, batch: Batch) -> dict[str, Tensor]:
             return {"cross_entropy": batch.cross_entropy(net(batch.inputs))}

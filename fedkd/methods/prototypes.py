@@ -133,9 +133,12 @@ def check_prototypes(upload: Knowledge) -> None:
         raise ValueError(f"its classes have {samples} samples, its weight is {upload.weight:g}")
 
 
-def common_width(node: Node, *, what: str = "prototypes") -> int:
-    """D, the width of the features of all clients' nets. InputError where they differ or a net has no features."""
-    names = node.experiment.architectures
+def common_width(node: Node, *beside: str, what: str = "prototypes") -> int:
+    """D, the width of the features of all clients' nets, and of architectures ``beside`` them.
+
+    Raises InputError where they differ or a net has no features.
+    """
+    names = dict.fromkeys((*beside, *node.experiment.architectures))
     widths = {name: node.net(name, architecture=name).feature_width for name in names}
     if len(set(widths.values())) > 1:
         listed = ", ".join(f"{name} {width}" for name, width in widths.items())

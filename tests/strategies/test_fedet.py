@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.strategies.fedet import FedET, consensus_and_others, divergence_where, last_layer, server_net
+from fedkd.strategies.fedet import FedET, consensus_and_others, divergence_where, server_net
 from public_runs import server_of, tiny
 from torch import Tensor
 
@@ -146,11 +146,17 @@ def test_weights_travel_both_ways_by_architecture_and_the_servers_net_stays() ->
     assert history.metrics[2].keys() >= {"server_consensus", "server_diversity"}
 
 
+WIDTHS_DIFFER = "shared classifiers need features of one width"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({**MIXED, "net_options": {"mlp": {"hidden": [6]}, "cnn": {"channels": [2], "hidden": 8}}}, "shares the last layer"),
-        ({"server_net": "cnn"}, "shares the last layer"),
+        (
+            {**MIXED, "net_options": {"mlp": {"hidden": [6]}, "cnn": {"channels": [2], "hidden": 8}}},
+            WIDTHS_DIFFER,
+        ),
+        ({"server_net": "cnn"}, WIDTHS_DIFFER),
         ({"data": {"public": 0}}, "needs a public set"),
     ],
 )
@@ -165,7 +171,10 @@ def test_the_last_layer_of_a_users_module_is_the_one_that_makes_its_logits() -> 
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, classes))
 
     net = build_net(own, shape=(1, 8, 8), classes=10)
-    assert {name: tuple(tensor.shape) for name, tensor in last_layer(net).items()} == {"weight": (10, 8), "bias": (10,)}
+    assert {name: tuple(tensor.shape) for name, tensor in net.classifier.state_dict().items()} == {
+        "weight": (10, 8),
+        "bias": (10,),
+    }
     assert simulate(tiny("fedet", nets=own, net_options={})).metrics[1]["clients_ok"] == 2
 
 

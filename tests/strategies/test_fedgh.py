@@ -33,7 +33,7 @@ def zeros() -> Knowledge:
 def test_one_step_of_the_server_by_hand() -> None:
     """From zeros all classes are as likely: the step is lr (y - 1 / C) x, the mean over both clients' only rows."""
     server, x = server_of(tiny("fedgh")), torch.arange(8.0)
-    put_classifier(server_net(server), zeros())
+    put_classifier(server_net(server), zeros().tensors)
     answer = FedGH(server_lr=0.5).server_update(server, {0: says({3: x}), 1: says({4: x})}).tensors
     expected = torch.full((C,), -0.1)
     expected[[3, 4]] = 0.4
