@@ -63,6 +63,7 @@ class BYOT(Strategy):
 
     paper: ClassVar[str] = "Zhang et al., ICCV 2019, arXiv 1905.08094"
     sends: ClassVar[str] = "weights and buffers of a net with exits, both ways"
+    teaches: ClassVar[str] = "net."
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
     idle: ClassVar[Idle] = {
         "temperature": (Unless(alpha=0), Unless(distillation_scale=0)),

@@ -60,6 +60,7 @@ class MeanTeacher(Strategy):
 
     paper: ClassVar[str] = "Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780"
     sends: ClassVar[str] = "weights and buffers of student and teacher, both ways"
+    teaches: ClassVar[str] = "teacher.net."
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
     idle: ClassVar[Idle] = {"ramp": (Unless(weight=0),)}
 

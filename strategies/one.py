@@ -60,6 +60,7 @@ class ONE(Strategy):
 
     paper: ClassVar[str] = "Lan et al., NeurIPS 2018, arXiv 1806.04606"
     sends: ClassVar[str] = "weights and buffers of a net with branches, both ways"
+    teaches: ClassVar[str] = "branches."
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
 
     def check(self, experiment: Settings) -> None:

@@ -66,6 +66,7 @@ class PCL(Strategy):
 
     paper: ClassVar[str] = "Wu and Gong, AAAI 2021, arXiv 2006.04147"
     sends: ClassVar[str] = "weights and buffers of a net with branches and of its moving average, both ways"
+    teaches: ClassVar[str] = "average.net."
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True, uses=("views",))
     idle: ClassVar[Idle] = {"views": (Unless(own_views=False),)}
 

@@ -120,6 +120,31 @@ def test_a_run_without_clients_own_nets_gives_its_common_one_or_the_servers(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "key", "peer"),
+    [
+        ("mean_teacher", "teacher_accuracy", None),
+        ("byot", "peer_accuracies", -1),  # the deepest exit
+        ("one", "peer_accuracies", 0),
+        ("pcl", "peer_accuracies", 0),
+    ],
+)
+def test_of_nets_in_parts_that_part_teaches_which_the_paper_tests(
+    strategy: str, key: str, peer: int | None, tmp_path: Path
+) -> None:
+    ran = experiment(strategy, nets="cnn", data={"clients": 1, "partition": "shared", "test_limit": 200, "labelled": 1.0})
+    reported = simulate(ran, out=tmp_path / "run").metrics[-1][key]
+    nets = read_nets_of(tmp_path / "run", **IMAGES)
+    assert {name: net.architecture for name, net in nets.items()} == {"global": "cnn"}
+    test = server_of(ran).test
+    right = predict(nets["global"], test.samples, test.work).argmax(1) == test.samples.labels[test.samples.indices]
+    assert right.double().mean().item() == pytest.approx(reported if peer is None else reported[peer])
+    net = nets["global"]
+    outputs = net.outputs(torch.zeros(2, 1, 8, 8))
+    assert outputs.features is not None and len(outputs.maps) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["local", "fedavg"])
 def test_those_of_a_kept_round_are_the_final_ones_of_a_run_that_ended_there(strategy: str, tmp_path: Path) -> None:
     simulate(experiment(strategy), out=tmp_path / "short")

@@ -91,6 +91,8 @@ class Algorithm(ABC):
     compares_clients: ClassVar[bool] = False
     #: Whether others are held against it: it holds out the public and validation samples that they use and it does not.
     is_baseline: ClassVar[bool] = False
+    #: Where the net that can teach other runs stands in what is broadcast: a prefix of its names; "" = it is all.
+    teaches: ClassVar[str] = ""
     #: Where its fields do nothing, or what ``needs`` names: conditions of ``fedkd.experiment.algorithm.conditions``, by name.
     idle: ClassVar[Idle] = MappingProxyType({})
     #: Earlier names of its fields -> those of today: experiments written down with them still run.

@@ -1,6 +1,7 @@
 """The nets that a run left on disk, built again as nets of this run: the final ones, or those of a round that it kept.
 
-Which architecture each one has shows from its weights. ``DIR@7`` are the nets after round 7, ``DIR@best`` those of the best
+Which architecture each one has shows from its weights. Of a net with branches the first one teaches, of one with exits the net
+itself, of a student and its moving average the average. ``DIR@7`` are the nets after round 7, ``DIR@best`` those of the best
 round, as far as their checkpoints stayed (``record.checkpoints``, ``record.best``).
 """
 
@@ -25,8 +26,9 @@ from fedkd.base.randomness import seeded
 from fedkd.engine.kept_nets import kept_nets
 from fedkd.experiment.algorithm.net_shares import is_given, read_nets
 from fedkd.experiment.algorithm.server import Server
+from fedkd.experiment.registry import load as strategy_class
 from fedkd.methods.students.foreign_nets import columns_of, origin, with_our_classes, with_our_inputs
-from fedkd.nets import ZOO, Net, build_net
+from fedkd.nets import ZOO, Branched, Net, build_net
 from fedkd.results.data import RecordedData, class_names
 from fedkd.results.recorded import RecordedRun
 
@@ -133,6 +135,8 @@ def read_nets_of(
         weights = {name: _read(files[name]) for name in _teaching(files)}
     if not weights:
         raise InputError(f"{path} has no nets of its clients, and none of its server: finish that run, or take another")
+    if "global" in weights:
+        weights["global"] = _teaching_part(weights["global"], tables)
     options = {name: tables.get("net_options", {}).get(name, {}) for name in _architectures(tables)}
     build = partial(build_net, shape=shape, classes=classes, vocabulary=vocabulary)
     before, after = (f"{run}: ", "") if round else (f"{path / 'nets'}/", ".safetensors")
@@ -146,6 +150,15 @@ def _teaching(names: Iterable[str]) -> list[str]:
     by_id = sorted(own, key=lambda name: int(name.split("-")[1]))
     common = [name for name in names if name == "global"]
     return by_id or common or [name for name in names if name.startswith("server-")]
+
+
+def _teaching_part(weights: Mapping[str, Tensor], tables: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of what the run's strategy broadcasts, the weights of the net that can teach others."""
+    try:
+        place = strategy_class(str(tables.get("strategy", {}).get("name", ""))).teaches
+    except InputError:  # a user's, which is not at hand
+        place = ""
+    return {name.removeprefix(place): tensor for name, tensor in weights.items() if name.startswith(place)}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -170,22 +183,35 @@ def _rebuilt(
     functions: NetFunctions,
 ) -> Net:
     """The net of that one of the run's architectures whose tensors have these names and shapes."""
-    heads = tuple(dict.fromkeys(key.split(".")[1] for key in weights if key.startswith("heads.")))
+    heads = _second_parts(weights, "heads")
+    branches = len(_second_parts(weights, "classifiers"))
     if heads and "classifier" not in heads:
         raise InputError(f"{name} is a net without a classifier (its heads are {', '.join(heads)}): take another run")
     for kind in options:
         if (":" in kind or is_given(kind)) and kind not in functions:
             raise InputError(f"{name} may be a {kind!r}: name that net in nets or server_net too, so that it can be built")
-        made = partial(build, functions.get(kind, kind), heads=heads, options=options[kind])
+        made = partial(build, functions.get(kind, kind), heads=("classifier",) if branches else heads, options=options[kind])
         with torch.device("meta") if kind in ZOO and kind not in functions else seeded(0):
-            fits = _shapes(made().whole_state()) == _shapes(weights)
+            module, _ = _built(made, branches)
+            fits = _shapes(module.whole_state() if isinstance(module, Net) else module.state_dict()) == _shapes(weights)
         if fits:
             with seeded(0):  # what no file holds, such as a user's buffers that are not persistent, is built too
-                net = made()
-            net.load_state_dict(weights)
+                module, net = _built(made, branches)
+            module.load_state_dict(weights)
             return net.eval().requires_grad_(False)
     known, shape, classes = ", ".join(options), build.keywords["shape"], build.keywords["classes"]
     raise InputError(f"{name} fits none of its run's nets ({known}) for samples {shape} in {classes} classes: take another run")
+
+
+def _built(build: Callable[[], Net], branches: int) -> tuple[nn.Module, Net]:
+    """What the weights are of, a net or one with branches, and the net that teaches: trunk and first branch are its modules."""
+    nets = [build() for _ in range(max(1, branches))]
+    return Branched(nets) if branches else nets[0], nets[0]
+
+
+def _second_parts(names: Iterable[str], first: str) -> tuple[str, ...]:
+    """Of names such as ``heads.classifier.weight`` the second parts, each once."""
+    return tuple(dict.fromkeys(name.split(".")[1] for name in names if name.startswith(f"{first}.")))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
