@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from fedkd.experiment.algorithm.sgd_step import step_fused
+from fedkd.experiment.algorithm.step import take_step
 
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -51,3 +53,14 @@ def test_what_one_call_cannot_do_is_left_to_torch() -> None:
     optimizer.param_groups[0]["fused"] = False
     assert not step_fused(optimizer)
     assert all(map(torch.equal, optimizer.param_groups[0]["params"], before))
+
+
+def test_a_scheduler_of_torch_sees_the_steps_and_does_not_warn() -> None:
+    optimizer = optimizer_of()
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    give_gradients(optimizer, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        take_step(optimizer)
+        schedule.step()
+    assert schedule.get_last_lr() == [0.05]

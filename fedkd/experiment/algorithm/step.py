@@ -104,10 +104,11 @@ def sum_of(parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def take_step(optimizer: torch.optim.Optimizer) -> None:
-    """``optimizer.step()``, bare where it is one of torch's that nobody has hung a hook on."""
+    """``optimizer.step()``, bare where it is one of torch's that nobody counts the steps of or has hung a hook on."""
     bare = _BARE_STEPS.get(type(optimizer))
+    counted = "step" in vars(optimizer)  # torch's schedulers put a step of their own there, and warn where it is passed by
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_HOOKS_OF_ALL)
-    if bare is None or any(hooks):
+    if bare is None or counted or any(hooks):
         optimizer.step()
         return
     if isinstance(optimizer, torch.optim.SGD) and step_fused(optimizer):
