@@ -5,7 +5,10 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Answers about public samples": (
         "Clients say what they predict for samples that all of them hold, so nets may differ.",
         "logits",
-        ("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf", "kt_pfl", "fedet", "selective_fd"),
+        (
+            *("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf", "kt_pfl", "fedet", "selective_fd"),
+            *("fccl", "fccl_plus"),
+        ),
     ),
     "Answers by class": (
         "A mean output or feature for each class, a few hundred bytes; no public samples.",

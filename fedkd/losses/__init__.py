@@ -1,7 +1,8 @@
 """Losses: pure functions on tensors, one idea a file; modules where a loss has parameters of its own.
 
 A loss returns a scalar tensor ``()``, unweighted. Beside losses there are what goes into some of them: ``logit_standardize``,
-``ofd_margin``, ``rotations``, ``draw_triplets``, and the connectors between maps of different shapes.
+``ofd_margin``, ``rotations``, ``draw_triplets``, ``instance_similarities``, and the connectors between maps of different
+shapes.
 
 All of them compute in at least float32 whatever the inputs' type and whatever autocast region they are called from;
 float64 stays float64. Where a student learns from a teacher, the student comes first and the teacher is a constant.
@@ -16,12 +17,14 @@ from fedkd.losses.compress import compress_loss
 from fedkd.losses.connectors import BoundaryConnector, ConvolutionalRegressor, OverhaulConnector
 from fedkd.losses.correlation_congruence import cc_loss
 from fedkd.losses.crd import CRDLoss
+from fedkd.losses.cross_correlation import fccl_loss
 from fedkd.losses.cross_entropy import cross_entropy_loss, labelled_cross_entropy
 from fedkd.losses.decoupled import dkd_loss
 from fedkd.losses.distillation import kd_loss
 from fedkd.losses.factor_transfer import FactorTransfer
 from fedkd.losses.hint import hint_loss
 from fedkd.losses.info_nce import info_nce_loss
+from fedkd.losses.instance_similarity import instance_similarities, instance_similarity_loss
 from fedkd.losses.jacobian import jacobian_loss
 from fedkd.losses.kdsvd import kdsvd_loss
 from fedkd.losses.logit_distance import logit_mae, logit_mse
@@ -74,11 +77,14 @@ __all__ = [
     "dist_loss",
     "dkd_loss",
     "draw_triplets",
+    "fccl_loss",
     "fsp_loss",
     "hcl_loss",
     "hint_loss",
     "icl_loss",
     "info_nce_loss",
+    "instance_similarities",
+    "instance_similarity_loss",
     "jacobian_loss",
     "kd_loss",
     "kdsvd_loss",

@@ -18,7 +18,7 @@ from fedkd.testing.trial import Trial
 
 NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
-MANY = ("dsfl", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
+MANY = ("dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])
 
 
@@ -63,7 +63,7 @@ def test_every_strategy_gives_what_it_gives_in_the_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", MANY)
 def test_strategies_for_many_small_clients_train_all_at_once(name: str) -> None:
-    loop, together = both(experiment(strategy=name, data={"public": 20 if name == "dsfl" else 0}))
+    loop, together = both(experiment(strategy=name, data={"public": 20 if name in ("dsfl", "fccl", "fccl_plus") else 0}))
     check_equal(loop, together)
     assert shares(together) == [1.0, 1.0]
 

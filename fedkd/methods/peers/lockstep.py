@@ -44,6 +44,7 @@ class Peer:
         weight: of distillation, as it is reported.
         withheld: names of outputs that are for this peer's own loss only, and are not uploaded.
         beside: what is uploaded beside the outputs, by a name that begins with ``BESIDE``: logits of other samples.
+        optimizer: makes one for each step; default, the settings', kept in the client's memory.
     """
 
     net: nn.Module
@@ -52,19 +53,24 @@ class Peer:
     weight: float = 1.0
     withheld: tuple[str, ...] = ()
     beside: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Callable[[], torch.optim.Optimizer] | None = None
 
 
 # ---- the client's half
 
 
-def take_turn(client: Client, broadcast: Knowledge, peer: Peer, update: UpdateName = "simultaneous") -> Knowledge:
+def take_turn(
+    client: Client, broadcast: Knowledge, peer: Peer, update: UpdateName = "simultaneous", over: Plan | None = None
+) -> Knowledge:
     """One exchange at a peer: learn from the last turn's batch, if it was this peer's turn, then upload outputs for the next.
+
+    The batches are ``over``'s; by default of the clients' own samples, which are the same at all.
 
     Raises:
         ValueError: the broadcast is about another batch.
         TrainingError: there is nothing to learn from, or an output is not finite, or the loss of the round was not.
     """
-    round, exchange = plan(client, update), client.exchange
+    round, exchange = over or plan(client, update), client.exchange
     if not round.draws:
         raise TrainingError(f"{client.work().where}: there are no labelled samples to train on")
     client.live("peer in train mode", peer.net.train)  # set where it is not, as walking a deep net costs
@@ -120,7 +126,8 @@ def _learn(client: Client, broadcast: Knowledge, peer: Peer, round: Plan) -> Non
     number = round.turns[client.exchange - 1].batch
     if broadcast.header.get("batch") != round.digest(number):
         raise ValueError(f"the broadcast speaks of batch {broadcast.header.get('batch')}, not of {round.digest(number)}")
-    optimizer, work = client.optimizer("peer", peer.net), round.data.work
+    optimizer = peer.optimizer() if peer.optimizer else client.optimizer("peer", peer.net)
+    work = round.data.work
     batch, outputs = client.live("held pass", lambda: _repeat(client, peer, round))
     with work.autocast():
         parts = peer.loss(outputs, _unpack(client, broadcast), batch)
@@ -176,19 +183,23 @@ def _report(client: Client, round: Plan) -> dict[str, float]:
 
 
 def outputs_schema(
-    server: Server, client: int, shapes: Mapping[str, tuple[int, ...]], update: UpdateName = "simultaneous"
+    server: Server,
+    client: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    update: UpdateName = "simultaneous",
+    over: Plan | None = None,
 ) -> dict[str, TensorSpec]:
     """What a peer uploads in this exchange: (B, *shape) float32 by name, or nothing."""
-    round = plan(server, update)
+    round = over or plan(server, update)
     if not round.uploads(client, server.exchange):
         return {}
     B = len(round.draws[round.turns[server.exchange].batch].positions)
     return {name: TensorSpec((B, *shape), torch.float32, _space(name)) for name, shape in shapes.items()}
 
 
-def check_batch(server: Server, upload: Knowledge, update: UpdateName = "simultaneous") -> None:
+def check_batch(server: Server, upload: Knowledge, update: UpdateName = "simultaneous", over: Plan | None = None) -> None:
     """Raise ValueError where a peer's outputs are for other samples, or for the same with other labels."""
-    round = plan(server, update)
+    round = over or plan(server, update)
     if server.exchange < len(round.turns):
         expected = round.digest(round.turns[server.exchange].batch)
         if (batch := upload.header.get("batch")) != expected:
