@@ -38,7 +38,10 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Encoders without labels": (
         "Clients train encoders by contrast between views, and exchange weights or representations.",
         "encoders",
-        ("fedsimclr", "fedmoco", "fedbyol", "fedprotocl", "fedu", "fedema", "fedx", "fedx_rep", "encoder_distillation"),
+        (
+            *("fedsimclr", "fedmoco", "fedbyol", "fedprotocl", "fedu", "fedema", "fedx", "fedx_rep", "encoder_distillation"),
+            "flesd",
+        ),
     ),
     "Baselines": (
         "What a result must be held against.",

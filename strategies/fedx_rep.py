@@ -17,7 +17,7 @@ from fedkd.experiment.algorithm.conditions import Beyond, Idle
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.losses.rows import unit_rows
 from fedkd.methods.contrastive import Base, Views, make_base
-from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, pack
+from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, anchor_schema, check_unit_rows, pack
 from fedkd.methods.encoders.anchors import ANCHORS, Anchors, embed_public, project
 from fedkd.methods.encoders.own_encoders import own_encoder, own_net, train_own
 from fedkd.methods.encoders.similarity import compares_encoders, report_client_cka
@@ -117,18 +117,6 @@ class FedXRep(Strategy):
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Embedder]:
         """A client's own encoder, its features h before all heads; the server has none."""
         return own_encoder(node, self.build_base(), "prediction")
-
-
-#: By how much the length of a row may miss 1: half precision and 8-bit integers do.
-LENGTH_TOLERANCE = 1e-2
-
-
-def check_unit_rows(upload: Knowledge) -> None:
-    """Raise ValueError unless every row has length 1: a long one would outvote the other clients'."""
-    lengths = torch.linalg.vector_norm(upload.tensors[ANCHORS].double(), dim=1)  # (P,)
-    off = (lengths - 1).abs()
-    if len(off) and float(off.max()) > LENGTH_TOLERANCE:
-        raise ValueError(f"its anchors have a row of length {float(lengths[off.argmax()]):g}, not 1")
 
 
 def mean_rows(server: Server, uploads: Mapping[int, Knowledge]) -> Tensor:

@@ -45,3 +45,15 @@ def anchor_schema(server: Server, size: int, *more: str, heads: tuple[str, ...])
         raise InputError(f"nets: anchors need projections of one width, these have {listed}: give all the same projection head")
     (width,) = set(widths.values())
     return {ANCHORS: TensorSpec((len(server.public_subset(size, round=0)), width), torch.float32, "embedding")}
+
+
+#: By how much the length of a row may miss 1: half precision and 8-bit integers do.
+LENGTH_TOLERANCE = 1e-2
+
+
+def check_unit_rows(upload: Knowledge) -> None:
+    """Raise ValueError unless every row has length 1: a long one would outvote the other clients'."""
+    lengths = torch.linalg.vector_norm(upload.tensors[ANCHORS].double(), dim=1)  # (P,)
+    off = (lengths - 1).abs()
+    if len(off) and float(off.max()) > LENGTH_TOLERANCE:
+        raise ValueError(f"its anchors have a row of length {float(lengths[off.argmax()]):g}, not 1")
