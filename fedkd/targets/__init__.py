@@ -15,7 +15,7 @@ from fedkd.targets.min_norm import min_norm, min_norm_weights
 from fedkd.targets.rules import RULES, Evidence, Rule, rule_named
 from fedkd.targets.target import Target
 from fedkd.targets.unify import unify
-from fedkd.targets.votes import confident_vote, vote, votes
+from fedkd.targets.votes import confident_vote, consistent, vote, votes
 
 __all__ = [
     "RULES",
@@ -26,6 +26,7 @@ __all__ = [
     "confidence",
     "confidence_weights",
     "confident_vote",
+    "consistent",
     "covariance",
     "covariance_weights",
     "entropy",

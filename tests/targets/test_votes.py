@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedkd.base.errors import InputError
-from fedkd.targets import confident_vote, vote, votes
+from fedkd.targets import confident_vote, consistent, vote, votes
 
 
 def ballots(*classes: int, of: int = 3) -> Tensor:
@@ -82,3 +82,37 @@ def test_noise_that_is_none_is_refused() -> None:
         vote(ballots(0), noise=-1.0, rng=rng())
     with pytest.raises(InputError, match="vote: distribution 'laplacian': did you mean 'laplace'"):
         vote(ballots(0), distribution="laplacian")
+
+
+def test_votes_count_where_all_teachers_of_a_party_agree() -> None:
+    """Parties of two: of the first both name 1, of the second one names 2 and one 0; the third, of two, names 2."""
+    logits = ballots(1, 1, 2, 0, 2, 2)
+    counts = consistent(logits, 2)
+    assert counts[:, 0].tolist() == [True, True, False, False, True, True]
+    assert votes(logits, counts).tolist() == [[0, 2, 2]]
+    assert vote(logits).probabilities().argmax(-1).item() == 2  # three votes, were all to count
+    assert vote(logits, counts=counts).probabilities().argmax(-1).item() == 1
+    assert confident_vote(logits, threshold=3, threshold_noise=0.0, noise=0.0, counts=counts)[1].tolist() == [False]
+
+
+def test_counts_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"votes: counts are \(2, 1\); expected \(3, 1\)"):
+        votes(ballots(0, 1, 2), torch.ones(2, 1, dtype=torch.bool))
+
+
+def test_the_test_for_confidence_takes_laplace_noise_too() -> None:
+    """P(Laplace of scale 2 >= 1) is exp(-1/2) / 2."""
+    many = ballots(1, 1, 1).expand(3, 20_000, 3)
+    how = {"threshold": 4, "threshold_noise": 2.0, "noise": 0.0, "distribution": "laplace"}
+    _, confident = confident_vote(many, **how, rng=rng())  # type: ignore[arg-type]
+    assert confident.double().mean().item() == pytest.approx(math.exp(-0.5) / 2, abs=0.01)
+
+
+def test_of_equal_counts_the_first_class_wins_or_the_likeliest_and_no_other_count_turns() -> None:
+    logits = ballots(0, 2) * torch.tensor([1.0, 5.0])[:, None, None]  # the second is surer
+    assert vote(logits).probabilities().argmax(-1).item() == 0
+    assert vote(logits, ties="likeliest").probabilities().argmax(-1).item() == 2
+    sure = ballots(0, 0, 2) * torch.tensor([1.0, 1.0, 1e4])[:, None, None]
+    assert vote(sure, ties="likeliest").probabilities().argmax(-1).item() == 0
+    with pytest.raises(InputError, match="vote: ties"):
+        vote(logits, ties="last")
