@@ -20,6 +20,7 @@ from fedkd.losses.crd import CRDLoss
 from fedkd.losses.cross_correlation import fccl_loss
 from fedkd.losses.cross_entropy import cross_entropy_loss, labelled_cross_entropy
 from fedkd.losses.decoupled import dkd_loss
+from fedkd.losses.disagreement import disagreement
 from fedkd.losses.distillation import kd_loss
 from fedkd.losses.factor_transfer import FactorTransfer
 from fedkd.losses.hint import hint_loss
@@ -74,6 +75,7 @@ __all__ = [
     "cross_entropy_loss",
     "cskd_loss",
     "cwd_loss",
+    "disagreement",
     "dist_loss",
     "dkd_loss",
     "draw_triplets",

@@ -58,6 +58,11 @@ REFUSED = {
     ("byot", "vectors"): "no feature maps",
     ("byot", "texts by name"): "no feature maps",
     ("dcm", "vectors"): "0 feature maps",
+    **{
+        (name, kind): "makes samples of real numbers"
+        for name in ("dense",)
+        for kind in ("texts", "texts by name")
+    },
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",
 }

@@ -19,6 +19,9 @@ from fedkd.testing.trial import Trial
 NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
 MANY = ("dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
+#: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
+#: numbers may lie apart.
+SEARCHING = dict.fromkeys(("dense",), 0.05)
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])
 
 
@@ -56,7 +59,7 @@ def test_every_strategy_gives_what_it_gives_in_the_loop(name: str) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         loop, together = both(small)
-    check_equal(loop, together)
+    check_equal(loop, together, to=SEARCHING.get(name, 1e-5))
     alone = any(row.get("trained_together", 1.0) < 1 for row in together.metrics)
     assert alone == any("one by one" in str(each.message) for each in said)
 
