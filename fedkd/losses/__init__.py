@@ -22,6 +22,7 @@ from fedkd.losses.cross_entropy import cross_entropy_loss, labelled_cross_entrop
 from fedkd.losses.decoupled import dkd_loss
 from fedkd.losses.disagreement import disagreement
 from fedkd.losses.distillation import kd_loss
+from fedkd.losses.diversity import diversity_loss
 from fedkd.losses.factor_transfer import FactorTransfer
 from fedkd.losses.hint import hint_loss
 from fedkd.losses.info_nce import info_nce_loss
@@ -77,6 +78,7 @@ __all__ = [
     "cwd_loss",
     "disagreement",
     "dist_loss",
+    "diversity_loss",
     "dkd_loss",
     "draw_triplets",
     "fccl_loss",

@@ -21,7 +21,7 @@ NAMES = sorted(strategies())
 MANY = ("dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
 #: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
 #: numbers may lie apart.
-SEARCHING = dict.fromkeys(("co_boosting", "dense"), 0.05)
+SEARCHING = dict.fromkeys(("co_boosting", "dense", "fedftg"), 0.05)
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])
 
 

@@ -69,6 +69,8 @@ def example(loss: Callable[..., Tensor], dtype: torch.dtype) -> dict[str, Any]:
         "reference": {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()},
         "temperature": 0.1,
         "target_temperature": 0.2,
+        "noise": draw(B, D),
+        "samples": draw(B, *MAP).requires_grad_(),
     }
     needed = [p.name for p in inspect.signature(loss).parameters.values() if p.default is p.empty]
     if "images" in needed:  # logits that images lead to

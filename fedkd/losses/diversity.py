@@ -1,0 +1,34 @@
+"""The diversity loss of generators: other noise shall give other samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedkd.losses.precision import at_least_float32
+
+
+def diversity_loss(noise: Tensor, samples: Tensor) -> Tensor:
+    """1 where all samples are equal, less the more those differ whose noise does::
+
+        exp(mean over all pairs i, j of   - mean (noise_i - noise_j)^2  *  mean |sample_i - sample_j|)
+
+    Of FedGen and FedFTG, after Mao et al., CVPR 2019, arXiv 1903.05628.
+
+    Args:
+        noise: (B, Z).
+        samples: (B, ...), made of it.
+
+    Returns:
+        () float32 or better, in 0..1.
+
+    >>> noise = torch.tensor([[0.0], [2.0]])
+    >>> diversity_loss(noise, torch.ones(2, 3)).item()
+    1.0
+    >>> round(diversity_loss(noise, torch.tensor([[0.0], [1.0]])).item(), 4)  # exp(-2), as half of the pairs are of one sample
+    0.1353
+    """
+    noise, samples = at_least_float32(noise), at_least_float32(samples).flatten(1)
+    apart = torch.cdist(samples, samples, p=1.0) / samples.shape[1]  # (B, B)
+    of_noise = (noise[:, None] - noise[None]).square().mean(2)  # (B, B)
+    return (-of_noise * apart).mean().exp()
