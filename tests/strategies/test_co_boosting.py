@@ -19,7 +19,7 @@ from fedkd.strategies.co_boosting import (
     weighed,
 )
 from fedkd.strategies.dense import Dense
-from public_runs import client_of, server_of, tiny
+from public_runs import client_of, one_round, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, InputError, Knowledge, Server, simulate
@@ -145,3 +145,11 @@ def test_what_it_cannot_work_with_is_refused_in_one_line(changes: dict[str, Any]
     with pytest.raises(InputError, match=reason) as refused:
         simulate(small(**changes))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_the_student_beats_fedavgs_first_round_and_clients_alone() -> None:
+    """Seen on digits, 5 clients with uneven labels, seed 0: 81.1 %; FedAvg's one round 52.9 %, clients alone 65.4 %."""
+    accuracy = one_round({"name": "co_boosting", "epochs": 30, "lr": 0.05})
+    assert accuracy > one_round("fedavg") + 0.1
+    assert accuracy > one_round("local") + 0.05

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fedkd.strategies.dense import NOISE, POOL, Dense, mean_logits
-from public_runs import client_of, server_of, tiny
+from public_runs import client_of, one_round, server_of, tiny
 from torch import Tensor
 
 from fedkd import Experiment, InputError, Knowledge, Notice, Server, simulate
@@ -195,3 +195,11 @@ def test_what_does_nothing_is_said_once() -> None:
     assert line == "strategy.statistics_weight = 1 does nothing here: no client's net (cnn) has BatchNorm layers"
     (line,) = notices(data={"public": 20})
     assert line == "data.public = 20 only holds samples out here, for nobody: dense uses no public samples"
+
+
+@pytest.mark.slow
+def test_the_student_beats_fedavgs_first_round_and_clients_alone() -> None:
+    """Seen on digits, 5 clients with uneven labels, seed 0: 85.0 %; FedAvg's one round 52.9 %, clients alone 65.4 %."""
+    accuracy = one_round({"name": "dense", "epochs": 30, "lr": 0.05, "statistics_weight": 0.0})
+    assert accuracy > one_round("fedavg") + 0.1
+    assert accuracy > one_round("local") + 0.05

@@ -146,3 +146,13 @@ def test_what_it_cannot_work_with_is_refused_in_one_line(changes: dict[str, Any]
     with pytest.raises(InputError, match=reason) as refused:
         simulate(small(**changes))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_it_is_better_than_fedavg_where_clients_hold_few_classes() -> None:
+    """Seen on digits, 8 clients, Dirichlet 0.1, 10 rounds, seed 1: 86.4 %, FedAvg 79.9 %."""
+    data = {"clients": 8, "partition": "dirichlet", "alpha": 0.1, "self_balancing": True, "min_partition_size": 10}
+    train = {"epochs": 3, "batch_size": 16, "lr": 0.05}
+    settings = {"rounds": 10, "evaluate_every": 10, "nets": "cnn", "seed": 1, "data": data, "train": train}
+    tuned, plain = (simulate(Experiment(strategy=name, **settings)).metrics[-1]["accuracy"] for name in ("fedftg", "fedavg"))
+    assert tuned > plain + 0.02
