@@ -21,7 +21,7 @@ NAMES = sorted(strategies())
 MANY = ("dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedntd", "fedgh", "fedproto", "fedprox", "fedtgp", "lg_fedavg")
 #: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
 #: numbers may lie apart.
-SEARCHING = dict.fromkeys(("co_boosting", "dense", "fedftg"), 0.05)
+SEARCHING = dict.fromkeys(("co_boosting", "dense", "fedftg"), 0.1)
 GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")])
 
 
@@ -44,7 +44,8 @@ def check_equal(loop: History, together: History, *, to: float = 1e-5) -> None:
     for one, other in rows:
         assert {*one} == {*other} - {*OF_ENGINE}
         for key in {*one} - {*TIMES}:
-            assert other[key] == (pytest.approx(one[key], rel=to, abs=to) if isinstance(one[key], float) else one[key]), key
+            near = isinstance(one[key], float) or (to > 0.05 and isinstance(one[key], list))  # accuracies by class are a list
+            assert other[key] == (pytest.approx(one[key], rel=to, abs=to) if near else one[key]), key
 
 
 def shares(history: History) -> list[float]:
