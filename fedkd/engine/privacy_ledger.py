@@ -27,10 +27,12 @@ class PrivacyLedger:
     def enter(self, asked: Mapping[int, Mapping[str, TensorSpec]]) -> dict[str, Any]:
         """Count the tables that these clients were asked for; gives epsilon and delta of the client that has released most.
 
-        An upload that was lost counts too: somebody may have seen it. Empty before the first release.
+        An upload that was lost counts too: somebody may have seen it; a table without rows tells nothing, and does not. Empty
+        before the first release.
         """
         for client, schema in asked.items():
-            tables, key = sum(spec.space == NOISED for spec in schema.values()), f"{RELEASES}{client}"
+            tables = sum(spec.space == NOISED and spec.raw_bytes > 0 for spec in schema.values())
+            key = f"{RELEASES}{client}"
             self._memory[key] = int(self._memory.get(key, 0)) + tables
         most = max((int(self._memory[key]) for key in self._memory if key.startswith(RELEASES)), default=0)
         if not most:

@@ -76,12 +76,16 @@ def alike(rounds: list[dict[Place, bytes]]) -> set[tuple[Place, Place]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_lossy_links_part_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FedKD's mentee at server and clients, OKDDip's replicas of the attention's maps, and whatever comes after them."""
+    """FedKD's mentee at server and clients, OKDDip's replicas of the attention's maps, and whatever comes after them.
+
+    Who held the same as a client must still hold it somewhere: the server may also keep what it sends, as SCARLET's does.
+    """
     mirrored = alike(memories(small(name, rounds=ROUNDS), monkeypatch))
     assert bool(mirrored) >= (name in ("fedkd", "okddip"))  # the test looks where it should
     for codec in ("int8", "float16") if mirrored else ():
         found = alike(memories(small(name, rounds=ROUNDS, uplink=codec, downlink=codec), monkeypatch))
-        assert mirrored - found == set()
+        still = {(place, other) for place, (other, _) in found}
+        assert {(place, other) for place, other in mirrored if (place, other[0]) not in still} == set()
 
 
 @pytest.mark.slow
