@@ -59,7 +59,7 @@ class FedDistill(Strategy):
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs from the global weights; logits are averaged on the way."""
-        net = broadcast_net(client, _weights(broadcast))
+        net = broadcast_net(client, broadcast.in_space("weights"))
         rows = broadcast.tensors["label_logits"].to(client.device)  # (C, C)
         known = broadcast.tensors["label_counts"].to(client.device) > 0  # (C,)
         own = ClassMeans(classes=client.classes, width=client.classes, device=client.device)
@@ -80,12 +80,12 @@ class FedDistill(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """Weights averaged by sample counts; logits by label uniformly over the clients that hold it."""
-        weights = weighted_mean({client: _weights(upload) for client, upload in uploads.items()})
+        weights = weighted_mean({client: upload.in_space("weights") for client, upload in uploads.items()})
         return _both(weights, *masked_mean(stack(uploads, "label_logits"), stack(uploads, "label_counts") > 0))
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The global net, at the server and at every client."""
-        return {"global": classifier(broadcast_net(node, _weights(broadcast)))}
+        return {"global": classifier(broadcast_net(node, broadcast.in_space("weights")))}
 
 
 def _both(weights: Knowledge, label_logits: Tensor, label_counts: Tensor) -> Knowledge:
@@ -93,9 +93,3 @@ def _both(weights: Knowledge, label_logits: Tensor, label_counts: Tensor) -> Kno
     return weights.with_tensors("logits", {"label_logits": label_logits}).with_tensors(
         "counts", {"label_counts": label_counts.int()}
     )
-
-
-def _weights(knowledge: Knowledge) -> Knowledge:
-    """The weights alone, and how much they count."""
-    tensors = {name: tensor for name, tensor in knowledge.tensors.items() if knowledge.spaces[name] == "weights"}
-    return Knowledge.of("weights", tensors, weight=knowledge.weight)

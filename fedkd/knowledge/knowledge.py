@@ -77,6 +77,11 @@ class Knowledge:
         """Name -> space and tensor."""
         return {name: (self.spaces[name], tensor) for name, tensor in self.tensors.items()}
 
+    def in_space(self, space: str) -> Knowledge:
+        """Its tensors of one space alone, and how much they count."""
+        tensors = {name: tensor for name, tensor in self.tensors.items() if self.spaces[name] == space}
+        return Knowledge.of(space, tensors, weight=self.weight)
+
     def with_header(self, **facts: str | int | float) -> Knowledge:
         """The same Knowledge with these facts added to its header."""
         return replace(self, header={**self.header, **facts})
