@@ -6,8 +6,8 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Clients say what they predict for samples that all of them hold, so nets may differ.",
         "logits",
         (
-            *("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf", "kt_pfl", "fedet", "selective_fd"),
-            *("fccl", "fccl_plus", "fedkt", "fedbe"),
+            *("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf"),
+            *("kt_pfl", "fedet", "selective_fd", "fccl", "fccl_plus", "fedkt", "fedbe", "scarlet"),
         ),
     ),
     "Answers by class": (
@@ -15,10 +15,15 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "logits",
         ("fd", "fedproto", "fedtgp", "fedgh", "feddistill"),
     ),
+    "Answers about a client's own samples": (
+        "The server keeps what clients say of each of their samples, in a table by sample; no public samples.",
+        "logits",
+        ("fedcache",),
+    ),
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",
         "choose",
-        ("fedntd", "moon", "fml", "fedkd", "fedgkd", "pfedsd"),
+        ("fedntd", "moon", "fml", "fedkd", "fedgkd", "pfedsd", "fedhkd"),
     ),
     "Samples that nobody has": (
         "A generator at the server makes samples on which clients' nets teach: no public samples, in one shot or many.",
