@@ -174,15 +174,15 @@ def weight_of_labels(weight: float, data: Split) -> float:
     return weight if len(data.labelled()) else 0.0
 
 
-def label_loss(logits: Tensor, labels: Tensor, weight: float) -> dict[str, Tensor]:
-    """``cross_entropy``, times its weight, over those of the batch's samples whose label may be used (not -1).
+def label_loss(logits: Tensor, labels: Tensor, weight: float, *, part: str = "cross_entropy") -> dict[str, Tensor]:
+    """``part``: cross-entropy, times its weight, over those of the batch's samples whose label may be used (not -1).
 
     Nothing where the weight is 0; 0 for a batch without labels.
     """
     if not weight:
         return {}
     total = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum")
-    return {"cross_entropy": weight * total / (labels >= 0).sum().clamp_min(1)}
+    return {part: weight * total / (labels >= 0).sum().clamp_min(1)}
 
 
 def _shown(batch: Batch, task: TeachingTask) -> Shown:
