@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from fedkd import (
     Classifier,
     Client,
-    InputError,
     Knowledge,
     Needs,
     Node,
@@ -23,15 +22,15 @@ from fedkd import (
     Strategy,
     TensorSpec,
 )
-from fedkd.base.errors import under
 from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless
 from fedkd.experiment.algorithm.train import Batch, fit
 from fedkd.losses import kd_loss
 from fedkd.losses.distillers import Shown
+from fedkd.methods.students import assistants as chain
 from fedkd.methods.students import student as learner
 from fedkd.methods.students.teachers import make_teachers, record, recorded_teachers
 from fedkd.methods.students.teaching import RunNames, label_loss, weight_of_labels
-from fedkd.nets import Net, check_net
+from fedkd.nets import Net
 from fedkd.targets import mean_probs
 
 _LOGITS = frozenset({"logits"})
@@ -73,12 +72,7 @@ class DGKD(Strategy):
 
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""
-        learner.check(self, experiment, self.teachers)
-        if len(self.assistants) >= experiment.rounds:
-            raise InputError(
-                f"rounds: DGKD needs one for each assistant and one for the student: {len(self.assistants) + 1}"
-            )
-        check_nets("strategy.assistants", self.assistants, experiment)
+        chain.check(self, experiment, self.teachers, self.assistants)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""
@@ -94,10 +88,10 @@ class DGKD(Strategy):
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The epochs of the net whose turn it is."""
-        chain, data = self._chain(server), learner.transfer_samples(server)
-        turn = (server.round - 1) * len(chain) // server.experiment.rounds
+        nets, data = chain.chain_of(server, self.assistants), learner.transfer_samples(server)
+        turn = chain.whose_turn(server, self.assistants)
         teachers, clients = make_teachers(server, self.teachers, uploads, data, _LOGITS)
-        before = recorded_teachers(record(chain[:turn], data, _LOGITS), data)
+        before = recorded_teachers(record(nets[:turn], data, _LOGITS), data)
         label_weight = weight_of_labels(1 - self.balance, data)
         rng = server.rng("dropped guides")
 
@@ -111,24 +105,9 @@ class DGKD(Strategy):
             return {"distillation": self.balance * terms.sum()} | label_loss(logits, batch.labels, label_weight)
 
         if self.teachers or clients:
-            server.report(fit(chain[turn], data, loss))
-        return Knowledge.of("weights", chain[-1].state_dict())
+            server.report(fit(nets[turn], data, loss))
+        return Knowledge.of("weights", nets[-1].state_dict())
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The student, and the assistants at the server; at a client that trains one, its own net."""
-        chain = self._chain(node) if isinstance(node, Server) else []
-        assistants = {f"assistant_{number}": net for number, net in enumerate(chain[:-1], start=1)}
-        return learner.student_predictors(node, broadcast, self.teachers, beside=assistants)
-
-    def _chain(self, server: Server) -> list[Net]:
-        """The assistants, then the student."""
-        kinds = enumerate(self.assistants, start=1)
-        assistants = [server.net(f"assistant {n}", architecture=kind, init="own", keep=True) for n, kind in kinds]
-        return [*assistants, learner.student_net(server)]
-
-
-def check_nets(key: str, names: Iterable[str], experiment: Settings) -> None:
-    """Raise InputError, under this key, for a net that is unknown or has bad options."""
-    for name in names:
-        with under(key):
-            check_net(name, experiment.net_options.get(name, {}))
+        return chain.chain_predictors(node, broadcast, self.teachers, self.assistants)
