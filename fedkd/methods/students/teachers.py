@@ -45,6 +45,13 @@ def live_teachers(nets: Sequence[Net], needs: frozenset[str]) -> Teachers:
     return outputs
 
 
+def example_outputs(server: Server, student: Net, data: Split, teachers: Teachers) -> tuple[Outputs, list[Outputs]]:
+    """All that the student and its teachers give of two samples, which tells the shapes of maps and features."""
+    example = next(data.batches(epochs=1, batch_size=2, rng=server.lasting_rng("examples")))
+    with torch.no_grad():
+        return student.eval().outputs(example.inputs), teachers(Shown(example.inputs, example.labels, example.ids))
+
+
 def record(nets: Iterable[Net], data: Split, needs: frozenset[str]) -> dict[str, Tensor]:
     """Each net's outputs of every sample, un-augmented: ``0/logits`` (M, C), and ``0/features`` (M, D) if needed."""
     recorded: dict[str, Tensor] = {}
