@@ -46,8 +46,8 @@ class MultiTeacher(Strategy):
     Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's
     code, or RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's
     margin is the mean of the teacher's own negative responses; the paraphraser of factor transfer learns along with the
-    student; SemCKD skips a batch of another size. Self-supervised KD, which needs rotated batches, and CS-KD, which
-    needs pairs, are losses only.
+    student; SemCKD skips a batch of another size. Self-supervised KD and CS-KD need batches of their own: see ``sskd``
+    and ``cskd``.
     """
 
     teachers: RunNames = ()  # finished runs (DIR, DIR@ROUND or DIR@best), whose nets teach; default, the clients

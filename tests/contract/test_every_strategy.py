@@ -65,6 +65,7 @@ REFUSED = {
     },
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",
+    **{("sskd", kind): "SSKD needs images" for kind in LITTLE},
 }
 
 
