@@ -33,7 +33,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "A student and its teachers": (
         "A net at the server learns from frozen nets: those of clients, or of finished runs.",
         "teachers",
-        ("multi_teacher", "you2017", "feed", "amtml", "sskd", "hydra", "uhc", "takd", "dgkd"),
+        ("multi_teacher", "you2017", "feed", "amtml", "sskd", "hydra", "rl_kd", "uhc", "takd", "dgkd"),
     ),
     "Peers": (
         "Nets that learn side by side tell each other what they think of every mini-batch.",
