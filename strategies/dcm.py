@@ -9,18 +9,17 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from fedkd import Batch, Client, InputError, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
-from fedkd.base.errors import under
-from fedkd.base.inputs import Inputs, zeros
+from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
+from fedkd.base.inputs import Inputs
 from fedkd.experiment.algorithm.conditions import Idle, Unless
 from fedkd.losses import cross_entropy_loss, kd_loss
 from fedkd.methods.branches import example_input
 from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
 from fedkd.methods.peers.lockstep import Peer, gather, outputs_schema
+from fedkd.methods.peers.maps import check_maps, check_number
 from fedkd.methods.peers.turns import UpdateName
-from fedkd.nets import ZOO, Net
-from fedkd.nets.zoo import zoo_encoder
+from fedkd.nets import Net
 
 #: So many maps that auxiliary classifiers stand on, and so many heads with the net's own.
 MAPS, HEADS = 2, 3
@@ -59,7 +58,7 @@ class DCM(LockstepStrategy):
     def check(self, experiment: Settings) -> None:
         """Nets with two feature maps."""
         self.needs.check(type(self).__name__, experiment)
-        check_maps(experiment)
+        check_maps(experiment, MAPS)
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """Logits of this exchange's batch, of three heads."""
@@ -176,24 +175,7 @@ def auxiliary_classifiers(client: Client, net: Net) -> AuxiliaryClassifiers:
         net.eval()  # one sample has no batch statistics, and none are to be kept
         with torch.no_grad():
             maps = net.outputs(example_input(client)).maps
-        check_number(net.architecture, maps)
+        check_number(net.architecture, maps, MAPS)
         return AuxiliaryClassifiers([each.shape[1] for each in intermediate(maps)], client.classes)
 
     return client.module("auxiliary", build, init="own", keep=True)
-
-
-def check_maps(experiment: Settings) -> None:
-    """InputError where a net of the zoo has fewer than two feature maps; of a user's it shows when that is built."""
-    for name in set(experiment.architectures) & ZOO.keys():
-        with under("nets"), torch.device("meta"):
-            encoder = zoo_encoder(name, experiment.net_options.get(name, {}))
-            example = zeros(encoder.example_shape, 1, tokens=encoder.example_vocabulary > 0)
-            check_number(name, encoder.stages(example)[0])
-
-
-def check_number(name: str, maps: Sequence[Tensor]) -> None:
-    """InputError where a net gives fewer than two feature maps."""
-    if len(maps) < MAPS:
-        raise InputError(
-            f"net {name!r} has {len(maps)} feature maps for {MAPS} classifiers: take a cnn, cnn1d or resnet18"
-        )

@@ -5,6 +5,7 @@ from fedkd.nets.build import build_net, check_net
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.exits import AtExits, NetWithExits, check_exits
 from fedkd.nets.frozen import completed
+from fedkd.nets.fusion import Fusion, separable
 from fedkd.nets.heads import HEADS
 from fedkd.nets.load import copied, load, unsaved_buffers
 from fedkd.nets.moving_average import MovingAverage, move_towards
@@ -22,6 +23,7 @@ __all__ = [
     "Branches",
     "Copies",
     "Encoder",
+    "Fusion",
     "Gate",
     "MovingAverage",
     "Net",
@@ -44,6 +46,7 @@ __all__ = [
     "name_of",
     "pooled",
     "scale_gradient",
+    "separable",
     "unsaved_buffers",
     "unsaved_state",
 ]

@@ -99,7 +99,7 @@ def test_classifiers_stand_on_the_maps_before_the_last(net: str, channels: list[
 @pytest.mark.parametrize(
     ("nets", "options", "message"),
     [
-        ("mlp", {}, "nets: net 'mlp' has 0 feature maps for 2 classifiers: take a cnn, cnn1d or resnet18"),
+        ("mlp", {}, "nets: net 'mlp' has 0 feature maps, not 2 or more: take a cnn, cnn1d or resnet18"),
         ({"cnn": 0.5, "mlp": 0.5}, {}, "nets: net 'mlp' has 0 feature maps"),
         ("cnn", {"cnn": {"channels": [4]}}, "nets: net 'cnn' has 1 feature maps"),
     ],
