@@ -183,6 +183,14 @@ OF_STRATEGIES = (
     of_strategy(
         "model_contrastive", "model-contrastive term", "MOON: contrast of the local, global and last local net, as it enters"
     ),
+    of_strategy("attention", "attention", "FFSD: distance of the leader's attention map to the fused map's, as it enters"),
+    of_strategy("spread_attention", "attention, spread", "FFSD: the same of its map made wide, to those of all students"),
+    of_strategy("self_distillation", "self-distillation", "FFSD: distance of attention to what a decoder makes, as it enters"),
+    of_strategy("diversity", "diversity", "FFSD: distance of attention to another student's, shifted, as it enters the loss"),
+    of_strategy("decoder", "decoder", "FFSD: distance of what a decoder makes of the last map to the maps before it"),
+    of_strategy(
+        "discriminator", "discriminator", "squared error of what tells a net's maps from another's; one half: it cannot"
+    ),
     of_strategy("vcl", "VCL", "MCL: vanilla contrastive loss, within each peer"),
     of_strategy("icl", "ICL", "MCL: interactive contrastive loss, between peers"),
     of_strategy("soft_vcl", "soft VCL", "MCL: distillation of the peers' contrastive distributions, within each peer"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -18,7 +19,7 @@ from fedkd.experiment.algorithm.work import Work
 from fedkd.experiment.experiment import Experiment
 from fedkd.grids import InProcessGrid
 from fedkd.grids.flower import server_identity
-from fedkd.methods.peers import lockstep
+from fedkd.methods.peers import apart
 from fedkd.results.checkpoint import Checkpoint
 from fedkd.results.client_states import ClientStates
 from fedkd.results.history import History
@@ -99,18 +100,29 @@ def every_part_of_the_loss_has_a_gradient(trial: Trial) -> None:
 def gradients(trial: Trial) -> dict[str, float]:
     """By part of the loss, the largest derivative by any parameter that a step moves, until one is above SMALLEST."""
     found: dict[str, float] = {}
-    descend = step.descend
+    descend, descend_each = step.descend, step.descend_each
 
-    def watched(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work, **how: int) -> Tensor:
+    def look(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         moved = [p for group in optimizer.param_groups for p in group["params"]]
         for part, value in parts.items():
             if found.get(part, 0.0) > SMALLEST:
                 continue
             slopes = torch.autograd.grad(value, moved, retain_graph=True, allow_unused=True) if value.requires_grad else ()
             found[part] = max([found.get(part, 0.0), *(float(slope.abs().max()) for slope in slopes if slope is not None)])
+
+    def watched(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, work: Work, **how: int) -> Tensor:
+        look(parts, optimizer)
         return descend(parts, optimizer, work, **how)
 
-    with patch.object(train, "descend", watched), patch.object(lockstep, "descend", watched):
+    def each_watched(tasks: Sequence[tuple[Mapping[str, Tensor], torch.optim.Optimizer]], work: Work) -> Tensor:
+        for parts, optimizer in tasks:
+            look(parts, optimizer)
+        return descend_each(tasks, work)
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(train, "descend", watched))
+        patches.enter_context(patch.object(apart, "descend", watched))
+        patches.enter_context(patch.object(apart, "descend_each", each_watched))
         simulate(trial.experiment(rounds=3), InProcessGrid())
     return found
 

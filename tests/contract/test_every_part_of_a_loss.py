@@ -12,7 +12,10 @@ from fedkd.testing.strategy_results import SMALLEST, gradients
 from fedkd.testing.trial import Trial
 
 #: Where a short run with a small net would never come to some part: fields, and keys of the experiment.
-FIELDS: dict[str, dict[str, Any]] = {"born_again": {"generation": 1}}  # the first has no teacher
+FIELDS: dict[str, dict[str, Any]] = {
+    "born_again": {"generation": 1},  # the first has no teacher
+    "ffsd": {"diversity_weight": 0.1},  # of which the paper takes a hundred-thousandth
+}
 KEYS: dict[str, dict[str, Any]] = {
     "byot": {"nets": "resnet18", "net_options": {"resnet18": {"width": 4}}},  # hints are for the third exit on
 }

@@ -63,6 +63,7 @@ REFUSED = {
         for name in ("dense", "co_boosting", "fedftg")
         for kind in ("texts", "texts by name")
     },
+    ("ffsd", "vectors"): "0 feature maps",
     ("ffl", "vectors"): "0 feature maps",
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",

@@ -31,6 +31,16 @@ def step_fused(optimizer: torch.optim.SGD) -> bool:
     return True
 
 
+def give_late_buffers(optimizer: torch.optim.SGD) -> None:
+    """A momentum of zero for each parameter whose first gradient comes after others': torch's fused SGD fails on that."""
+    for group in optimizer.param_groups:
+        states = [(parameter, optimizer.state[parameter]) for parameter in group["params"] if parameter.grad is not None]
+        if group["momentum"] and any("momentum_buffer" in state for _, state in states):
+            for parameter, state in states:
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def _is_plain(optimizer: torch.optim.SGD, group: dict[str, Any]) -> bool:
     """Whether one call of the kernel does it."""
     parameters: list[Tensor] = group["params"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import unwrap
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedkd.base.compiler import leave_compiler_out
 from fedkd.base.errors import InputError
 from fedkd.base.user_code import import_object
 from fedkd.experiment.algorithm.optimizer_state import trainable
-from fedkd.experiment.algorithm.sgd_step import step_fused
+from fedkd.experiment.algorithm.sgd_step import give_late_buffers, step_fused
 from fedkd.experiment.algorithm.work import Work
 
 _OF_TORCH: dict[str, type[torch.optim.Optimizer]] = {
@@ -28,18 +28,22 @@ _BARE_STEPS: dict[type[torch.optim.Optimizer], Any] = {kind: unwrap(kind.step) f
 _HOOKS_OF_ALL = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 
 
-def make_optimizer(net: nn.Module, work: Work, **overrides: Any) -> torch.optim.Optimizer:
-    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments."""
+def make_optimizer(net: nn.Module, work: Work, *, kind: str = "", **overrides: Any) -> torch.optim.Optimizer:
+    """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments.
+
+    ``kind`` is one of torch's by its name here, "adam" or another, in place of ``train.optimizer``.
+    """
     leave_compiler_out()
     parameters = trainable(net, work.where)
     settings = work.settings
+    kind = kind or settings.optimizer
     arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay}
-    if settings.optimizer not in _OF_TORCH:
-        return _of_user(settings.optimizer, parameters, **arguments | overrides)
+    if kind not in _OF_TORCH:
+        return _of_user(kind, parameters, **arguments | overrides)
     arguments["fused"] = True
-    if settings.optimizer == "sgd":
+    if kind == "sgd":
         arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
-    return _OF_TORCH[settings.optimizer](parameters, **(arguments | overrides))
+    return _OF_TORCH[kind](parameters, **(arguments | overrides))
 
 
 def _of_user(name: str, parameters: list[nn.Parameter], lr: float, weight_decay: float, **rest: Any) -> torch.optim.Optimizer:
@@ -81,6 +85,41 @@ def descend(
     (scaler.scale(share) if scaler else share).backward()
     if place + 1 < of:
         return logged
+    _end_step(optimizer, work, scaler)
+    return logged
+
+
+def descend_each(tasks: Sequence[tuple[Mapping[str, Tensor], torch.optim.Optimizer]], work: Work) -> Tensor:
+    """Several steps from one forward pass: each optimiser goes down the gradient of its own parts of the loss.
+
+    All gradients are taken before anybody steps. A parameter that several optimisers have is moved by each of them.
+
+    Args:
+        tasks: parts of the loss, and the optimiser that descends their sum.
+        work: the settings.
+
+    Returns:
+        (parts + 1,) float32: each part in the order of the tasks, then the sum of all.
+    """
+    gradients: list[list[Tensor | None]] = []
+    for parts, optimizer in tasks:
+        scaler = _scaler(optimizer) if work.settings.precision == "fp16" else None
+        total, parameters = sum_of(parts), _parameters(optimizer)
+        for parameter in parameters:
+            parameter.grad = None
+        # Unlike torch.autograd.grad this lays each gradient out as its parameter lies: a fused step goes through both in order.
+        (scaler.scale(total) if scaler else total).backward(retain_graph=True, inputs=parameters)
+        gradients.append([parameter.grad for parameter in parameters])
+    logged = {name: part.detach().float() for parts, _ in tasks for name, part in parts.items()}
+    for (_, optimizer), own in zip(tasks, gradients, strict=True):
+        for parameter, gradient in zip(_parameters(optimizer), own, strict=True):
+            parameter.grad = gradient
+        _end_step(optimizer, work, _scaler(optimizer) if work.settings.precision == "fp16" else None)
+    return torch.stack([*logged.values(), sum_of(logged)])
+
+
+def _end_step(optimizer: torch.optim.Optimizer, work: Work, scaler: torch.amp.GradScaler | None) -> None:
+    """Clip where the settings say so, and step."""
     if work.settings.clip:
         if scaler:
             scaler.unscale_(optimizer)
@@ -90,7 +129,6 @@ def descend(
         scaler.update()
     else:
         take_step(optimizer)
-    return logged
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -111,8 +149,10 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     if bare is None or counted or any(hooks):
         optimizer.step()
         return
-    if isinstance(optimizer, torch.optim.SGD) and step_fused(optimizer):
-        return
+    if isinstance(optimizer, torch.optim.SGD):
+        if step_fused(optimizer):
+            return
+        give_late_buffers(optimizer)
     with torch.no_grad():
         bare(optimizer)
 

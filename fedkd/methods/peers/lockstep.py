@@ -20,10 +20,10 @@ from fedkd.base.errors import TrainingError
 from fedkd.base.randomness import derive, seeded
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.server import Server
-from fedkd.experiment.algorithm.step import descend
 from fedkd.experiment.algorithm.train import Batch
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec
 from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
+from fedkd.methods.peers.apart import Apart, in_order, step_each
 from fedkd.methods.peers.turns import Plan, UpdateName, plan
 
 #: Where a peer's memory holds the net's buffers from before the pass it holds, and its losses of the round so far.
@@ -45,6 +45,7 @@ class Peer:
         withheld: names of outputs that are for this peer's own loss only, and are not uploaded.
         beside: what is uploaded beside the outputs, by a name that begins with ``BESIDE``: logits of other samples.
         optimizer: makes one for each step; default, the settings', kept in the client's memory.
+        apart: what other optimisers descend, by the name under which each is kept.
     """
 
     net: nn.Module
@@ -54,6 +55,7 @@ class Peer:
     withheld: tuple[str, ...] = ()
     beside: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Callable[[], torch.optim.Optimizer] | None = None
+    apart: Mapping[str, Apart] = field(default_factory=dict)
 
 
 # ---- the client's half
@@ -126,16 +128,18 @@ def _learn(client: Client, broadcast: Knowledge, peer: Peer, round: Plan) -> Non
     number = round.turns[client.exchange - 1].batch
     if broadcast.header.get("batch") != round.digest(number):
         raise ValueError(f"the broadcast speaks of batch {broadcast.header.get('batch')}, not of {round.digest(number)}")
-    optimizer = peer.optimizer() if peer.optimizer else client.optimizer("peer", peer.net)
+    optimizerwork = peer.optimizer() if peer.optimizer else client.optimizer("peer", peer.net)
     work = round.data.work
     batch, outputs = client.live("held pass", lambda: _repeat(client, peer, round))
     with work.autocast():
         parts = peer.loss(outputs, _unpack(client, broadcast), batch)
     client.memory.store(BUFFERS, {})
-    logged = descend(parts, optimizer, work).double() * len(batch)  # (parts + 1,)
+    logged = step_each(client, parts, client.optimizer("peer", peer.net), peer.apart, work).double() * len(
+        batch
+    )  # (parts + 1,)
     before = client.memory.tensor(LOGGED).to(logged.device) if LOGGED in client.memory else 0  # memory may have lain on the CPU
     client.memory[LOGGED] = logged + before
-    client.memory[LOGGED_NAMES] = ",".join([*parts, "loss"])
+    client.memory[LOGGED_NAMES] = ",".join([*in_order(parts, peer.apart), "loss"])
 
 
 def _repeat(client: Client, peer: Peer, round: Plan) -> tuple[Batch, PeerOutputs]:
