@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "A net that teaches itself": (
         "Branches, exits, a moving average or the last generation of one net are its teachers.",
         "peers",
-        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again", "cskd"),
+        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again", "cskd", "snapshot", "tf_kd_self"),
     ),
     "Encoders without labels": (
         "Clients train encoders by contrast between views, and exchange weights or representations.",

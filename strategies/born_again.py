@@ -31,11 +31,8 @@ from fedkd.experiment.algorithm.conditions import Idle, Within
 from fedkd.experiment.algorithm.step import make_optimizer
 from fedkd.losses import soft_cross_entropy
 from fedkd.losses.precision import at_least_float32
-from fedkd.methods.frozen_nets import frozen_net, tensors_under
+from fedkd.methods.frozen_nets import TEACHER, frozen_net, student_tensors, tensors_under, with_teacher
 from fedkd.nets import Net
-
-#: How the names of the teacher's tensors begin in a broadcast.
-TEACHER = "teacher/"
 
 
 @final
@@ -108,7 +105,7 @@ class BornAgain(Strategy):
         server.memory.store(f"generation {number}/", mean.tensors)
         earlier = [] if server.round % self.generation == 0 else self._kept(server)[:-1]
         taught = server.memory.under(f"generation {earlier[-1]}/") if earlier else {}
-        return mean.with_tensors("weights", {TEACHER + name: tensor for name, tensor in taught.items()})
+        return with_teacher(mean, taught)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Predictor]:
         """The current generation everywhere; at the server all of them, once there are two."""
@@ -120,11 +117,6 @@ class BornAgain(Strategy):
 
     def _kept(self, node: Node) -> list[int]:
         return [number for number in range(self._number(node) + 1) if node.memory.under(f"generation {number}/")]
-
-
-def student_tensors(broadcast: Knowledge) -> dict[str, Tensor]:
-    """All tensors of a broadcast but the teacher's."""
-    return {name: tensor for name, tensor in broadcast.tensors.items() if not name.startswith(TEACHER)}
 
 
 # ---- what a generation descends: of its logits (B, C), those of the last net of the one before (B, C), labels (B,)

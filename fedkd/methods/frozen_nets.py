@@ -21,3 +21,19 @@ def frozen_net(node: Node, name: str, weights: Mapping[str, Tensor], architectur
 def tensors_under(broadcast: Knowledge, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): t for name, t in broadcast.tensors.items() if name.startswith(prefix)}
+
+
+# ---- a teacher that is broadcast beside the student
+
+#: How the names of the teacher's tensors begin.
+TEACHER = "teacher/"
+
+
+def student_tensors(broadcast: Knowledge) -> dict[str, Tensor]:
+    """All tensors of a broadcast but the teacher's."""
+    return {name: tensor for name, tensor in broadcast.tensors.items() if not name.startswith(TEACHER)}
+
+
+def with_teacher(student: Knowledge, teacher: Mapping[str, Tensor]) -> Knowledge:
+    """A student's weights with a teacher's beside them; as they are, where there is no teacher."""
+    return student.with_tensors("weights", {TEACHER + name: tensor for name, tensor in teacher.items()})

@@ -9,13 +9,14 @@ from typing import Any
 import fedkd.strategies.born_again as born_again_module
 import pytest
 import torch
-from fedkd.strategies.born_again import TEACHER, VARIANTS, BornAgain, confidence_shares, shuffle_others, student_tensors
+from fedkd.strategies.born_again import VARIANTS, BornAgain, confidence_shares, shuffle_others
 from public_runs import server_of, tiny
 from test_resume import rows, run_in_pieces
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, Knowledge, Server, simulate
 from fedkd.knowledge.memory import Memory
+from fedkd.methods.frozen_nets import TEACHER, student_tensors
 from fedkd.nets import Net
 
 
@@ -33,21 +34,23 @@ def client_in(experiment: Experiment, id: int = 0, *, round: int = 1) -> Client:
 class Play:
     """Rounds by hand: what is broadcast after each, and by what each client was taught."""
 
-    def __init__(self, strategy: BornAgain, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    def __init__(
+        self, strategy: Any, monkeypatch: pytest.MonkeyPatch, *, module: Any = born_again_module, **settings: Any
+    ) -> None:
         self.experiment, self.strategy = tiny(strategy, **settings), strategy
         self.server: Server = server_of(self.experiment)
         self.server._functions = self.experiment.functions()
         self.told = [strategy.first_broadcast(self.server).copy()]
         self.teachers: dict[int, Net] = {}  # by round, of client 1
-        frozen_net = born_again_module.frozen_net
+        frozen_net = module.frozen_net
 
         def watched(node: Any, name: str, weights: Any) -> Net:
             net = frozen_net(node, name, weights)
-            if name == "teacher":
+            if name in ("teacher", "snapshot"):
                 self.teachers[node.round] = net
             return net
 
-        monkeypatch.setattr(born_again_module, "frozen_net", watched)
+        monkeypatch.setattr(module, "frozen_net", watched)
         for round in range(1, self.experiment.rounds + 1):
             self.server.round = round
             uploads = {id: self.update(id, round) for id in (0, 1)}
