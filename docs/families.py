@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Peers": (
         "Nets that learn side by side tell each other what they think of every mini-batch.",
         "peers",
-        ("dml", "kdcl", "okddip", "mcl", "dcm", "ffl", "ffsd", "codistillation"),
+        ("dml", "kdcl", "okddip", "mcl", "dcm", "ffl", "ffsd", "afd", "codistillation"),
     ),
     "A net that teaches itself": (
         "Branches, exits, a moving average or the last generation of one net are its teachers.",

@@ -188,6 +188,7 @@ OF_STRATEGIES = (
     of_strategy("self_distillation", "self-distillation", "FFSD: distance of attention to what a decoder makes, as it enters"),
     of_strategy("diversity", "diversity", "FFSD: distance of attention to another student's, shifted, as it enters the loss"),
     of_strategy("decoder", "decoder", "FFSD: distance of what a decoder makes of the last map to the maps before it"),
+    of_strategy("adversarial", "adversarial term", "what a net's maps lack to pass for another net's, as it enters the loss"),
     of_strategy(
         "discriminator", "discriminator", "squared error of what tells a net's maps from another's; one half: it cannot"
     ),

@@ -64,6 +64,7 @@ REFUSED = {
         for kind in ("texts", "texts by name")
     },
     ("ffsd", "vectors"): "0 feature maps",
+    ("afd", "vectors"): "0 feature maps",
     ("ffl", "vectors"): "0 feature maps",
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",
