@@ -13,6 +13,7 @@ from fedkd.results.row_key import BYTES as BYTES
 from fedkd.results.row_key import CLIENTS, NATS, RowKey, of_strategy
 from fedkd.results.row_key import SECONDS as SECONDS
 from fedkd.results.row_key import SHARE as SHARE
+from fedkd.results.row_keys_of_strategies import OF_STRATEGIES as OF_STRATEGIES
 
 #: How ``accuracy_of`` ends where there is no global test set.
 OWN_TEST = "each on its own test samples"
