@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.strategies.afd import AFD
+from fedkd.strategies.afd import AFD, Discriminator, before_in_ring, fooling_loss, telling_loss
 from public_runs import client_of, server_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, peers
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, InputError, Knowledge, simulate
 from fedkd.losses import cross_entropy_loss, kd_loss
-from fedkd.methods.peers.adversarial import before_in_ring, fooling_loss, telling_loss
 from fedkd.methods.peers.all_outputs import AllOutputs
 from fedkd.methods.peers.lockstep import Peer
 from fedkd.methods.peers.maps import common_shapes
@@ -137,8 +136,6 @@ def test_of_equal_maps_a_discriminator_is_at_best_as_good_as_a_constant_half() -
 
 def test_a_discriminator_learns_to_tell_maps_apart_and_a_net_to_fool_it() -> None:
     torch.manual_seed(0)
-    from fedkd.methods.peers.adversarial import Discriminator
-
     judge, other = Discriminator(4), torch.rand(64, 4, 2, 2) + 0.5
     own = nn.Parameter(torch.rand(64, 4, 2, 2))
     optimizer = torch.optim.Adam(judge.parameters(), lr=0.01)
