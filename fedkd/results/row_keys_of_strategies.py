@@ -21,8 +21,9 @@ OF_STRATEGIES = (
         "relation", "relation", "distance between a client's and the global relations of samples, as it enters the loss"
     ),
     of_strategy(
-        "not_true", "not-true distillation", "FedNTD: distillation of all classes but the true one, as it enters the loss"
+        "not_true", "not-true distillation", "FedNTD, FCCL+: distillation of all classes but the true one, as it enters"
     ),
+    of_strategy("correlation", "correlation", "FCCL: how far logits of public samples are from going with those of all"),
     of_strategy("proximal", "proximal term", "FedProx: squared distance to the broadcast weights, as it enters the loss"),
     of_strategy("prototype", "prototype term", "distance of features to the prototype of their class, as it enters the loss"),
     of_strategy(

@@ -128,15 +128,13 @@ def _learn(client: Client, broadcast: Knowledge, peer: Peer, round: Plan) -> Non
     number = round.turns[client.exchange - 1].batch
     if broadcast.header.get("batch") != round.digest(number):
         raise ValueError(f"the broadcast speaks of batch {broadcast.header.get('batch')}, not of {round.digest(number)}")
-    optimizerwork = peer.optimizer() if peer.optimizer else client.optimizer("peer", peer.net)
+    optimizer = peer.optimizer() if peer.optimizer else client.optimizer("peer", peer.net)
     work = round.data.work
     batch, outputs = client.live("held pass", lambda: _repeat(client, peer, round))
     with work.autocast():
         parts = peer.loss(outputs, _unpack(client, broadcast), batch)
     client.memory.store(BUFFERS, {})
-    logged = step_each(client, parts, client.optimizer("peer", peer.net), peer.apart, work).double() * len(
-        batch
-    )  # (parts + 1,)
+    logged = step_each(client, parts, optimizer, peer.apart, work).double() * len(batch)  # (parts + 1,)
     before = client.memory.tensor(LOGGED).to(logged.device) if LOGGED in client.memory else 0  # memory may have lain on the CPU
     client.memory[LOGGED] = logged + before
     client.memory[LOGGED_NAMES] = ",".join([*in_order(parts, peer.apart), "loss"])
