@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Samples that nobody has": (
         "A generator at the server makes samples on which clients' nets teach: no public samples, in one shot or many.",
         "choose",
-        ("dense", "co_boosting", "fedftg"),
+        ("dense", "co_boosting", "fedftg", "fedgen"),
     ),
     "A student and its teachers": (
         "A net at the server learns from frozen nets: those of clients, or of finished runs.",

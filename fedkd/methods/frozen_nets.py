@@ -37,3 +37,8 @@ def student_tensors(broadcast: Knowledge) -> dict[str, Tensor]:
 def with_teacher(student: Knowledge, teacher: Mapping[str, Tensor]) -> Knowledge:
     """A student's weights with a teacher's beside them; as they are, where there is no teacher."""
     return student.with_tensors("weights", {TEACHER + name: tensor for name, tensor in teacher.items()})
+
+
+def put_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, their names with ``prefix`` in front: what ``tensors_under`` takes out of a message again."""
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}

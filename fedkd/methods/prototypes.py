@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
-from fedkd.data import KINDS, Moments, Samples
 from fedkd.experiment.algorithm.node import Node
 from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit, predict
 from fedkd.knowledge.knowledge import Knowledge, TensorSpec, UpTo
 from fedkd.methods.class_means import ClassMeans
+from fedkd.methods.made_rows import rows_split
 from fedkd.nets import Net
 
 M = TypeVar("M", bound=nn.Module)
@@ -101,14 +101,12 @@ def fit_on_prototypes(
     """
     values, counts = stacked_prototypes(uploads, classes=server.classes)  # (K, C, D), (K, C)
     rows, (_, labels) = values[counts > 0], (counts > 0).nonzero(as_tuple=True)  # (M, D), (M,)
-    moments = Moments(torch.zeros(rows.shape[1]), torch.ones(rows.shape[1]))
-    samples = Samples(rows, labels, torch.arange(len(rows)), KINDS["vector"], moments, server.classes)
 
     def on_batch(module: M, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(batch.inputs, Tensor)
         return {part: loss(module, batch.inputs, batch.labels)}
 
-    losses = fit(module, server.split(samples), on_batch, optimizer=optimizer, epochs=epochs)
+    losses = fit(module, rows_split(server, rows, labels), on_batch, optimizer=optimizer, epochs=epochs)
     server.report({part: losses[part]})
 
 

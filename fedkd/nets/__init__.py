@@ -4,6 +4,7 @@ from fedkd.nets.branched import Branched, Branches, Gate, check_branches, pooled
 from fedkd.nets.build import build_net, check_net
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.exits import AtExits, NetWithExits, check_exits
+from fedkd.nets.feature_generator import FeatureGenerator
 from fedkd.nets.frozen import completed
 from fedkd.nets.fusion import Fusion, separable
 from fedkd.nets.heads import HEADS
@@ -24,6 +25,7 @@ __all__ = [
     "Copies",
     "Encoder",
     "Fusion",
+    "FeatureGenerator",
     "Gate",
     "MovingAverage",
     "Net",
