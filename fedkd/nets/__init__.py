@@ -7,6 +7,7 @@ from fedkd.nets.exits import AtExits, NetWithExits, check_exits
 from fedkd.nets.feature_generator import FeatureGenerator
 from fedkd.nets.frozen import completed
 from fedkd.nets.fusion import Fusion, separable
+from fedkd.nets.halves import Halves, cut_net, parts_of
 from fedkd.nets.heads import HEADS
 from fedkd.nets.load import copied, load, unsaved_buffers
 from fedkd.nets.moving_average import MovingAverage, move_towards
@@ -27,6 +28,7 @@ __all__ = [
     "Fusion",
     "FeatureGenerator",
     "Gate",
+    "Halves",
     "MovingAverage",
     "Net",
     "NetWithExits",
@@ -41,11 +43,13 @@ __all__ = [
     "check_net",
     "completed",
     "copied",
+    "cut_net",
     "features_of",
     "load",
     "logits_of",
     "move_towards",
     "name_of",
+    "parts_of",
     "pooled",
     "scale_gradient",
     "separable",

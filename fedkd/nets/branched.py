@@ -9,9 +9,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs
-from fedkd.nets.encoder import Encoder
+from fedkd.nets.halves import encoder_of
 from fedkd.nets.net import Net, laid_out
 from fedkd.nets.outputs import called
 from fedkd.nets.zoo import ZOO, zoo_encoder
@@ -48,11 +47,11 @@ class Branched(nn.Module):
 
     def __init__(self, nets: Sequence[Net], *, split_scale: float = 1.0) -> None:
         super().__init__()
-        halves = [_encoder(net).cut() for net in nets]
+        halves = [encoder_of(net).cut() for net in nets]
         self.trunk = halves[0][0]
         self.tails = nn.ModuleList(tail for _, tail in halves)
         self.classifiers = nn.ModuleList(net.heads["classifier"] for net in nets)
-        self.out_features = _encoder(nets[0]).out_features
+        self.out_features = encoder_of(nets[0]).out_features
         self.memory_format = nets[0].memory_format
         self.split_scale = split_scale
 
@@ -141,11 +140,3 @@ class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.scale, None
-
-
-def _encoder(net: Net) -> Encoder:
-    """A net's encoder; InputError for a user's module that gives logits only."""
-    if not isinstance(net.encoder, Encoder):
-        name = net.architecture
-        raise InputError(f"net {name!r} gives logits only: subclass fedkd.nets.Encoder and override cut to share its trunk")
-    return net.encoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class CNN(Encoder):
         hidden: D, the width of the feature.
         norm: "none", or "batch", a BatchNorm after every convolution.
     """
+
+    one_part: ClassVar[str] = "net 'cnn' with one convolution has no trunk to share: give channels two numbers or more"
 
     def __init__(
         self,
@@ -73,13 +76,11 @@ class CNN(Encoder):
             x = F.relu(maps[-1])  # as pooling after the ReLU, on a quarter of the values
         return tuple(maps), F.relu(self.hidden(x.flatten(1)))
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
-        """All convolutions but the last, images -> (B, channels, h, w) after ReLU; the last one with the hidden layer."""
-        if len(self.convolutions) < 2:
-            raise InputError("net 'cnn' with one convolution has no trunk to share: give channels two numbers or more")
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """Each convolution, giving its map (B, channels, h, w) after ReLU; the last one with the hidden layer."""
         stages = zip(self.convolutions, self.norms, strict=True)
         *first, last = (nn.Sequential(convolution, norm, nn.MaxPool2d(2), nn.ReLU()) for convolution, norm in stages)
-        return nn.Sequential(*first), nn.Sequential(last, nn.Flatten(), self.hidden, nn.ReLU())
+        return *first, nn.Sequential(last, nn.Flatten(), self.hidden, nn.ReLU())
 
 
 def _pooled(size: int, kernel: int, padding: int | str) -> int:

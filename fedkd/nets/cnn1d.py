@@ -31,6 +31,7 @@ class CNN1d(Encoder):
         vocabulary: how many token ids there are; 0 of signals.
     """
 
+    one_part: ClassVar[str] = "net 'cnn1d' with one convolution has no trunk to share: give channels two numbers or more"
     samples: ClassVar[str] = "signals (L, F) or tokens (L,)"
     example_shape: ClassVar[tuple[int, ...]] = (512, 1)
 
@@ -85,27 +86,25 @@ class CNN1d(Encoder):
             x = F.relu(pooled)  # as pooling after the ReLU, on half of the values
         return tuple(maps), F.relu(self.hidden(x.flatten(1)))
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
-        """All convolutions but the last, samples -> (B, channels, l, 1) after ReLU; the last one with the hidden layer."""
-        if len(self.convolutions) < 2:
-            raise InputError("net 'cnn1d' with one convolution has no trunk to share: give channels two numbers or more")
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """Each convolution, giving its map (B, channels, l, 1) after ReLU; the last one with the hidden layer."""
         stages = zip(self.convolutions, self.norms, strict=True)
-        *first, last = (nn.Sequential(convolution, norm, nn.MaxPool1d(2), nn.ReLU()) for convolution, norm in stages)
-        return _Trunk(self.embedding, nn.Sequential(*first)), nn.Sequential(
-            nn.Flatten(2), last, nn.Flatten(), self.hidden, nn.ReLU()
-        )
+        first, *rest = (nn.Sequential(convolution, norm, nn.MaxPool1d(2), nn.ReLU()) for convolution, norm in stages)
+        ways: list[nn.Module] = [_First(self.embedding, first)]
+        ways += [nn.Sequential(nn.Flatten(2), each, nn.Unflatten(2, (-1, 1))) for each in rest]
+        return *ways[:-1], nn.Sequential(ways[-1], nn.Flatten(), self.hidden, nn.ReLU())
 
 
-class _Trunk(nn.Module):
-    """From samples to the map of all convolutions but the last."""
+class _First(nn.Module):
+    """From samples to the map of the first convolution."""
 
-    def __init__(self, embedding: nn.Embedding | None, convolutions: nn.Module) -> None:
+    def __init__(self, embedding: nn.Embedding | None, convolution: nn.Module) -> None:
         super().__init__()
-        self.embedding, self.convolutions = embedding, convolutions
+        self.embedding, self.convolution = embedding, convolution
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Signals (B, L, F) or tokens (B, L) -> (B, channels, l, 1)."""
-        held: Tensor = self.convolutions(_over_time(self.embedding, input_ids, attention_mask))
+        held: Tensor = self.convolution(_over_time(self.embedding, input_ids, attention_mask))
         return held.unsqueeze(3)
 
 

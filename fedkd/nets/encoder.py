@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Encoder(nn.Module, ABC):
     """The shape of a sample that it is sure to take."""
     example_vocabulary: ClassVar[int] = 0
     """How many token ids the example has; 0: it is no text."""
+    one_part: ClassVar[str] = "a net of one part cannot be cut: give it two"
+    """What is said where it has only one part and is to be cut."""
 
     @classmethod
     def takes(cls, shape: Shape, vocabulary: int = 0) -> bool:
@@ -55,14 +57,64 @@ class Encoder(nn.Module, ABC):
         """
         return (), self(*inputs, **named)
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """The net as a chain, first to last: samples -> map -> .. -> features (B, D).
+
+        Default: the two halves of an overridden ``cut``; else none, it cannot be cut.
+
+        They hold the encoder's own parameters and buffers, each of these once, and one after the other they compute exactly
+        what ``forward`` does. No part changes the map that it reads: several may read one. Only the first may take several
+        tensors by name. Methods that cut nets can be used with encoders of two parts or more.
+        """
+        return () if type(self).cut is Encoder.cut else self.cut()
+
+    @property
+    def cuts(self) -> int:
+        """At how many levels it can be cut: at 1 behind its first part, at the last before its last; 0: at none."""
+        return max(0, len(self.in_parts()) - 1)
+
+    def cut(self, level: int = 0) -> tuple[nn.Module, nn.Module]:
         """The net in two: a trunk, images (B, C, H, W) -> map, and a tail, map -> features (B, D).
 
-        Both hold the encoder's own parameters and buffers, each of these once, and one after the other they compute exactly
-        what ``forward`` does. The tail leaves the map as it was: several tails may read one. Methods with branches on a
-        shared trunk can be used with encoders that override this.
+        Args:
+            level: how many parts make the trunk; 0: all but the last.
 
         Raises:
-            InputError: the net cannot be cut, which is the default.
+            InputError: the net cannot be cut, or not there.
         """
-        raise InputError(f"{type(self).__name__} cannot be cut into a trunk and a branch: override Encoder.cut, or take a cnn")
+        return cut_in_two(self, level)
+
+
+def cut_in_two(encoder: Encoder, level: int = 0) -> tuple[nn.Module, nn.Module]:
+    """What ``Encoder.cut`` says, of an encoder that overrides it without a level, too."""
+    parts, name = encoder.in_parts(), type(encoder).__name__
+    if not parts:
+        raise InputError(f"{name} cannot be cut into a trunk and a branch: override Encoder.in_parts, or take a cnn")
+    if len(parts) == 1:
+        raise InputError(encoder.one_part)
+    place = level or len(parts) - 1
+    if not 0 < place < len(parts):
+        places = "level 1 only" if len(parts) == 2 else f"levels 1 to {len(parts) - 1}"
+        raise InputError(f"{name} can be cut at {places}, and not at level {level}")
+    return chained(parts[:place]), chained(parts[place:])
+
+
+class Chain(nn.Module):
+    """Modules, one after the other; the first may take several tensors, by name too."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """What the last one gives."""
+        first, *rest = self.parts
+        held: Tensor = first(*inputs, **named)
+        for part in rest:
+            held = part(held)
+        return held
+
+
+def chained(parts: Sequence[nn.Module]) -> nn.Module:
+    """Some modules as one; a single one as it is."""
+    return parts[0] if len(parts) == 1 else Chain(parts)

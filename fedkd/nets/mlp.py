@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedkd.base.errors import InputError
 from fedkd.base.inputs import Shape
 from fedkd.nets.encoder import Encoder
 from fedkd.nets.options import check_tuple
@@ -22,6 +21,7 @@ class MLP(Encoder):
     a classifier on it is softmax regression.
     """
 
+    one_part: ClassVar[str] = "net 'mlp' with fewer than two hidden layers has no trunk to share: give hidden two widths"
     samples: ClassVar[str] = "real numbers of any shape: images, vectors or signals"
     example_shape: ClassVar[tuple[int, ...]] = (8,)
 
@@ -44,9 +44,7 @@ class MLP(Encoder):
             x = F.relu(layer(x))
         return x
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
-        """All layers but the last, samples (B, ...) -> (B, width), and the last; InputError where there is no other."""
-        if len(self.layers) < 2:
-            raise InputError("net 'mlp' with fewer than two hidden layers has no trunk to share: give hidden two widths")
-        *first, last = (nn.Sequential(layer, nn.ReLU()) for layer in self.layers)
-        return nn.Sequential(nn.Flatten(), *first), last
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """Each layer, giving (B, width)."""
+        first, *rest = (nn.Sequential(layer, nn.ReLU()) for layer in self.layers) if self.layers else (nn.Identity(),)
+        return nn.Sequential(nn.Flatten(), first), *rest

@@ -61,12 +61,11 @@ class ResNet18(Encoder):
             maps.append(second.before_relu(first(F.relu(maps[-1]))))  # not in place, unlike forward: maps are kept
         return tuple(maps), F.relu(maps[-1]).mean(dim=(2, 3))
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
-        """Stem and three stages, images (B, C, H, W) -> (B, 4 * width, H/4, W/4); the last stage with the average pooling."""
-        *stages, first, second = self.blocks
-        return nn.Sequential(self.stem, self.norm, nn.ReLU(inplace=True), *stages), nn.Sequential(
-            first, second, GlobalAverage()
-        )
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """The stem, images (B, C, H, W) -> (B, width, H, W), and the four stages, the last with the average pooling."""
+        stages = [nn.Sequential(*pair) for pair in zip(*[iter(self.blocks)] * 2, strict=True)]
+        stem = nn.Sequential(self.stem, self.norm, nn.ReLU(inplace=True))
+        return stem, *stages[:-1], nn.Sequential(stages[-1], GlobalAverage())
 
 
 class GlobalAverage(nn.Module):

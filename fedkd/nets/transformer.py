@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedkd.base.errors import InputError
 from fedkd.base.inputs import Shape
-from fedkd.nets.encoder import Encoder
+from fedkd.nets.encoder import Chain, Encoder
 from fedkd.nets.options import check_sizes
 from fedkd.nets.tokens import are_tokens, length_of, token_vectors, without_masked
 
@@ -30,6 +30,7 @@ class Transformer(Encoder):
         vocabulary: how many token ids there are.
     """
 
+    one_part: ClassVar[str] = "net 'transformer' with one block has no trunk to share: give it a depth of two"
     samples: ClassVar[str] = "tokens (L,)"
     example_shape: ClassVar[tuple[int, ...]] = (16,)
     example_vocabulary: ClassVar[int] = 2
@@ -77,12 +78,11 @@ class Transformer(Encoder):
         features: Tensor = self.last(held)
         return tuple(maps), features
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
-        """All blocks but the last, tokens (B, L) -> (B, D, L + 1, 1), the class token last; and the last block."""
-        if len(self.blocks) < 2:
-            raise InputError("net 'transformer' with one block has no trunk to share: give it a depth of two")
-        *first, last = self.blocks
-        return _Trunk(self.stem, nn.Sequential(*first)), nn.Sequential(last, self.last)
+    def in_parts(self) -> tuple[nn.Module, ...]:
+        """Each block, tokens (B, L) -> (B, D, L + 1, 1), the class token last; the first with the stem."""
+        blocks: list[nn.Module] = [*self.blocks]
+        blocks[0] = Chain([self.stem, blocks[0]])
+        return *blocks[:-1], Chain([blocks[-1], self.last])
 
 
 class _Stem(nn.Module):
@@ -139,18 +139,6 @@ class _Last(nn.Module):
     def forward(self, held: Tensor) -> Tensor:
         features: Tensor = self.norm(held[:, :, -1, 0])
         return features
-
-
-class _Trunk(nn.Module):
-    """The stem, and all blocks but the last."""
-
-    def __init__(self, stem: nn.Module, blocks: nn.Module) -> None:
-        super().__init__()
-        self.stem, self.blocks = stem, blocks
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        held: Tensor = self.blocks(self.stem(input_ids, attention_mask))
-        return held
 
 
 def _map_of(states: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from fedkd.base.errors import InputError
 from fedkd.base.inputs import Inputs, Shape, rows
 from fedkd.base.randomness import seeded
 from fedkd.nets import Encoder, are_probabilities, changed, copied, unsaved_state
+from fedkd.nets.encoder import cut_in_two
 from fedkd.nets.outputs import called
 from fedkd.nets.user_net import name_of
 from fedkd.testing.check import Check, checks_of
@@ -170,13 +172,14 @@ def maps_and_features_are_those_of_a_plain_pass(kind: Kind) -> None:
 
 
 def trunk_then_tail_is_the_whole_net(kind: Kind) -> None:
-    """Of an encoder that can be cut: bit for bit, in either mode, each weight in one half, nothing written on the way."""
-    for training in (True, False):
+    """Of an encoder that can be cut, at each level: bit for bit, in either mode, each weight in one half, nothing written."""
+    cuts = getattr(kind.net().encoder, "cuts", 0)
+    for training, level in product((True, False), range(cuts + 1)):
         encoder = kind.net().encoder.train(training)
         if not isinstance(encoder, Encoder):
             return
         try:
-            trunk, tail = encoder.cut()
+            trunk, tail = cut_in_two(encoder, level)
         except InputError:
             return  # it cannot be cut, and says so
         inputs = kind.net().laid_out(kind.inputs())

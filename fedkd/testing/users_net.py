@@ -100,7 +100,7 @@ class Decided(Encoder):
         second = self.last.map_of(self.centred(first))
         return (first, second), second.relu().view(len(second), -1)
 
-    def cut(self) -> tuple[nn.Module, nn.Module]:
+    def in_parts(self) -> tuple[nn.Module, ...]:
         """All but the last convolution, and it."""
         return nn.Sequential(OrderedDict(frozen=self.frozen, centred=self.centred)), self.last
 
