@@ -20,6 +20,11 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "logits",
         ("fedcache",),
     ),
+    "Answers about a client's own samples": (
+        "Clients say something of each of their samples, and hear what others make of it; no public samples.",
+        "logits",
+        ("fedgkt",),
+    ),
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",
         "choose",

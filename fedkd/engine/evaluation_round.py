@@ -65,12 +65,14 @@ class EvaluationRound:
         with torch_threads(self._experiment.engine.num_cpus), seeded(seed):
             predictors = strategy.predictors(server, broadcasts.common)
             scores = evaluate_global(predictors, server, side_by_side=self._idle())
+            beside = strategy.scored_with(server).copy()
         server.release(kept=False)
         metrics.row |= scores.row
         metrics.representations = scores.representations
         self._asked = self._whom_to_ask()
         distinct = {id(knowledge): knowledge for knowledge in map(broadcasts.to, self._asked)}
-        sent = {key: with_probes(self._transport.as_received(each), scores.probes) for key, each in distinct.items()}
+        sent = {key: self._transport.as_received(each).beside(beside) for key, each in distinct.items()}
+        sent = {key: with_probes(each, scores.probes) for key, each in sent.items()}
         globally = not predictors and len(server.federation.test) > 0
         if globally and self._experiment.data.partition == EACH_ITS_OWN:
             sent = {key: with_test(each, server.federation.test) for key, each in sent.items()}

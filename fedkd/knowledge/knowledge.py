@@ -86,6 +86,10 @@ class Knowledge:
         """The same Knowledge with these facts added to its header."""
         return replace(self, header={**self.header, **facts})
 
+    def beside(self, other: Knowledge) -> Knowledge:
+        """The same Knowledge with another's tensors beside its own, each in its space."""
+        return replace(self, tensors={**self.tensors, **other.tensors}, spaces={**self.spaces, **other.spaces})
+
     def with_tensors(self, space: str, tensors: Mapping[str, Tensor]) -> Knowledge:
         """The same Knowledge with these tensors beside its own."""
         spaces = {**self.spaces, **dict.fromkeys(tensors, space)}

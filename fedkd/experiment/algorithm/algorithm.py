@@ -114,6 +114,14 @@ class Algorithm(ABC):
         """What clients get before round 1, one for all or one per client id. Default: nothing."""
         return Knowledge()
 
+    def scored_with(self, server: Server) -> Knowledge:
+        """What clients get beside the broadcast when they are asked to evaluate, for ``predictors`` alone. Default: nothing.
+
+        A part of their net that stays at the server, say, under names that no broadcast has. It counts as evaluation_bytes.
+        Whoever else scores a client, as an audit does, may lack it.
+        """
+        return Knowledge()
+
     def broadcast_again(self, server: Server) -> Knowledge | Mapping[int, Knowledge] | None:
         """What clients get after a broadcast that all failed on. The server is as it was before. Default: what they got then.
 
