@@ -16,14 +16,9 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("fd", "fedproto", "fedtgp", "fedgh", "feddistill"),
     ),
     "Answers about a client's own samples": (
-        "The server keeps what clients say of each of their samples, in a table by sample; no public samples.",
-        "logits",
-        ("fedcache",),
-    ),
-    "Answers about a client's own samples": (
         "Clients say something of each of their samples, and hear what others make of it; no public samples.",
         "logits",
-        ("fedgkt",),
+        ("fedcache", "fedgkt"),
     ),
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",

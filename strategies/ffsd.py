@@ -114,7 +114,7 @@ class FFSD(LockstepStrategy):
             if not client.id:
                 return found
             before = peers.beside.get("map")  # (B, c, h, w), where the student before is there
-            found["diversity"] = none if before is None else weight * diversity_loss(own["map"], before)
+            found["diversity"] = none if before is None else weight * shifted_attention_loss(own["map"], before)
             if "decoder" in parts:
                 apart = none if before is None else follow(parts["decoder"], shift_attention(before), earlier(own))
                 found |= {"self_distillation": weight * apart, "decoder": decoder_loss(parts["decoder"], own)}
@@ -213,7 +213,7 @@ def shifted(shares: Tensor) -> Tensor:
     return (0.5 - shares) * torch.sign(shares - lowest) + 0.5
 
 
-def diversity_loss(maps: Tensor, other: Tensor) -> Tensor:
+def shifted_attention_loss(maps: Tensor, other: Tensor) -> Tensor:
     """The mean squared distance of a student's attention to another's that was shifted; that one is a constant.
 
     Args:

@@ -64,7 +64,6 @@ def example(loss: Callable[..., Tensor], dtype: torch.dtype) -> dict[str, Any]:
         "negative": draw(B, D),
         "concentrations": torch.tensor([0.1, 0.2, 0.1, 0.4]),
         "queue": draw(2 * B, D),
-        "noise": draw(B, D),
         "margin": -draw(MAP[0]).abs(),
         "net": net,
         "reference": {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()},

@@ -12,11 +12,11 @@ from fedkd.strategies.ffsd import (
     Decoder,
     attention,
     decoder_loss,
-    diversity_loss,
     follow,
     outputs_of,
     shift_attention,
     shifted,
+    shifted_attention_loss,
 )
 from public_runs import client_of, server_of
 from test_okddip import after_a_round, batch_of, peer_of, peers
@@ -56,7 +56,7 @@ def joint_step(all_parts: list[dict[str, nn.Module]], batch: Batch) -> tuple[dic
         losses[f"student {i}"] = cross_entropy_loss(own["logits"], batch.labels) + sum(others) / len(others)
         if i:
             before, decoder = students[i - 1]["map"].detach(), all_parts[i]["decoder"]
-            losses[f"diversity {i}"] = d * diversity_loss(own["map"], before)
+            losses[f"diversity {i}"] = d * shifted_attention_loss(own["map"], before)
             losses[f"follow {i}"] = d * follow(decoder, shift_attention(before), [own["earlier 0"]])
             decoders[f"decoder {i}"] = decoder_loss(decoder, own)
     maps = torch.stack([own["map"].detach() for own in students], 1)
@@ -110,7 +110,7 @@ def test_attention_is_shifted_away_from_where_another_looks() -> None:
     assert length.item() == pytest.approx(69**0.5)
     there = shifted(shares)  # the lowest is 0: it becomes a half, the others one minus themselves
     torch.testing.assert_close(there, torch.tensor([[1 - 1 / 69**0.5, 1 - 2 / 69**0.5, 0.5, 1 - 8 / 69**0.5]]))
-    same = diversity_loss(maps, maps)
+    same = shifted_attention_loss(maps, maps)
     assert same.item() == pytest.approx(((shares - there) ** 2).mean().item())
     changed = shift_attention(maps) - maps
     torch.testing.assert_close(changed[0, 0, 0], (there - shares)[0] * 69**0.5 / 2)

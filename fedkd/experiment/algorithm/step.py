@@ -31,21 +31,17 @@ _HOOKS_OF_ALL = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 def make_optimizer(net: nn.Module, work: Work, *, kind: str = "", **overrides: Any) -> torch.optim.Optimizer:
     """The optimiser of the [train] settings over the net's trainable parameters; ``overrides`` replace its arguments.
 
-    ``kind`` is one of torch's by its name here, "adam" or another, in place of ``train.optimizer``.
-    
-
-    ``kind`` among them is another optimiser than the settings', and has none of their momentum.
+    ``kind`` is one of torch's by its name here, "adam" or another, in place of ``train.optimizer``, without its momentum.
     """
     leave_compiler_out()
     parameters = trainable(net, work.where)
     settings = work.settings
     kind = kind or settings.optimizer
-    kind = overrides.pop("kind", settings.optimizer)
     arguments: dict[str, Any] = {"lr": work.lr, "weight_decay": settings.weight_decay}
     if kind not in _OF_TORCH:
         return _of_user(kind, parameters, **arguments | overrides)
     arguments["fused"] = True
-    if kindkind == settings.optimizer == "sgd":
+    if kind == settings.optimizer == "sgd":
         arguments |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
     return _OF_TORCH[kind](parameters, **(arguments | overrides))
 
