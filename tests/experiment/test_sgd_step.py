@@ -68,7 +68,8 @@ def test_a_scheduler_of_torch_sees_the_steps_and_does_not_warn() -> None:
     assert schedule.get_last_lr() == [0.05]
 
 
-def test_a_parameter_whose_first_gradient_comes_late_begins_with_no_momentum() -> None:
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_parameter_whose_first_gradient_comes_late_begins_with_no_momentum(scheduled: bool) -> None:
     """torch's own fused step raises a TypeError there; one that is not fused takes it in its stride."""
     nets = [nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)]) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
@@ -76,6 +77,8 @@ def test_a_parameter_whose_first_gradient_comes_late_begins_with_no_momentum() -
         torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=fused)
         for net, fused in zip(nets, (True, False), strict=True)
     ]
+    if scheduled:
+        _ = [torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5) for optimizer in optimizers]
     inputs = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     for layers in (1, 2, 2):
         for net, optimizer in zip(nets, optimizers, strict=True):

@@ -146,13 +146,14 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     bare = _BARE_STEPS.get(type(optimizer))
     counted = "step" in vars(optimizer)  # torch's schedulers put a step of their own there, and warn where it is passed by
     hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_HOOKS_OF_ALL)
-    if bare is None or counted or any(hooks):
-        optimizer.step()
-        return
+    whole = bare is None or counted or any(hooks)
     if isinstance(optimizer, torch.optim.SGD):
-        if step_fused(optimizer):
+        if not whole and step_fused(optimizer):
             return
         give_late_buffers(optimizer)
+    if whole or bare is None:
+        optimizer.step()
+        return
     with torch.no_grad():
         bare(optimizer)
 
