@@ -85,6 +85,8 @@ GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
         )
         for name, key in (("in-process", "in-process"), ("Ray", "ray"))
     ),
+    ("data-free, DENSE's server: 1.3 x the bare loop", "data_free", ("ratio",), "{:.2f}", "data_free.py", "2"),
+    ("a table by sample id, FedCache: 5 % of a round", "sample_table", ("share",), "{:.1%}", "sample_table.py", "1"),
     ("two nodes over one", "two_nodes", ("two nodes / one node",), "{:.2f}", "two_nodes.py", "4"),
 ]
 
