@@ -90,13 +90,17 @@ class FedGKT(Strategy):
                     f"nets: the maps of {first} and {name} at level {self.level} differ, {shape} and {other}, and one "
                     "tail is to read them all: change level or net_options"
                 )
+        tail, rows = self._tail(node).eval(), torch.zeros(2, *shape, device=node.device)
         try:
-            self._tail(node).eval()(torch.zeros(2, *shape, device=node.device))
-        except RuntimeError as error:
+            given = tuple(tail(rows).shape)
+            why = "" if given == (2, node.classes) else f"of two it makes {given}, and not logits (2, {node.classes})"
+        except (RuntimeError, ValueError, IndexError) as error:
+            why = str(error).splitlines()[0]
+        if why:
             raise InputError(
                 f"server_net: {tail_name(node)} behind level {self.server_level} does not read maps {shape} of {first} "
-                f"at level {self.level} ({str(error).splitlines()[0]}): make channels and sizes equal in net_options"
-            ) from None
+                f"at level {self.level} ({why}): make channels and sizes equal in net_options"
+            )
 
     def _map(self, node: Node, architecture: str) -> tuple[int, ...]:
         """The shape of a sample's map."""

@@ -158,6 +158,10 @@ def logits_only(shape: tuple[int, ...], classes: int) -> nn.Module:
         ({"nets": "mlp", "net_options": {"mlp": {"hidden": [8]}}}, "give hidden two widths"),
         ({"strategy": {"name": "fedgkt", "level": 2}}, "MLP can be cut at level 1 only, and not at level 2"),
         ({"server_net": "cnn"}, "server_net: cnn behind level 1 does not read maps"),
+        (  # a linear layer takes the last axis of a map for features, where it is as wide
+            {"nets": "resnet18", "server_net": "mlp"},
+            r"mlp behind level 1 does not read maps \(4, 8, 8\) of resnet18 .*of two it makes \(2, 4, 8, 10\)",
+        ),
     ],
 )
 def test_what_cannot_be_cut_or_read_is_refused_in_a_line(changes: dict[str, Any], said: str) -> None:
