@@ -63,7 +63,8 @@ class CoBoosting(Strategy):
     whole pool; there one for each batch of it, so that their number grows and ten of 0.01 take 1/10 to 0. Should all
     weights reach 0, they stay as they were. The student's optimiser is that of [train] at a constant rate; there SGD
     with momentum 0.9, weight decay and half a cosine. Gradients are clipped by ``train.clip``; there at 10. Samples are
-    kept as they are, there with 8 bits. Defaults are smaller than the code's, for small samples.
+    kept as they are, there with 8 bits, those of CIFAR cropped and flipped at random when they are read. Defaults are
+    smaller than the code's, for small samples.
     """
 
     epochs: Steps = 10  # of the server, each round; 200 in all in the code

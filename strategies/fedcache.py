@@ -47,7 +47,7 @@ class FedCache(Strategy):
     """Each sample is taught its label and the mean of what clients' nets last said of samples of that label like it.
 
     Paper: Wu et al., "FedCache: A Knowledge Cache-driven Federated Learning Architecture for Personalized Edge
-    Intelligence", IEEE TMC 2024.
+    Intelligence", IEEE TMC 2024, arXiv 2308.07816.
     What travels: for each client and round 4 n C bytes up, the logits of its n samples, and 4 n C down, their teachers,
     but none before it has uploaded; with its first upload also n (4 D + 4), a hash of each sample and its label. C
     classes, D the width of the hash. Nets may differ.
@@ -60,9 +60,9 @@ class FedCache(Strategy):
     The hash: the official code takes features of a net that was trained on ImageNet. Here it is the features of the
     first of the experiment's nets as it is built, equal at all clients, in eval mode: a random projection, unless that
     net is one of the user's own that comes with weights, which is what the paper asks for.
-    The server's answers are those of the last round in which a client took part; the logits are those of its training
-    steps, in train mode, the last of each sample, so that no pass over the samples is added. A row of zeros says
-    nothing.
+    Of a client that stays away the server keeps what it said in the last round in which it took part. Logits are those
+    of the training steps, in train mode, the last of each sample, so that no pass over the samples is added. A row of
+    zeros says nothing.
     Deviations: there the cache is full of zeros at first, which teaches a uniform prediction in the first round; a
     class with too few samples fails; neighbours are found approximately; clients come in turn within a round, each
     learning from what those before it just said, samples unshuffled. Its temperature of 1 is not used: 3 is, as here.
@@ -73,7 +73,7 @@ class FedCache(Strategy):
     weight: NonNegative = 1.5  # alpha, of the distillation term
     temperature: Positive = 3.0  # T, of both softmaxes; the term is multiplied by its square
 
-    paper: ClassVar[str] = "Wu et al., IEEE TMC 2024"
+    paper: ClassVar[str] = "Wu et al., IEEE TMC 2024, arXiv 2308.07816"
     sends: ClassVar[str] = "logits of each own sample, and once a hash and the label of each, up; logits down"
     needs: ClassVar[Needs] = Needs(labels=True)
     idle: ClassVar[Idle] = dict.fromkeys(("neighbours", "temperature"), (Unless(weight=0),))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: The least deviation of initial weights, as in DCGAN (arXiv 1511.06434).
+#: The deviation of initial weights, as in DCGAN (arXiv 1511.06434).
 SPREAD = 0.02
 
 
