@@ -60,13 +60,14 @@ class FedGen(Strategy):
     G makes features of noise and a class; h, a net's last layer, reads them. Labels y' and those at the server are
     drawn in proportion to counts, as in the paper: of all who ever took part, and at the server of the round's clients.
     alpha_t = alpha decay^(t - 1), at least 1e-4 alpha, and beta_t likewise. Before the mean is taken G makes steps of
-    Adam on batches of train.batch_size, weight decay 0.01, its rate falling by 2 % a round; it goes on from round to
-    round. The formulas are those of the authors' code. Its noise is uniform on [0, 1), where the paper says Gaussian;
-    that the paper's text has no KL term is from memory.
+    Adam on batches of train.batch_size, 2 at least, weight decay 0.01, its rate falling by 2 % a round; it goes on from
+    round to round. The formulas are those of the authors' code. Its noise is uniform on [0, 1), where the paper says
+    Gaussian; that the paper's text has no KL term is from memory.
     Deviations: that code starts its counts anew in each round, from 1, and draws labels uniformly among those that
     somebody has. It makes new features for each batch; here a client makes 64 of each class a round, and its samples
     take turns among them, those for y' as many as the batch has samples. It leaves the generated terms away after 20
-    local epochs, which at its defaults there never are; and it does not average buffers. alpha = beta = 0 is FedAvg.
+    local epochs, which at its defaults there never are; its weights fall to 1e-4 itself; and it does not average
+    buffers. alpha = beta = 0 is FedAvg.
     """
 
     alpha: NonNegative = 10.0  # weight of cross-entropy on made features, in round 1
@@ -173,12 +174,13 @@ class FedGen(Strategy):
                 "diversity": self.diversity_weight * diversity_loss(batch.inputs, made),
             }
 
-        samples = self.steps * server.experiment.train.batch_size
+        size = max(2, server.experiment.train.batch_size)  # batch statistics of one say nothing
+        samples = self.steps * size
         noise = torch.rand(samples, self.noise, generator=server.rng("noise"))
         split = rows_split(server, noise, draw_labels(counts.sum(0), samples, server.rng("labels")))
         lr = self.generator_lr * 0.98 ** (server.round - 1)
         adam = server.optimizer("generator", generator, kind="adam", lr=lr, weight_decay=0.01)
-        return fit(generator, split, loss, optimizer=adam, epochs=1)
+        return fit(generator, split, loss, optimizer=adam, epochs=1, batch_size=size)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The global net, at the server and at every client."""

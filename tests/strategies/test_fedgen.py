@@ -130,6 +130,13 @@ def test_the_generator_learns_what_the_clients_last_layers_take_for_each_class_a
     assert (said.argmax(1) == labels).float().mean() > 0.8
 
 
+def test_where_clients_train_on_single_samples_the_generator_has_two_at_a_time() -> None:
+    experiment = tiny("fedgen", train={"batch_size": 1, "steps": 2})
+    server = server_of(experiment)
+    FedGen(steps=3).server_update(server, says(FedGen(), experiment))
+    assert int(server.module("generator", lambda: FeatureGenerator(C, D, noise=32, hidden=256)).norm.num_batches_tracked) == 3
+
+
 def test_the_server_keeps_in_mind_who_said_to_have_what() -> None:
     """In round 2 client 1 is away: clients hear the counts of both, and the generator is asked for classes of client 0."""
     experiment = tiny("fedgen")
