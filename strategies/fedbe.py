@@ -74,7 +74,7 @@ class FedBE(Strategy):
     alpha: Positive = 1.0  # of the Dirichlet distribution
     exponent: Positive = 2.0  # of the sharpening; 1 = none
     epochs: Steps = 20  # of the student on the public samples, each round
-    batch_size: Steps = 128
+    batch_size: Steps = 128  # public samples a step
     lr: Positive = 1e-3  # of SGD
     average_after: Share = 1 / 3  # of the steps
     average_every: Steps = 5  # steps

@@ -74,7 +74,7 @@ class FedGen(Strategy):
     beta: NonNegative = 10.0  # weight of the KL term, likewise
     decay: Annotated[float, Field(gt=0, le=1)] = 0.98  # of both weights, a round
     steps: Count = 50  # of the generator, each round
-    generator_lr: Positive = 3e-4
+    generator_lr: Positive = 3e-4  # of Adam
     diversity_weight: NonNegative = 1.0  # eta
     noise: Count = 32  # random numbers to a feature
     hidden: Count = 256  # width of the generator

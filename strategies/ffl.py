@@ -9,7 +9,7 @@ from typing import ClassVar, final
 
 from torch import Tensor, nn
 
-from fedkd import Batch, Client, Knowledge, Needs, Positive, Server, Settings, Share, TensorSpec
+from fedkd import Batch, Client, InputError, Knowledge, Needs, Positive, Server, Settings, Share, TensorSpec
 from fedkd.losses import kd_loss
 from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.family import LockstepStrategy
@@ -37,7 +37,7 @@ class FFL(LockstepStrategy):
     Defaults: T = 3; w rises to 1 over the first 80 of 300 epochs, here 0.27 of the rounds. The paper trains two nets by
     SGD, 0.1, Nesterov momentum 0.9, x 0.1 after epochs 150 and 225 of 128 images. ``accuracy`` is the nets' mean; no
     node has all nets, so the fused classifier is not evaluated. Who fails leaves until the next round, and is a map
-    of zeros to the fusion. A peer alone is taught by a fusion of its one map.
+    of zeros to the fusion.
     Deviations: nets are whole, as in the paper's general form; those of the official code share all but their last
     stage. The paper fuses nets of different maps too, by a 1x1 convolution. The code adds 1e-7 to the targets'
     probabilities, and its fusion has a weight decay of 1e-5 beside the nets' 1e-4: here both have that of [train].
@@ -52,8 +52,10 @@ class FFL(LockstepStrategy):
     update: ClassVar[UpdateName] = "simultaneous"
 
     def check(self, experiment: Settings) -> None:
-        """A net with feature maps, batches of two and more."""
+        """Two peers, a net with feature maps, batches of two and more."""
         self.needs.check(type(self).__name__, experiment)
+        if experiment.data.clients < 2:
+            raise InputError("data.clients: FFL fuses the maps of several peers: set it to 2 or more")
         check_maps(experiment)
         check_batches("FFL", experiment)
 

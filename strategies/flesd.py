@@ -74,9 +74,9 @@ class FLESD(Strategy):
     queue: Count = 2048  # keys
     momentum: Share = 0.99  # of the net that makes the keys
     student_epochs: Count = 20  # each round, on the public samples
-    student_batch_size: Annotated[int, Field(ge=2)] = 256
+    student_batch_size: Annotated[int, Field(ge=2)] = 256  # public samples a step
     student_lr: Positive = 1e-3  # of Adam
-    student_weight_decay: NonNegative = 1e-6
+    student_weight_decay: NonNegative = 1e-6  # of Adam
     temperature: Positive = 0.4  # of the clients' contrast, if the base has one
     base: str = "simclr"  # what clients descend: a name in fedkd.methods.contrastive.BASES
     base_options: dict[str, Any] = field(default_factory=dict)  # the base's own fields: {queue = 1024}

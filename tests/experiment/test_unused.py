@@ -315,5 +315,9 @@ def test_what_is_refused_makes_no_difference_and_what_is_not_makes_one(name: str
                 for key, value in tried.items():
                     idle[key] = {**idle.get(key, {}), **value} if isinstance(value, dict) else value
         else:
-            assert rows(changed) != usual, tried
+            try:
+                found = rows(changed)
+            except InputError:  # FedGKT's server cannot go on from maps with an mlp: that shows before round 1
+                continue
+            assert found != usual, tried
     assert rows(Experiment.from_values(tiny(name, **idle))) == usual

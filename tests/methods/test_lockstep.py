@@ -281,6 +281,10 @@ def test_after_one_batch_the_buffers_are_those_of_one_forward_pass(update: str) 
             assert_same({name: memory.tensor(f"net/main/{name}") for name, _ in net.named_buffers()}, dict(net.named_buffers()))
 
 
+#: Peers with optimisers of their own for parts of their loss go back once for each; FFSD's leader has more than its students.
+BACKWARD = {"afd": 27, "ffsd": 15}
+
+
 @pytest.mark.parametrize("name", LOCKSTEP)
 def test_a_step_is_one_forward_and_one_backward_pass_a_peer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps of three peers. A pass is a call of the first convolution in train mode; evaluation is not counted."""
@@ -299,7 +303,7 @@ def test_a_step_is_one_forward_and_one_backward_pass_a_peer(name: str, monkeypat
         handle.remove()
     _rehearsal, *steps = forwards  # a few samples go through the net before the first round
     assert [len(images) for images in steps] == [16] * 6 + [8] * 3
-    assert len(backwards) == 9
+    assert len(backwards) == BACKWARD.get(name, 9)
 
 
 @pytest.mark.parametrize("name", LOCKSTEP)

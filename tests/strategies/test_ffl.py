@@ -130,14 +130,10 @@ def test_who_is_missing_is_a_map_of_zeros(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines[0]["distillation"] > 0
 
 
-def test_one_peer_alone_is_taught_by_a_fusion_of_its_own_map() -> None:
-    row = simulate(fusing(FFL(ramp=0), 1)).metrics[1]
-    assert min(row["distillation"], row["fusion_cross_entropy"]) > 0
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"data": {"clients": 1}}, "data.clients: FFL fuses the maps of several peers: set it to 2 or more"),
         ({"nets": "mlp"}, "nets: net 'mlp' has 0 feature maps, not 1 or more: take a cnn, cnn1d or resnet18"),
         ({"nets": {"cnn": 0.5, "resnet18": 0.5}}, "the same net at all clients"),
         ({"train": {"batch_size": 1}}, "train.batch_size: FFL needs statistics of a batch: set it to 2"),
