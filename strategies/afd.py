@@ -80,13 +80,13 @@ class AFD(LockstepStrategy):
         def loss(own: PeerOutputs, peers: AllOutputs, batch: Batch) -> dict[str, Tensor]:
             mine, others, held = own["logits"], peers.others("logits"), own["map"]
             learned = [kd_loss(mine, other, temperature=self.temperature) for other in others.unbind()]
-            before = peers.beside.get("map", held)  # nobody's but one's own: not used
-            there = float("map" in peers.beside)
+            before = peers.beside.get("map")  # (B, c, h, w), where anybody else is there
+            none = held.new_zeros(())  # a constant: its optimiser takes no step
             return {
                 "cross_entropy": batch.cross_entropy(mine),
                 "distillation": torch.stack(learned).mean() if learned else mine.sum() * 0,
-                "adversarial": there * fooling_loss(discriminator, held),
-                "discriminator": there * telling_loss(discriminator, held, before),
+                "adversarial": none if before is None else fooling_loss(discriminator, held),
+                "discriminator": none if before is None else telling_loss(discriminator, held, before),
             }
 
         settings = {"kind": "adam", "lr": scheduled(client, self.feature_lr), "weight_decay": self.feature_decay}

@@ -184,6 +184,14 @@ def test_who_is_missing_is_passed_over_and_one_alone_learns_its_labels(monkeypat
     assert alone["adversarial"] == alone["discriminator"] == alone["distillation"] == 0 < alone["cross_entropy"]
 
 
+def test_alone_neither_the_rate_nor_the_decay_of_features_moves_anything() -> None:
+    """Adam would take steps of its full rate down the weight decay alone."""
+    plain, fast = (
+        simulate(ring(AFD(feature_lr=rate, feature_decay=decay), 1)).metrics[1] for rate, decay in ((2e-5, 0.0), (0.05, 0.1))
+    )
+    assert plain["loss"] == fast["loss"] and plain["accuracy"] == fast["accuracy"]
+
+
 @pytest.mark.slow
 def test_maps_of_nets_that_differ_meet_in_the_smallest_shape() -> None:
     options = {"cnn": {"channels": [4, 8], "hidden": 24}, "resnet18": {"width": 4}}

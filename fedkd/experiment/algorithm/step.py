@@ -92,7 +92,8 @@ def descend(
 def descend_each(tasks: Sequence[tuple[Mapping[str, Tensor], torch.optim.Optimizer]], work: Work) -> Tensor:
     """Several steps from one forward pass: each optimiser goes down the gradient of its own parts of the loss.
 
-    All gradients are taken before anybody steps. A parameter that several optimisers have is moved by each of them.
+    All gradients are taken before anybody steps. A parameter that several optimisers have is moved by each of them. Where all
+    parts are constants, their optimiser takes no step: momentum and weight decay would move what has nothing to learn.
 
     Args:
         tasks: parts of the loss, and the optimiser that descends their sum.
@@ -101,18 +102,20 @@ def descend_each(tasks: Sequence[tuple[Mapping[str, Tensor], torch.optim.Optimiz
     Returns:
         (parts + 1,) float32: each part in the order of the tasks, then the sum of all.
     """
-    gradients: list[list[Tensor | None]] = []
+    found: list[tuple[torch.optim.Optimizer, list[Tensor | None]]] = []
     for parts, optimizer in tasks:
         scaler = _scaler(optimizer) if work.settings.precision == "fp16" else None
         total, parameters = sum_of(parts), _parameters(optimizer)
+        if not total.requires_grad:
+            continue
         for parameter in parameters:
             parameter.grad = None
         # Unlike torch.autograd.grad this lays each gradient out as its parameter lies: a fused step goes through both in order.
         (scaler.scale(total) if scaler else total).backward(retain_graph=True, inputs=parameters)
-        gradients.append([parameter.grad for parameter in parameters])
+        found.append((optimizer, [parameter.grad for parameter in parameters]))
     logged = {name: part.detach().float() for parts, _ in tasks for name, part in parts.items()}
-    for (_, optimizer), own in zip(tasks, gradients, strict=True):
-        for parameter, gradient in zip(_parameters(optimizer), own, strict=True):
+    for optimizer, gradients in found:
+        for parameter, gradient in zip(_parameters(optimizer), gradients, strict=True):
             parameter.grad = gradient
         _end_step(optimizer, work, _scaler(optimizer) if work.settings.precision == "fp16" else None)
     return torch.stack([*logged.values(), sum_of(logged)])
