@@ -47,7 +47,7 @@ class Snapshot(Strategy):
     Asymmetric: only the teacher is softened, so no T^2. With one client it is the paper, with more FedAvg in cycles.
     Learning rates of [train] run their schedule once a cycle: ``schedule = "cosine"`` is the paper's, which ends each
     cycle near 0 and begins the next at the full rate, so that student and teacher differ. The optimiser's state stays
-    at each client. The snapshot is in eval mode; the server keeps the last one only.
+    at each client. The snapshot is in eval mode; the server keeps the last one, and the newest net.
     Defaults: T = 3, label_weight = 1 + 1 / T, as that code has them; its 300 epochs have 4 cycles.
     Deviations: cycles are whole rounds, there steps; the rate moves once a round, there each step.
     """
@@ -71,7 +71,10 @@ class Snapshot(Strategy):
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights."""
-        return Knowledge.of("weights", server.net().state_dict(), header={"cycle": 0})
+        start = Knowledge.of("weights", server.net().state_dict(), header={"cycle": 0})
+        server.memory.store("newest/", start.tensors)
+        server.memory["cycle"] = 0
+        return start
 
     def client_update(self, client: Client, broadcast: Knowledge) -> Knowledge:
         """Local epochs from the global weights, after the first cycle taught by the last snapshot."""
@@ -99,12 +102,14 @@ class Snapshot(Strategy):
         return Knowledge.of("weights", net.state_dict(), weight=len(data), metrics=metrics)
 
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
-        """The mean, and the snapshot beside it unless the cycle ends here, with a new one."""
-        mean = weighted_mean(uploads).with_header(cycle=self._number(server))
-        if server.round % self.cycle:
-            return with_teacher(mean, server.memory.under("snapshot/"))
-        server.memory.store("snapshot/", mean.tensors)
-        return mean
+        """The mean, and the snapshot beside it unless the cycle ends here: then the mean is the next one."""
+        mean, number = weighted_mean(uploads), self._number(server)
+        if server.memory.get("cycle") != number:  # the first answers of a cycle: what clients had before them is the snapshot
+            server.memory.store("snapshot/", server.memory.under("newest/"))
+            server.memory["cycle"] = number
+        server.memory.store("newest/", mean.tensors)
+        told = mean.with_header(cycle=number)
+        return with_teacher(told, server.memory.under("snapshot/")) if server.round % self.cycle else told
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:
         """The net as it is now, at the server and at every client."""

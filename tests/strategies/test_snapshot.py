@@ -45,6 +45,19 @@ def test_who_missed_the_end_of_a_cycle_takes_what_it_holds_as_the_snapshot(play:
     assert same(play.teachers[3].state_dict(), play.last(1))
 
 
+def test_where_nobody_answered_at_the_end_of_a_cycle_the_same_net_teaches_through_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cycles of three, nobody answers in round 3: in rounds 4 to 6 the teacher is what round 2 made."""
+    play = Play(Snapshot(cycle=3), monkeypatch, rounds=2, module=snapshot_module)
+    play.told.append(play.told[2])
+    for round in (4, 5, 6):
+        play.server.round = round
+        uploads = {id: play.update(id, round) for id in (0, 1)}
+        play.told.append(play.strategy.server_update(play.server, uploads).copy())
+        assert same(play.teachers[round].state_dict(), play.last(2))
+
+
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two classes: the net says (1/2, 1/2), the snapshot at T = 2 (1/4, 3/4); half of log 2, and log 2."""
     losses: list[Any] = []
