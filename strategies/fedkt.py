@@ -52,7 +52,7 @@ class FedKT(Strategy):
     sample for the final net (``server_net``). Nets may differ.
     Privacy: with gamma > 0 votes get Laplace noise of scale 1 / gamma, and the labels made of them are private, by
     plain composition over the P samples of a round, whatever the data are:
-        noise_at = "party"   epsilon = 2 s gamma P for one sample of a party, towards all who see its students
+        noise_at = "party"   epsilon = 2 s gamma P for a change of one sample, towards all who see a party's students
         noise_at = "server"  epsilon = 3 s gamma P for all that a party holds, towards who sees the final net only
     The 3 is 2 where ``threshold`` is 0, as the test for enough votes is noisy too. "server" promises nothing
     against the server, which has the students. Losses and sample counts, sent beside them, are not covered. The

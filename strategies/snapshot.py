@@ -104,7 +104,7 @@ class Snapshot(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The mean, and the snapshot beside it unless the cycle ends here: then the mean is the next one."""
         mean, number = weighted_mean(uploads), self._number(server)
-        if server.memory.get("cycle") != number:  # the first answers of a cycle: what clients had before them is the snapshot
+        if server.memory.get("cycle") != number:  # a cycle's first answers: what clients had before is the snapshot
             server.memory.store("snapshot/", server.memory.under("newest/"))
             server.memory["cycle"] = number
         server.memory.store("newest/", mean.tensors)

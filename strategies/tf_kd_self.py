@@ -75,16 +75,16 @@ class TfKDSelf(Strategy):
     }
 
     def _pretraining(self, node: Node) -> int:
-        """How many rounds train the teacher: at least one, where it is not a finished run's."""
-        return 0 if self.teacher else max(1, round(self.pretraining * node.experiment.rounds))
+        """How many rounds train the teacher, where it is not a finished run's: at least one, and not all of several."""
+        rounds = node.experiment.rounds
+        return 0 if self.teacher else max(1, min(round(self.pretraining * rounds), rounds - 1))
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The shared initial weights, with the teacher if it is there already."""
         net = server.net()
-        if self.teacher:
-            server.memory.store(TEACHER, teacher_of(server, self.teacher, net))
         start = Knowledge.of("weights", net.state_dict(), header={"taught": int(bool(self.teacher))})
-        return with_teacher(start, server.memory.under(TEACHER))
+        server.memory.store(TEACHER, teacher_of(server, self.teacher, net) if self.teacher else start.tensors)
+        return with_teacher(start, server.memory.under(TEACHER)) if self.teacher else start
 
     def upload_schema(self, server: Server, client: int) -> Mapping[str, TensorSpec]:
         """One net; the teacher stays where it is."""

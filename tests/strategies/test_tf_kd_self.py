@@ -33,6 +33,22 @@ def test_the_net_of_the_first_rounds_teaches_all_others(play: Play) -> None:
     assert [len(tensors_under(told, TEACHER)) > 0 for told in play.told] == [False, False, False, True, True, True]
 
 
+def test_a_student_is_left_a_round_however_long_the_teacher_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pretraining, taught in ((0.95, [4]), (0.0, [2, 3, 4])):
+        assert sorted(Play(TfKDSelf(pretraining=pretraining), monkeypatch, rounds=4, module=module).teachers) == taught
+
+
+def test_where_nobody_answered_before_the_student_begins_the_start_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rounds are the teacher's, and nobody answers in them: clients have the start, and the server sends it on."""
+    play = Play(TfKDSelf(), monkeypatch, rounds=4, module=module)
+    server = server_of(play.experiment)
+    start = told = play.strategy.first_broadcast(server).copy()
+    for server.round in (3, 4):
+        uploads = {0: play.strategy.client_update(client_in(play.experiment, round=server.round), told).copy()}
+        told = play.strategy.server_update(server, uploads).copy()
+        assert same(play.teachers[server.round].state_dict(), start.tensors)
+
+
 def test_the_student_starts_anew_and_equal_at_all(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "fit", lambda *given, **how: {"loss": 1.0})
     starts = [play.strategy.client_update(client_in(play.experiment, id, round=3), play.told[2]) for id in (0, 1)]
