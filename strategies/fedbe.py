@@ -76,7 +76,7 @@ class FedBE(Strategy):
     epochs: Steps = 20  # of the student on the public samples, each round
     batch_size: Steps = 128  # public samples a step
     lr: Positive = 1e-3  # of SGD
-    average_after: Share = 1 / 3  # of the steps
+    average_after: Share = 1 / 3  # of the steps; 1 = the last net, no average
     average_every: Steps = 5  # steps
 
     paper: ClassVar[str] = "Chen and Chao, ICLR 2021, arXiv 2009.01974"
@@ -86,6 +86,7 @@ class FedBE(Strategy):
         "around": (Unless(samples=0),),
         "scale": (Unless(samples=0), When("around", "gaussian")),
         "alpha": (Unless(samples=0), When("around", "dirichlet")),
+        "average_every": (Unless(average_after=1),),
     }
 
     def first_broadcast(self, server: Server) -> Knowledge:

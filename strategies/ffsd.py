@@ -55,14 +55,14 @@ class FFSD(LockstepStrategy):
     Defaults: T = 2, d = 1e-5, a = 10; both grow over the first 5 of 300 epochs. ``accuracy`` is the mean of all nets';
     the leader's is the last of ``peer_accuracies``. The fusion is at no node that has all nets, and is not evaluated.
     All have the same net. Who fails leaves for the round; a student who is missing is a map of zeros to the fusion.
-    Deviations: shares are those of unit vectors; the code flips them at the length of the other's attention before it
-    is divided by it, of which the paper's text was not at hand. The fusion has the weight decay of [train], there 1e-5.
+    Deviations: shares, of unit vectors, are flipped about one half; the code flips them about half the length that the
+    vector had before. The paper's text was not at hand. The fusion has the weight decay of [train], there 1e-5.
     The decoder's own loss has no weight of 1000, which Adam's steps do not feel. Decoders halve no channels but make
     those of the maps; a net with one map has none.
     """
 
     temperature: Positive = 2.0  # T of softened predictions
-    diversity_weight: NonNegative = 1e-5  # d, of looking elsewhere than the student before
+    diversity_weight: NonNegative = 1e-5  # d, of looking elsewhere than the student before, where there are two
     fusion_weight: NonNegative = 10.0  # a, of looking where the fused map does
     ramp: Share = 0.017  # share of the rounds over which d and a grow; 0 = from the start
 

@@ -28,11 +28,11 @@ from fedkd import (
     fit,
 )
 from fedkd.aggregate import mean
-from fedkd.experiment.algorithm.conditions import Beyond, Idle
+from fedkd.experiment.algorithm.conditions import Beyond, Idle, When
 from fedkd.experiment.algorithm.optimizer_state import trainable
 from fedkd.losses import soft_cross_entropy
 from fedkd.losses.rows import unit_rows
-from fedkd.methods.contrastive import Base, make_base
+from fedkd.methods.contrastive import WITH_TEMPERATURE, Base, make_base
 from fedkd.methods.contrastive.moco import Queue
 from fedkd.methods.encoders.anchor_messages import PublicSize, Schema, check_unit_rows, pack
 from fedkd.methods.encoders.anchors import ANCHORS, embed_public, project, width_of
@@ -84,7 +84,10 @@ class FLESD(Strategy):
     paper: ClassVar[str] = "Shi et al. 2021, arXiv 2109.14611"
     sends: ClassVar[str] = "embeddings of public samples up, the student's weights down"
     needs: ClassVar[Needs] = Needs(public=True, server_net=True, uses=("views", "representations", "compared"))
-    idle: ClassVar[Idle] = {"public_samples": (Beyond("public_samples"),), "queue": (Beyond("queue"),)}
+    idle: ClassVar[Idle] = {
+        **{name: (Beyond(name),) for name in ("public_samples", "queue")},
+        "temperature": (When("base", *WITH_TEMPERATURE),),
+    }
 
     def check(self, experiment: Settings) -> None:
         """Also what the base asks for; a batch's own keys must be in the queue."""

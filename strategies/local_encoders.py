@@ -8,11 +8,8 @@ from typing import Any, ClassVar, final
 
 from fedkd import Client, Embedder, Knowledge, Needs, Node, Positive, Server, Settings, Strategy, TensorSpec
 from fedkd.experiment.algorithm.conditions import Idle, When
-from fedkd.methods.contrastive import BASES, Base, make_base
+from fedkd.methods.contrastive import WITH_TEMPERATURE, Base, make_base
 from fedkd.methods.encoders.own_encoders import own_encoder, train_own
-
-#: The bases that have a temperature: a field with a default.
-WITH_TEMPERATURE = [name for name, base in BASES.items() if hasattr(base, "temperature")]
 
 
 @final

@@ -125,6 +125,8 @@ def test_it_needs_public_samples_and_no_labels() -> None:
         Experiment(strategy="flesd")
     with pytest.raises(InputError, match="256 keys do not hold a batch of 256 and one more"):
         tiny({"name": "flesd", "queue": 256})
+    with pytest.raises(InputError, match=r"strategy\.temperature = 0\.2 does nothing here"):
+        tiny({"name": "flesd", "base": "byol", "temperature": 0.2})
     assert FLESD().server_update(server_of(tiny(FLESD())), {}) == {}
     assert not FLESD.needs.labels and isinstance(Knowledge(), Knowledge)
 

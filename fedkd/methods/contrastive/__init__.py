@@ -6,12 +6,13 @@ from fedkd.methods.contrastive.divergence_aware import DivergenceAwarePredictor
 from fedkd.methods.contrastive.divergence_mixed import DivergenceAwareAverage
 from fedkd.methods.contrastive.moco import MoCo
 from fedkd.methods.contrastive.protocl import ProtoCL
-from fedkd.methods.contrastive.registry import BASES, make_base
+from fedkd.methods.contrastive.registry import BASES, WITH_TEMPERATURE, make_base
 from fedkd.methods.contrastive.simclr import SimCLR
 
 __all__ = [
     "BASES",
     "BYOL",
+    "WITH_TEMPERATURE",
     "Base",
     "DivergenceAwareAverage",
     "DivergenceAwarePredictor",

@@ -24,6 +24,8 @@ BASES: dict[str, type[Base[Any]]] = {
     "fedu": DivergenceAwarePredictor,
     "fedema": DivergenceAwareAverage,
 }
+#: Those that have a temperature: a field with a default.
+WITH_TEMPERATURE = [name for name, base in BASES.items() if hasattr(base, "temperature")]
 
 
 def make_base(name: str, options: Mapping[str, Any], *, temperature: float) -> Base[Any]:
