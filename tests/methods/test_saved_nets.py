@@ -145,6 +145,20 @@ def test_of_nets_in_parts_that_part_teaches_which_the_paper_tests(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy",
+    [{"name": "born_again", "generation": 2}, "fedgen", "fedgkd", {"name": "snapshot", "cycle": 2}, "tf_kd_self"],
+)
+def test_what_is_broadcast_beside_a_net_does_not_hide_it(strategy: Any, tmp_path: Path) -> None:
+    """Teachers, and a generator."""
+    simulate(experiment(strategy, rounds=3), out=tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "nets" / "global.safetensors")
+    net = read_nets_of(tmp_path / "run", **IMAGES)["global"]
+    assert net.state_dict().keys() < kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["local", "fedavg"])
 def test_those_of_a_kept_round_are_the_final_ones_of_a_run_that_ended_there(strategy: str, tmp_path: Path) -> None:
     simulate(experiment(strategy), out=tmp_path / "short")

@@ -34,6 +34,8 @@ from fedkd.results.recorded import RecordedRun
 
 #: A user's nets, by the names that ``nets`` gives them.
 NetFunctions = Mapping[str, Callable[..., nn.Module]]
+#: How the names of tensors begin that a strategy broadcasts beside its net: of its teachers, and of a generator.
+BESIDE = ("teacher/", "generator/")
 
 
 def load_nets(server: Server, run: str, *, some_classes: bool = False) -> dict[str, Net]:
@@ -158,7 +160,8 @@ def _teaching_part(weights: Mapping[str, Tensor], tables: Mapping[str, Any]) -> 
         place = strategy_class(str(tables.get("strategy", {}).get("name", ""))).teaches
     except InputError:  # a user's, which is not at hand
         place = ""
-    return {name.removeprefix(place): tensor for name, tensor in weights.items() if name.startswith(place)}
+    of_net = {name: tensor for name, tensor in weights.items() if not name.startswith(BESIDE)}
+    return {name.removeprefix(place): tensor for name, tensor in of_net.items() if name.startswith(place)}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
