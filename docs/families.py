@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("fedntd", "moon", "fml", "fedkd", "fedgkd", "pfedsd", "fedhkd"),
     ),
     "Samples that nobody has": (
-        "A generator at the server makes samples on which clients' nets teach: no public samples, in one shot or many.",
+        "A generator at the server makes samples, or features, on which nets teach: no public samples, in one round or many.",
         "choose",
         ("dense", "co_boosting", "fedftg", "fedgen"),
     ),
@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("dml", "kdcl", "okddip", "mcl", "dcm", "ffl", "ffsd", "afd", "codistillation"),
     ),
     "A net that teaches itself": (
-        "Branches, exits, a moving average or the last generation of one net are its teachers.",
+        "Its branches or exits, a moving average, what it was before, or its answers to other samples are its teachers.",
         "peers",
         ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again", "cskd", "snapshot", "tf_kd_self"),
     ),

@@ -49,9 +49,9 @@ class Hydra(Strategy):
     Paper: Tran et al., "Hydra: Preserving Ensemble Diversity for Model Distillation", 2020, arXiv 2001.04694.
     What travels: each client's weights and buffers up, |θ_k| elements, or nothing where finished runs' nets teach; the
     student's down: its body and K heads, |body| + K |head| elements.
-    Teachers and samples are those of ``multi_teacher``, which see no label. The student is ``server_net`` cut in two,
-    the trunk as the body; the rest and the classifier are a head. There is one for each client, or for each net of the
-    finished runs. With z_k the teachers' logits and h the heads',
+    Teachers and samples are those of ``multi_teacher``, whose labels the student does not see. It is ``server_net`` cut
+    in two: the trunk is the body, the rest and the classifier are a head. There is a head for each client, or for each
+    net of the finished runs. With z_k the teachers' logits and h the heads',
         in the first ``together`` of the rounds:  T^2 KL(mean_k softmax(z_k / T) || softmax(h_1 / T))
         afterwards:                               mean_k T^2 KL(softmax(z_k / T) || softmax(h_k / T))
     The first head is the paper's Hinton head; all others are copies of it when the second part begins. A client that

@@ -43,8 +43,9 @@ class RLKD(Strategy):
     Paper: Yuan et al., "Reinforced Multi-Teacher Selection for Knowledge Distillation", AAAI 2021, arXiv 2012.06048.
     What travels: as in ``multi_teacher``: each client's weights and buffers up, |θ_k| elements, or nothing where
     finished runs' nets teach; the student's down, |θ| elements. Policies stay at the server.
-    Teachers and samples are those of ``multi_teacher``. At the start of a round, for sample i and teacher k,
-        chance_k(i) = sigmoid( v_k . [ f(i), softmax(z_k(i)), CE(z_k(i), y) ] + b_k ),   f the student's features
+    Teachers and samples are those of ``multi_teacher``. At the start of a round, for sample i and teacher k, with f the
+    student's features in unit length,
+        chance_k(i) = sigmoid( v_k . [ f(i), softmax(z_k(i)), CE(z_k(i), y) ] + b_k )
     and who teaches is drawn once. The student then descends in its epochs
         label_weight CE(z_s, y) + weight times the mean over the drawn teachers of T^2 KL(z_k || z_s at T)
     and each sample is rewarded by -CE(z_s, y) - ``imitation`` T^2 KL(mean_k softmax(z_k / T) || softmax(z_s / T)), the
@@ -52,7 +53,7 @@ class RLKD(Strategy):
         - advantage(i) sum_k log( chance of what was drawn for i and k )
     by the settings of [train]. The sample's reward is held against its own before the round, and the gains are brought
     to mean 0 and spread 1: that is the advantage. Where a sample has no label, the class of the teachers' mean stands
-    for it.
+    for it in chances and rewards; the student's cross-entropy leaves the sample out.
     Deviations: of the paper the abstract and its usual statement were at hand. Its third reward adds the accuracy on a
     validation set, the same for all samples, which such an advantage does not feel. Its second has the drawn teachers
     in the divergence, of whom none is best: here it has all. The student does not first learn from all teachers. A

@@ -47,7 +47,7 @@ class UHC(Strategy):
     Teachers are those of ``multi_teacher``, and may be of other architectures; those of a finished run may have been
     trained on some of this run's classes only. The student learns on the public samples, without labels, or on the
     training samples of all clients where a finished run teaches and there are none. With q the student's probabilities
-    and p_k a teacher's over the classes L_k that it knows, both at T, the student descends, by K teachers,
+    and p_k a teacher's over the classes L_k that it knows, both at T, the student descends
         T^2 mean_b sum_k sum_{c in L_k} p_k(c) log( p_k(c) / q(c | L_k) ),   q(c | L) = q(c) / sum_{j in L} q(j)
     What a teacher that knows a few classes says of a sample of another one is noise about those few: nobody says how
     much of q they ought to have in all. It takes classes that teachers share to compare the rest. The paper's CE-X

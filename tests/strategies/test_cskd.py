@@ -1,4 +1,4 @@
-"""CS-KD: pairs of one class, the loss of a step, and what it is worth on few digits."""
+"""CS-KD: pairs of one class, and the loss of a step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from fedkd.strategies.cskd import CSKD, paired_draws, partners
 from public_runs import client_of, tiny
 
-from fedkd import Experiment, simulate
+from fedkd import simulate
 from fedkd.losses import cskd_loss
 
 
@@ -80,10 +80,3 @@ def test_weights_travel_both_ways() -> None:
     net = 4 * (64 * 8 + 8 + 8 * 10 + 10)
     row = simulate(tiny(CSKD(), data={"public": 0})).metrics[1]
     assert (row["bytes_up"], row["bytes_down"]) == (2 * net, 2 * net)
-
-
-def few(strategy: Any, seed: int) -> Experiment:
-    """One client of 150 digits and a cnn."""
-    data = {"clients": 1, "partition": "iid", "train_limit": 150, "client_test": 0.0}
-    train = {"epochs": 2, "batch_size": 16, "lr": 0.02, "momentum": 0.9}
-    return Experiment(strategy=strategy, rounds=20, evaluate_every=20, seed=seed, nets="cnn", data=data, train=train)
