@@ -34,6 +34,6 @@ def diversity_loss(noise: Tensor, samples: Tensor) -> Tensor:
     if len(noise) != len(samples):
         raise ValueError(f"diversity_loss: {len(noise)} rows of noise, and {len(samples)} of what was made of them")
     noise, samples = at_least_float32(noise.detach()), at_least_float32(samples).flatten(1)
-    apart = torch.cdist(samples, samples, p=1.0) / samples.shape[1]  # (B, B)
+    apart = (samples[:, None] - samples[None]).abs().mean(2)  # (B, B)
     of_noise = (noise[:, None] - noise[None]).square().mean(2)  # (B, B)
     return (-of_noise * apart).mean().exp()
