@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -40,3 +40,15 @@ def lines_of(results: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
     return [line for line in lines if line["setting"] == json.loads(json.dumps(setting))]
+
+
+def intervals_over(found: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], key: str) -> str:
+    """One method's lines minus another's in points, seed by seed: the mean and half its 95 % interval; empty for none."""
+    from fedkd.results.statistics import mean_interval
+
+    theirs = {line["seed"]: line[key] for line in base}
+    values = [100 * (line[key] - theirs[line["seed"]]) for line in found if line["seed"] in theirs]
+    if not values:
+        return ""
+    mean, half = mean_interval(values)
+    return f"{mean:+.1f} ± {half:.1f}" if len(values) > 1 else f"{mean:+.1f}"
