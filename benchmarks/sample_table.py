@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +84,7 @@ def main() -> None:
     torch.set_num_threads(1)
     first, *later = shares(given.rounds)
     report = {
-        "command": "python benchmarks/sample_table.py",
+        "command": " ".join(["python benchmarks/sample_table.py", *sys.argv[1:]]),
         "machine": machine,
         "share": statistics.median(later),
         "share_range": [min(later), max(later)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fedkd.losses.precision import at_least_float32
@@ -25,6 +24,7 @@ def diversity_loss(noise: Tensor, samples: Tensor) -> Tensor:
     Raises:
         ValueError: there are not as many rows of noise as of what was made.
 
+    >>> import torch
     >>> noise = torch.tensor([[0.0], [2.0]])
     >>> diversity_loss(noise, torch.ones(2, 3)).item()
     1.0
