@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,16 @@ def lines_of(results: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     lines = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
     return [line for line in lines if line["setting"] == json.loads(json.dumps(setting))]
+
+
+def finished(cells: Iterable[Any], results: Path) -> dict[Any, dict[str, Any]]:
+    """The lines that are there of these cells, which have a ``method``, a ``seed`` and a ``setting()``."""
+    found = {}
+    for cell in cells:
+        lines = lines_of(results, cell.setting())
+        if mine := [line for line in lines if (line["method"], line["seed"]) == (cell.method, cell.seed)]:
+            found[cell] = mine[-1]
+    return found
 
 
 def intervals_over(found: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cells import fill, intervals_over, lines_of
+from cells import fill, finished, intervals_over
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -106,16 +106,6 @@ def run(cell: Cell) -> dict[str, Any]:
     }
 
 
-def finished(cells: Iterable[Cell]) -> dict[Cell, dict[str, Any]]:
-    """The lines that are there, of these very settings."""
-    found = {}
-    for cell in cells:
-        lines = lines_of(RESULTS, cell.setting())
-        if mine := [line for line in lines if (line["method"], line["seed"]) == (cell.method, cell.seed)]:
-            found[cell] = mine[-1]
-    return found
-
-
 def describe(line: Mapping[str, Any]) -> str:
     """What came out of a cell."""
     return f"{line['method']}, seed {line['seed']}: own {line['client_accuracy']:.3f}, all classes {line['accuracy']:.3f}"
@@ -158,9 +148,10 @@ def main() -> None:
     given = parser.parse_args()
     cells = [Cell(method, seed, given.rounds) for seed in given.seeds for method in given.only]
     if not given.table:
-        there = finished(cells)
+        there = finished(cells, RESULTS)
         fill([cell for cell in cells if cell not in there], run, RESULTS, describe=describe, workers=given.workers)
-    print(table(finished(Cell(method, seed, given.rounds) for seed in given.seeds for method in METHODS)))
+    whole = [Cell(method, seed, given.rounds) for seed in given.seeds for method in METHODS]
+    print(table(finished(whole, RESULTS)))
 
 
 if __name__ == "__main__":
