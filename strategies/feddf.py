@@ -212,7 +212,7 @@ def distil_to_best(
     for step in range(0, until.steps, until.validate_every):
         now = min(step + until.validate_every, until.steps)
         try:
-            draws = [*islice(passes, now - step)]
+            draws = [*islice(passes, (now - step) * subset.work.settings.accumulate)]
             fit(net, subset, distillation, optimizer=adam, draws=draws, after_step=schedule.step)
         except TrainingError:
             break

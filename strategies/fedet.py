@@ -130,7 +130,8 @@ class FedET(Strategy):
 
         public = server.public
         sgd = torch.optim.SGD(trainable(net, public.work.where), lr=self.lr, momentum=0.9)
-        draws = [*islice(public.passes(self.batch_size, public.rng("passes")), self.steps)]
+        batches = self.steps * public.work.settings.accumulate
+        draws = [*islice(public.passes(self.batch_size, public.rng("passes")), batches)]
         return fit(net, public, loss, given=tuple(t.to(server.device) for t in targets), optimizer=sgd, draws=draws)
 
     def predictors(self, node: Node, broadcast: Knowledge) -> Mapping[str, Classifier]:

@@ -156,7 +156,7 @@ class FedFTG(Strategy):
                 made = generator(noise, labels).float()
                 said = torch.stack([teacher(made) for teacher in teachers]).float().softmax(2)  # (K, B, C)
             targets = (shares[:, labels, None] * said).sum(0)  # (B, C)
-            draws = [Draw(torch.arange(self.batch_size), 0)] * self.student_steps
+            draws = [Draw(torch.arange(self.batch_size), 0)] * (self.student_steps * server.experiment.train.accumulate)
             losses = fit(net, as_split(server, made), learn, given=(targets,), optimizer=sgd, draws=draws)
             reports.append(wanted | losses)
         return {name: sum(each[name] for each in reports) / self.iterations for name in reports[0] if name != "loss"}

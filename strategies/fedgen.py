@@ -67,7 +67,7 @@ class FedGen(Strategy):
     somebody has. It makes new features for each batch; here a client makes 64 of each class a round, and its samples
     take turns among them, those for y' as many as the batch has samples. It leaves the generated terms away after 20
     local epochs, which at its defaults there never are; its weights fall to 1e-4 itself; and it does not average
-    buffers. alpha = beta = 0 is FedAvg.
+    buffers. alpha = beta = 0 is FedAvg. Where samples are few, 10 can make a run chaotic: try 1 to 3.
     """
 
     alpha: NonNegative = 10.0  # weight of cross-entropy on made features, in round 1
@@ -175,7 +175,7 @@ class FedGen(Strategy):
             }
 
         size = max(2, server.experiment.train.batch_size)  # batch statistics of one say nothing
-        samples = self.steps * size
+        samples = self.steps * size * server.experiment.train.accumulate
         noise = torch.rand(samples, self.noise, generator=server.rng("noise"))
         split = rows_split(server, noise, draw_labels(counts.sum(0), samples, server.rng("labels")))
         lr = self.generator_lr * 0.98 ** (server.round - 1)

@@ -193,14 +193,12 @@ def test_nets_need_a_last_layer_that_is_trained_and_must_be_alike() -> None:
 
 @pytest.mark.slow
 def test_beats_fedavg_where_clients_hold_few_classes() -> None:
-    """Round 10, seed 0 (1, 2): 0.841 (0.752, 0.822) against 0.680 (0.493, 0.655); alone clients have 0.258 (0.248, 0.225).
+    """Round 10, seeds 0 to 3: 0.930, 0.791, 0.777, 0.883 against 0.680, 0.493, 0.655, 0.593.
 
-    In round 20, at weights this large, 0.875 (0.847, 0.939) against 0.916 (0.738, 0.880).
+    Clients' weights are 3: at 10, the default, a rate that is larger by a millionth moves what is reached by 0.08 to 0.3.
     """
-    means = {}
-    for name in ("fedgen", "fedavg"):
-        data = {"clients": 10, "partition": "dirichlet", "alpha": 0.1, "min_partition_size": 8}
-        train = {"lr": 0.01, "batch_size": 16, "epochs": 2}
-        experiment = Experiment(strategy=name, rounds=10, seed=0, nets="cnn", data=data, train=train, evaluate_every=10)
-        means[name] = simulate(experiment).metrics[-1]["accuracy"]
-    assert means["fedgen"] > means["fedavg"] + 0.1
+    data = {"clients": 10, "partition": "dirichlet", "alpha": 0.1, "min_partition_size": 8}
+    settings = {"rounds": 10, "nets": "cnn", "data": data, "train": {"lr": 0.01, "batch_size": 16, "epochs": 2}}
+    strategies = FedGen(alpha=3.0, beta=3.0), "fedavg"
+    made, plain = (simulate(Experiment(strategy=one, **settings, evaluate_every=10)).metrics[-1] for one in strategies)
+    assert made["accuracy"] > plain["accuracy"] + 0.1
