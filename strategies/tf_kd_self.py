@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, final
@@ -21,6 +22,7 @@ from fedkd import (
     NonNegative,
     Positive,
     Server,
+    Settings,
     Share,
     Strategy,
     TensorSpec,
@@ -28,6 +30,7 @@ from fedkd import (
     fit,
 )
 from fedkd.aggregate import weighted_mean
+from fedkd.base.errors import Notice
 from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless
 from fedkd.experiment.algorithm.step import make_optimizer
 from fedkd.losses import kd_loss
@@ -73,6 +76,13 @@ class TfKDSelf(Strategy):
         "temperature": (Unless(alpha=0), Unless(scale=0)),
         "scale": (Unless(alpha=0),),
     }
+
+    def check(self, experiment: Settings) -> None:
+        """With one round nobody is taught."""
+        super().check(experiment)
+        if experiment.rounds == 1 and not self.teacher:
+            told = "rounds = 1 is the teacher's: no student is taught, and this is FedAvg: set it to 2 or more"
+            warnings.warn(told, Notice, stacklevel=2)
 
     def _pretraining(self, node: Node) -> int:
         """How many rounds train the teacher, where it is not a finished run's: at least one, and not all of several."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from fedkd.base.errors import InputError
+from fedkd.base.errors import InputError, Notice
 from fedkd.data import KINDS, Samples
 from fedkd.data.kinds import NO_MOMENTS
 from fedkd.experiment.algorithm.node import Node
@@ -25,12 +26,19 @@ MADE = ("image", "vector", "sequence")
 
 
 def check_made(name: str, node: Node) -> None:
-    """Refuse samples that no generator can make."""
+    """Refuse samples that no generator can make; say where theirs would not lie where real ones do."""
     source = node.federation.source
     if source.kind.name not in MADE or not isinstance(source.shape, tuple):
         raise InputError(
             f"strategy: {name} makes samples of real numbers, and data.source {source.name!r} holds samples of kind "
             f"{source.kind.name!r}: take images, vectors or signals, or a method over public samples"
+        )
+    if source.kind.name != "image" and node.experiment.data.normalise == "none":
+        warnings.warn(
+            f'data.normalise = "none": {name} makes samples of mean 0 and deviation 1, and those of {source.name!r} may lie '
+            "elsewhere: their nets teach less there",
+            Notice,
+            stacklevel=2,
         )
 
 

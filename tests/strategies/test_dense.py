@@ -157,13 +157,22 @@ def test_a_net_that_gives_no_finite_logits_does_not_teach() -> None:
     assert [*one_shot.take(server, {0: drawn(server, 0), 1: bad})] == [0]
 
 
+TABLES: dict[str, Any] = {
+    "nets": "mlp",
+    "net_options": {"mlp": {"hidden": [8]}},
+    "data": {"source": vectors, "public": 0, "train_limit": 0},
+}
+
+
 def test_tables_are_made_too() -> None:
-    settings = {
-        "nets": "mlp",
-        "net_options": {"mlp": {"hidden": [8]}},
-        "data": {"source": vectors, "public": 0, "train_limit": 0},
-    }
-    assert simulate(small(**settings)).metrics[1]["clients_ok"] == 2
+    assert simulate(small(**TABLES)).metrics[1]["clients_ok"] == 2
+
+
+def test_what_is_made_may_lie_elsewhere_than_tables_as_they_are() -> None:
+    (line,) = notices(**{**TABLES, "data": {**TABLES["data"], "normalise": "none"}})
+    assert line.startswith(
+        "data.normalise = \"none\": dense makes samples of mean 0 and deviation 1, and those of 'vectors' may"
+    )
 
 
 @pytest.mark.parametrize(

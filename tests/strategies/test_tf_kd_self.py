@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from test_born_again import Play, client_in, same
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.base.errors import Notice
 from fedkd.methods.frozen_nets import TEACHER, student_tensors, tensors_under
 
 MLP = {"nets": "mlp", "net_options": {"mlp": {"hidden": [8]}}}
@@ -111,6 +112,11 @@ def test_a_run_that_holds_no_such_net_is_refused_in_a_line(finished: Path, tmp_p
         simulate(tiny(TfKDSelf(teacher=str(tmp_path / "local"))))
     with pytest.raises(InputError, match="nowhere holds no run"):
         simulate(tiny(TfKDSelf(teacher="nowhere")))
+
+
+def test_one_round_teaches_nobody_and_that_is_said() -> None:
+    with pytest.warns(Notice, match=r"rounds = 1 is the teacher's: no student is taught, and this is FedAvg: set it to 2"):
+        tiny(TfKDSelf(), rounds=1)
 
 
 @pytest.mark.slow
