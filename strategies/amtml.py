@@ -89,6 +89,7 @@ class AMTML(Strategy):
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only."""
         learner.check(self, experiment, self.teachers)
+        learner.check_lesson(experiment, guided=self.balance > 0, labels=self.balance < 1, key="balance")
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

@@ -72,7 +72,7 @@ class DGKD(Strategy):
 
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""
-        chain.check(self, experiment, self.teachers, self.assistants)
+        chain.check(self, experiment, self.teachers, self.assistants, balance=self.balance)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

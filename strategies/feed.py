@@ -78,13 +78,9 @@ class FEED(Strategy):
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; something must teach the classifier."""
         learner.check(self, experiment, self.teachers)
-        data = experiment.data
-        unlabelled = (data.public or data.public_source) and not data.public_labels
-        if not self.logit_weight and (unlabelled or not self.label_weight):
-            raise InputError(
-                "strategy.logit_weight: with 0 labels alone teach the student's classifier, and there are none: "
-                "set data.public_labels = true, or a weight"
-            )
+        learner.check_lesson(experiment, guided=self.logit_weight > 0, labels=self.label_weight > 0, key="logit_weight")
+        if experiment.train.batch_size < 2:  # translators of nets without maps normalise over the batch alone
+            raise InputError("train.batch_size: FEED needs statistics of a batch: set it to 2 or more")
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

@@ -79,7 +79,10 @@ class MultiTeacher(Strategy):
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; labels and a validation set where target or loss ask for them."""
         learner.check(self, experiment, self.teachers)
-        TeachingTask.of(self).check(experiment)
+        task = TeachingTask.of(self)
+        task.check(experiment)
+        key = "loss" if self.weight else "weight"
+        learner.check_lesson(experiment, guided=task.on_classifier, labels=self.label_weight > 0, key=key)
 
     def check_samples(self, node: Node) -> None:
         """Samples of real numbers, nets with features or maps, where the loss reads such."""

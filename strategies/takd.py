@@ -71,7 +71,7 @@ class TAKD(Strategy):
 
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only; assistants are known nets."""
-        chain.check(self, experiment, self.teachers, self.assistants)
+        chain.check(self, experiment, self.teachers, self.assistants, balance=self.balance)
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

@@ -72,6 +72,7 @@ class You2017(Strategy):
     def check(self, experiment: Settings) -> None:
         """Public samples are for clients' nets only."""
         learner.check(self, experiment, self.teachers)
+        learner.check_lesson(experiment, guided=self.weight > 0, labels=self.label_weight > 0, key="weight")
 
     def first_broadcast(self, server: Server) -> Knowledge:
         """The student's initial weights."""

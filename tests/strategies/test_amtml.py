@@ -117,7 +117,8 @@ def test_the_adapter_is_fixed_after_its_share_of_the_rounds() -> None:
 @pytest.mark.parametrize("part", ["balance", "relation_weight", "hint_weight"])
 def test_each_distillation_moves_the_student_by_itself(part: str) -> None:
     weights = {"balance": 0.0, "relation_weight": 0.0, "hint_weight": 0.0, "penalty": 0.0, part: 1.0}
-    server = server_with(AMTML(**weights), lr=0.5)
+    labelled = {} if part == "balance" else {"public_labels": True}
+    server = server_with(AMTML(**weights), lr=0.5, data=labelled)
     before = {n: t.clone() for n, t in server.net("student", architecture="cnn", keep=True).state_dict().items()}
     after = server.experiment.strategy.server_update(server, uploads_of(server, 0, 1)).tensors
     assert any((after[name] - tensor).abs().max() > 1e-6 for name, tensor in before.items() if name.startswith("encoder."))

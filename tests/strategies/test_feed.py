@@ -108,10 +108,9 @@ def test_weights_travel_as_the_formula_says() -> None:
     assert (row["bytes_up"], row["bytes_down"]) == (2 * net, 2 * net)
 
 
-def test_without_labels_something_else_must_teach_the_classifier() -> None:
-    with pytest.raises(InputError, match=r"strategy\.logit_weight: with 0 .* set data\.public_labels = true"):
-        Experiment(strategy=FEED(logit_weight=0.0), rounds=1, data={"public": 20})
-    Experiment(strategy=FEED(logit_weight=0.0), rounds=1, data={"public": 20, "public_labels": True})
+def test_translators_need_batches_of_two() -> None:
+    with pytest.raises(InputError, match=r"train\.batch_size: FEED needs statistics of a batch: set it to 2 or more"):
+        Experiment(strategy="feed", rounds=1, data={"public": 20}, train={"batch_size": 1})
 
 
 @pytest.mark.slow

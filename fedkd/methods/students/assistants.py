@@ -16,9 +16,12 @@ from fedkd.methods.students.teachers import Runs
 from fedkd.nets import Net, check_net
 
 
-def check(strategy: Strategy, experiment: Settings, runs: Runs, assistants: Sequence[str]) -> None:
-    """As for any student; and the assistants are known nets, with a round at least for each of the chain."""
+def check(strategy: Strategy, experiment: Settings, runs: Runs, assistants: Sequence[str], *, balance: float) -> None:
+    """As for any student, whom guides teach, or labels as far as ``balance`` is below 1; and the assistants are known nets,
+    with a round at least for each of the chain.
+    """
     learner.check(strategy, experiment, runs)
+    learner.check_lesson(experiment, guided=balance > 0, labels=balance < 1, key="balance")
     if len(assistants) >= experiment.rounds:
         name, needed = type(strategy).__name__, len(assistants) + 1
         raise InputError(f"rounds: {name} needs one for each assistant and one for the student: {needed}")

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import torch
 
-from fedkd.base.errors import under
+from fedkd.base.errors import InputError, under
 from fedkd.engine.strategy import Strategy
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.node import Node
@@ -31,6 +31,26 @@ def check(strategy: Strategy, experiment: Settings, runs: Runs) -> None:
     without = replace(strategy.needs, public=False, pooled_data=not (data.public or data.public_source))
     needs = without if runs else strategy.needs
     needs.check(type(strategy).__name__, experiment)
+
+
+def has_labels(experiment: Settings) -> bool:
+    """Whether what a student at the server learns on has labels: public samples as ``data.public_labels`` says, else all."""
+    data = experiment.data
+    return data.public_labels or not (data.public or data.public_source)
+
+
+def check_lesson(experiment: Settings, *, guided: bool, labels: bool, key: str) -> None:
+    """Raise InputError where nothing teaches the student's classifier.
+
+    Args:
+        experiment: says whether there are labels.
+        guided: whether teachers do.
+        labels: whether labels do, where there are some.
+        key: of the weight of the teachers.
+    """
+    if not guided and not (labels and has_labels(experiment)):
+        why = "there are none: set data.public_labels = true, or another value" if labels else "their weight is 0: raise one"
+        raise InputError(f"strategy.{key}: labels alone would teach the student's classifier, and {why}")
 
 
 def first_broadcast(server: Server, runs: Runs, *, some_classes: bool = False) -> Knowledge:

@@ -21,6 +21,7 @@ from fedkd.experiment.algorithm.server import Server
 from fedkd.experiment.algorithm.train import Batch, Split, fit
 from fedkd.losses.distillers import Distiller, Pairing, Recipe, Shown, recipe_named
 from fedkd.methods.branches import example_input
+from fedkd.methods.students.student import has_labels
 from fedkd.methods.students.teachers import Teachers, compute_outputs
 from fedkd.nets import Net, Outputs, load
 from fedkd.targets import Evidence, Rule, rule_named
@@ -81,6 +82,11 @@ class TeachingTask:
         return not self.recipe.needs & {"features", "maps", "inputs"}
 
     @property
+    def on_classifier(self) -> bool:
+        """Whether the loss teaches the student's classifier, and not what lies below it alone."""
+        return self.weight > 0 and not self.recipe.needs & {"features", "maps"}
+
+    @property
     def needs(self) -> frozenset[str]:
         """What loss and target need together; where the loss compares with each teacher the target does not matter."""
         return self.recipe.needs | (self.rule.needs if self.on_logits else frozenset())
@@ -95,8 +101,7 @@ class TeachingTask:
                 "of which there is no logit: take loss 'kd', or another target"
             )
         data, what = experiment.data, f"target {self.target!r} with loss {self.loss!r}"
-        unlabelled = (data.public or data.public_source) and not data.public_labels
-        if "labels" in self.needs and unlabelled:
+        if "labels" in self.needs and not has_labels(experiment):
             raise InputError(f"strategy: {what} needs labels: set data.public_labels = true, or take others")
         if "validation" in self.needs and not data.validation:
             raise InputError(f"strategy: {what} needs a labelled validation set: set data.validation to its size")
