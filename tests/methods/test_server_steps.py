@@ -15,7 +15,7 @@ STEPS: list[tuple[dict[str, Any], int]] = [
     ({"name": "feddf", "steps": 6}, 6),
     ({"name": "fedet", "steps": 6}, 6),
     ({"name": "fedgen", "steps": 6}, 6),
-    ({"name": "fedftg", "iterations": 2, "student_steps": 3}, 2 * (1 + 3)),  # one of the generator, in each iteration
+    ({"name": "fedftg", "iterations": 2, "student_steps": 3}, 2 * (2 + 3)),  # of the generator one for each of two clients
 ]
 
 

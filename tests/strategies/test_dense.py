@@ -169,10 +169,10 @@ def test_tables_are_made_too() -> None:
 
 
 def test_what_is_made_may_lie_elsewhere_than_tables_as_they_are() -> None:
-    (line,) = notices(**{**TABLES, "data": {**TABLES["data"], "normalise": "none"}})
-    assert line.startswith(
-        "data.normalise = \"none\": dense makes samples of mean 0 and deviation 1, and those of 'vectors' may"
-    )
+    as_they_are = {**TABLES, "data": {**TABLES["data"], "normalise": "none"}}
+    said = "data.normalise = \"none\": dense makes samples of mean 0 and deviation 1, and those of 'vectors' may lie elsewhere"
+    assert any(line.startswith(said) for line in notices(**as_they_are))
+    assert not any(line.startswith(said) for line in notices(**TABLES))
 
 
 @pytest.mark.parametrize(
