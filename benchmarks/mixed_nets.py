@@ -61,6 +61,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "scarlet": {},
     "fccl": {},
     "fccl_plus": {},
+    "cfd": {},
+    "cronus": {},
+    "fml": {},
+    "fedkd": {},
+    "fedgkt": {},
 }
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/one_shot.py                     # the cells not yet in results/one_shot.jsonl, then the table
     python benchmarks/one_shot.py --only dense --seeds 0
+    python benchmarks/one_shot.py --epochs 100 --only dense co_boosting --seeds 0    # the server's; a longer run
     python benchmarks/one_shot.py --table             # only print what is there
 
 Fashion-MNIST: five clients share 3,000 images by a Dirichlet draw (alpha 0.5) and train a cnn with BatchNorm for twenty epochs
@@ -46,10 +47,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "feddf": {"name": "feddf"},
     "fedkt": {"name": "fedkt"},
     "fedbe": {"name": "fedbe"},
-    "dense": {"name": "dense", "epochs": 20},
-    "dense without BatchNorm's term": {"name": "dense", "epochs": 20, "statistics_weight": 0.0},
-    "co_boosting": {"name": "co_boosting", "epochs": 20},
+    "dense": {"name": "dense"},
+    "dense without BatchNorm's term": {"name": "dense", "statistics_weight": 0.0},
+    "co_boosting": {"name": "co_boosting"},
 }
+#: Which of them make samples, for so many epochs.
+MAKERS = ("dense", "dense without BatchNorm's term", "co_boosting")
+EPOCHS = 20
 #: Which of them are given public samples.
 PUBLIC = ("feddf", "fedkt", "fedbe")
 
@@ -60,16 +64,21 @@ class Cell:
 
     method: str
     seed: int
+    epochs: int = EPOCHS
+
+    def strategy(self) -> dict[str, Any]:
+        """The strategy's table."""
+        return METHODS[self.method] | ({"epochs": self.epochs} if self.method in MAKERS else {})
 
     def experiment(self) -> Experiment:
         """What is run."""
         from fedkd import Experiment
 
-        return Experiment(strategy=METHODS[self.method], seed=self.seed, **SETTING)
+        return Experiment(strategy=self.strategy(), seed=self.seed, **SETTING)
 
     def setting(self) -> dict[str, Any]:
         """What a line is made with: another setting, another line."""
-        return {**SETTING, "strategy": METHODS[self.method]}
+        return {**SETTING, "strategy": self.strategy()}
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -123,14 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[*METHODS], metavar="METHOD", choices=[*METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of methods that make samples, at the server")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
-    cells = [Cell(method, seed) for seed in given.seeds for method in given.only]
+    cells = [Cell(method, seed, given.epochs) for seed in given.seeds for method in given.only]
     if not given.table:
         there = finished(cells, RESULTS)
         fill([cell for cell in cells if cell not in there], run, RESULTS, describe=describe, workers=given.workers)
-    whole = [Cell(method, seed) for seed in given.seeds for method in METHODS]
+    whole = [Cell(method, seed, given.epochs) for seed in given.seeds for method in METHODS]
     print(table(finished(whole, RESULTS)))
 
 
