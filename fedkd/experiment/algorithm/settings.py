@@ -47,7 +47,8 @@ class Settings(Section):
     server_net: str = ""
     """The net at the server, where a strategy trains one there. Empty: the first of nets. ``server_net = "resnet18"``"""
     shared_net: str = ""
-    """The small net that clients pass around in fml and fedkd. Empty: server_net, or the first of nets. ``shared_net = "cnn"``
+    """The small net that clients pass around in fml, fedkd and fedmrl. Empty: server_net, or the first of nets.
+    ``shared_net = "cnn"``
     """
     uplink: Names = ()
     """Codecs of uploads, in this order: float16, int8, bits4, top8, svd95, delta, deflate ... Empty: the strategy's own,
