@@ -197,14 +197,16 @@ def test_mixed_nets_go_on_beside_one_shared_net() -> None:
 
 
 @pytest.mark.slow
-def test_answers_better_on_own_samples_than_nets_alone() -> None:
+def test_own_samples_are_learned_as_well_as_by_nets_alone() -> None:
     """5 clients, two kinds of nets, seed 0 (1, 2): 0.920 (0.698, 0.796) on own test samples, and 0.835 (0.676, 0.886) alone.
 
-    A gain of this seed, then, and none of all three: 0.805 and 0.799 in the mean. With a shared net that is never averaged,
-    seed 0 has 0.890: part of its gain is a second net's. Of all classes: 0.642 (0.609, 0.534), and 0.645 (0.648, 0.554) alone.
+    No gain in the mean, 0.805 and 0.799. With a shared net that is never averaged seed 0 has 0.890: part of what it
+    gains is a second net's. Of all classes: 0.642 (0.609, 0.534), and 0.645 (0.648, 0.554) alone.
     """
-    means = {
-        name: simulate(few_samples(name, rounds=20, **changes)).metrics[-1]["client_accuracy"]
+    own = {
+        name: [
+            simulate(few_samples(name, rounds=20, seed=seed, **changes)).metrics[-1]["client_accuracy"] for seed in range(3)
+        ]
         for name, changes in (("fedmrl", {"shared_net": "cnn"}), ("local", {}))
     }
-    assert means["fedmrl"] > means["local"] + 0.03
+    assert sum(own["fedmrl"]) / 3 > sum(own["local"]) / 3 - 0.03
