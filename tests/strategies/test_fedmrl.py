@@ -204,9 +204,7 @@ def test_own_samples_are_learned_as_well_as_by_nets_alone() -> None:
     gains is a second net's. Of all classes: 0.642 (0.609, 0.534), and 0.645 (0.648, 0.554) alone.
     """
     own = {
-        name: [
-            simulate(few_samples(name, rounds=20, seed=seed, **changes)).metrics[-1]["client_accuracy"] for seed in range(3)
-        ]
+        name: [simulate(few_samples(name, rounds=20, seed=seed, **changes)).metrics[-1]["client_accuracy"] for seed in range(3)]
         for name, changes in (("fedmrl", {"shared_net": "cnn"}), ("local", {}))
     }
     assert sum(own["fedmrl"]) / 3 > sum(own["local"]) / 3 - 0.03
