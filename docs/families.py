@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Peers": (
         "Nets that learn side by side tell each other what they think of every mini-batch.",
         "peers",
-        ("dml", "kdcl", "okddip", "mcl", "dcm", "ffl", "ffsd", "afd", "codistillation"),
+        ("dml", "kdcl", "okddip", "mcl", "dcm", "ffl", "ffsd", "afd", "amln", "codistillation"),
     ),
     "A net that teaches itself": (
         "Its branches or exits, a moving average, what it was before, or its answers to other samples are its teachers.",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedkd import Batch, Client, Knowledge, Needs, NonNegative, Positive, Server, Settings, TensorSpec
 from fedkd.losses import kd_loss
+from fedkd.methods.peers.adversarial import Discriminator, fooling_loss, telling_loss
 from fedkd.methods.peers.all_outputs import AllOutputs, PeerOutputs
 from fedkd.methods.peers.apart import Apart, scheduled
 from fedkd.methods.peers.family import LockstepStrategy
@@ -112,53 +113,6 @@ def transfer_layer(channels: int, common: int) -> nn.Module:
     (Identity(), torch.Size([8, 16, 1, 1]))
     """
     return nn.Identity() if channels == common else nn.Conv2d(channels, common, 1, bias=False)
-
-
-# ---- least squares: a discriminator is to say 1 of the other's map and 0 of the own; the net wants 1 of its own
-
-
-@final
-class Discriminator(nn.Module):
-    """How much a map looks like another net's, 0 to 1: two 3x3 convolutions, pooling, a linear layer, a sigmoid.
-
-    It has no BatchNorm: that would normalise own and other's maps each by themselves, and hide how they differ.
-
-    Args:
-        channels: c of the maps.
-
-    >>> import torch
-    >>> Discriminator(8)(torch.zeros(5, 8, 4, 4)).shape
-    torch.Size([5])
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(channels, channels, 3, padding=1), nn.LeakyReLU(0.2)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1), nn.Sigmoid()),
-        )
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B,) of maps (B, c, h, w)."""
-        told: Tensor = self.layers(maps)
-        return told.squeeze(1).float()
-
-
-def fooling_loss(discriminator: nn.Module, own: Tensor) -> Tensor:
-    """What a net wants: the mean over maps (B, c, h, w) of (1 - D(own))^2; ()."""
-    says: Tensor = discriminator(own)
-    return (1 - says).square().mean()
-
-
-def telling_loss(discriminator: nn.Module, own: Tensor, other: Tensor) -> Tensor:
-    """What a discriminator wants: the means of (1 - D(other))^2 and of D(own)^2 together; maps are constants; ().
-
-    Of equal maps it is one half at best, where D says one half.
-    """
-    of_other: Tensor = discriminator(other.detach())
-    of_own: Tensor = discriminator(own.detach())
-    return (1 - of_other).square().mean() + of_own.square().mean()
 
 
 def before_in_ring(me: int, ids: Iterable[int]) -> int | None:

@@ -65,6 +65,7 @@ REFUSED = {
     },
     ("ffsd", "vectors"): "0 feature maps",
     ("afd", "vectors"): "0 feature maps",
+    ("amln", "vectors"): "0 feature maps",
     ("ffl", "vectors"): "0 feature maps",
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",

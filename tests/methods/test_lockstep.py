@@ -282,7 +282,7 @@ def test_after_one_batch_the_buffers_are_those_of_one_forward_pass(update: str) 
 
 
 #: Peers with optimisers of their own for parts of their loss go back once for each; FFSD's leader has more than its students.
-BACKWARD = {"afd": 27, "ffsd": 15}
+BACKWARD = {"afd": 27, "amln": 18, "ffsd": 15}
 
 
 @pytest.mark.parametrize("name", LOCKSTEP)

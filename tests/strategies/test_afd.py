@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from fedkd.strategies.afd import AFD, Discriminator, before_in_ring, fooling_loss, telling_loss
+from fedkd.strategies.afd import AFD, before_in_ring
 from public_runs import client_of, server_of
 from test_okddip import after_a_round, assert_equal_weights, batch_of, peers
 from torch import Tensor, nn
 
 from fedkd import Client, Experiment, InputError, Knowledge, simulate
 from fedkd.losses import cross_entropy_loss, kd_loss
+from fedkd.methods.peers.adversarial import Discriminator, fooling_loss, telling_loss
 from fedkd.methods.peers.all_outputs import AllOutputs
 from fedkd.methods.peers.lockstep import Peer
 from fedkd.methods.peers.maps import common_shapes
