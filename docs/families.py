@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "A net that teaches itself": (
         "Its branches or exits, a moving average, what it was before, or its answers to other samples are its teachers.",
         "peers",
-        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again", "cskd", "snapshot", "tf_kd_self"),
+        ("one", "cl_ilr", "pcl", "byot", "mean_teacher", "born_again", "cskd", "snapshot", "tf_kd_self", "mutualnet"),
     ),
     "Encoders without labels": (
         "Clients train encoders by contrast between views, and exchange weights or representations.",

@@ -14,6 +14,7 @@ from fedkd.nets.moving_average import MovingAverage, move_towards
 from fedkd.nets.net import Net
 from fedkd.nets.oddities import are_probabilities, changed, unsaved_state
 from fedkd.nets.outputs import Outputs, features_of, logits_of
+from fedkd.nets.slimmed import check_slimmable, slimmed
 from fedkd.nets.user_net import Copies, as_function, check_function, name_of
 from fedkd.nets.zoo import ZOO
 
@@ -41,6 +42,7 @@ __all__ = [
     "check_exits",
     "check_function",
     "check_net",
+    "check_slimmable",
     "completed",
     "copied",
     "cut_net",
@@ -53,6 +55,7 @@ __all__ = [
     "pooled",
     "scale_gradient",
     "separable",
+    "slimmed",
     "unsaved_buffers",
     "unsaved_state",
 ]

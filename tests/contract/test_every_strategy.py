@@ -66,6 +66,7 @@ REFUSED = {
     ("ffsd", "vectors"): "0 feature maps",
     ("afd", "vectors"): "0 feature maps",
     ("amln", "vectors"): "0 feature maps",
+    ("mutualnet", "texts by name"): "mixes the channels",
     ("ffl", "vectors"): "0 feature maps",
     ("selective_fd", "texts"): "measures distances between samples",
     ("selective_fd", "texts by name"): "measures distances between samples",
