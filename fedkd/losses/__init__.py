@@ -1,8 +1,8 @@
 """Losses: pure functions on tensors, one idea a file; modules where a loss has parameters of its own.
 
 A loss returns a scalar tensor ``()``, unweighted. Beside losses there are what goes into some of them: ``logit_standardize``,
-``ofd_margin``, ``rotations``, ``draw_triplets``, ``instance_similarities``, and the connectors between maps of different
-shapes.
+``ofd_margin``, ``rotations``, ``draw_triplets``, ``instance_similarities``, ``majority_labels``, and the connectors between
+maps of different shapes.
 
 All of them compute in at least float32 whatever the inputs' type and whatever autocast region they are called from;
 float64 stays float64. Where a student learns from a teacher, the student comes first and the teacher is a constant.
@@ -29,6 +29,7 @@ from fedkd.losses.info_nce import info_nce_loss
 from fedkd.losses.instance_similarity import instance_similarities, instance_similarity_loss
 from fedkd.losses.jacobian import jacobian_loss
 from fedkd.losses.kdsvd import kdsvd_loss
+from fedkd.losses.label_masking import label_masking_loss, majority_labels
 from fedkd.losses.logit_distance import logit_mae, logit_mse
 from fedkd.losses.logit_standard import logit_standardize
 from fedkd.losses.model_contrastive import model_contrastive_loss
@@ -92,10 +93,12 @@ __all__ = [
     "jacobian_loss",
     "kd_loss",
     "kdsvd_loss",
+    "label_masking_loss",
     "labelled_cross_entropy",
     "logit_mae",
     "logit_mse",
     "logit_standardize",
+    "majority_labels",
     "model_contrastive_loss",
     "not_true_loss",
     "nst_loss",

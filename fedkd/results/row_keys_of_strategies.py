@@ -23,6 +23,7 @@ OF_STRATEGIES = (
     of_strategy(
         "not_true", "not-true distillation", "FedNTD, FCCL+: distillation of all classes but the true one, as it enters"
     ),
+    of_strategy("label_masking", "label-masking distillation", "FedLMD: distillation of classes that a client has few of"),
     of_strategy("correlation", "correlation", "FCCL: how far logits of public samples are from going with those of all"),
     of_strategy("proximal", "proximal term", "FedProx: squared distance to the broadcast weights, as it enters the loss"),
     of_strategy("prototype", "prototype term", "distance of features to the prototype of their class, as it enters the loss"),

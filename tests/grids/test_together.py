@@ -19,8 +19,8 @@ from fedkd.testing.trial import Trial
 NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
 MANY = (
-    *("cskd", "dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedcache", "fedgen", "fedgh", "fedhkd", "fedntd", "fedproto"),
-    *("fedmrl", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
+    *("cskd", "dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedcache", "fedgen", "fedgh", "fedhkd", "fedlmd", "fedlmd_tf"),
+    *("fedmrl", "fedntd", "fedproto", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
 )
 #: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
 #: numbers may lie apart.

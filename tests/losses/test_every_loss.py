@@ -58,6 +58,7 @@ def example(loss: Callable[..., Tensor], dtype: torch.dtype) -> dict[str, Any]:
         "labels": torch.tensor([0, 1, 2, 3, 0, 1]),
         "features": draw(B, D).requires_grad_(),
         "prototypes": draw(C, D),
+        "majority": torch.tensor([True, False, False, False]),
         "known": torch.tensor([True, True, False, True]),
         "projected": draw(B, D).requires_grad_(),
         "positive": draw(B, D),

@@ -10,8 +10,10 @@ from torch.autograd import gradcheck
 
 from fedkd.losses import (
     kd_loss,
+    label_masking_loss,
     logit_mae,
     logit_mse,
+    majority_labels,
     model_contrastive_loss,
     not_true_loss,
     prototype_loss,
@@ -28,6 +30,7 @@ def rows(seed: int, *shape: int) -> Tensor:
 
 STUDENT, TEACHER = rows(0, B, C), rows(1, B, C)
 LABELS = torch.tensor([0, 4, 2, 2])
+FIRST_TWO = torch.tensor([True, True, False, False, False])
 
 
 def test_kd_loss_is_zero_where_both_predict_alike_whatever_the_offset() -> None:
@@ -109,6 +112,55 @@ def test_not_true_loss_refuses_the_label_of_an_unlabelled_sample() -> None:
         not_true_loss(STUDENT, TEACHER, torch.tensor([0, 1, 2, -1]))
 
 
+def test_label_masking_loss_without_a_majority_is_the_not_true_loss() -> None:
+    expected = not_true_loss(STUDENT, TEACHER, LABELS, temperature=3.0)
+    assert torch.isclose(label_masking_loss(STUDENT, TEACHER, LABELS, ~ALL, temperature=3.0), expected)
+
+
+def test_label_masking_loss_ignores_what_the_teacher_says_of_the_majority_and_the_label() -> None:
+    once, teacher = label_masking_loss(STUDENT, TEACHER, LABELS, FIRST_TWO), TEACHER.clone()
+    teacher[:, :2] += 100
+    teacher[torch.arange(B), LABELS] -= 50
+    assert label_masking_loss(STUDENT, teacher, LABELS, FIRST_TWO).item() == once.item()
+
+
+def test_label_masking_loss_pushes_wrong_classes_of_the_majority_down_and_leaves_the_label() -> None:
+    student = STUDENT.clone().requires_grad_()
+    label_masking_loss(student, TEACHER, LABELS, FIRST_TWO, temperature=2.0).backward()
+    assert student.grad is not None
+    assert not student.grad[torch.arange(B), LABELS].any()
+    assert (student.grad[1:, :2] > 0).all()
+    assert student.grad[0, 1] > 0
+
+
+def test_label_masking_loss_of_a_teacher_alike_is_taught_each_class_left_as_much() -> None:
+    """Of the label 4 and the majority 0, 1 the classes 2 and 3 are left."""
+    said = STUDENT[1, :4].log_softmax(0)  # without the label
+    expected = -(said[2] + said[3]) / 2 - math.log(2)
+    value = label_masking_loss(STUDENT[1:2], torch.zeros(1, C).double(), LABELS[1:2], FIRST_TWO)
+    assert torch.isclose(value, expected)
+
+
+def test_label_masking_loss_of_a_sample_that_leaves_no_class_is_zero_and_teaches_nothing() -> None:
+    student, all_but_two = STUDENT.clone().requires_grad_(), torch.tensor([True, True, False, True, True])
+    label_masking_loss(student, TEACHER, LABELS, all_but_two).backward()
+    assert student.grad is not None
+    assert student.grad.any(1).tolist() == [True, True, False, False]
+    alone = label_masking_loss(STUDENT[:2], TEACHER[:2], LABELS[:2], all_but_two)
+    assert torch.isclose(label_masking_loss(STUDENT, TEACHER, LABELS, all_but_two), alone / 2)
+
+
+def test_label_masking_loss_refuses_a_majority_of_other_classes() -> None:
+    with pytest.raises(ValueError, match=r"the majority is \(C,\), not \(4,\), and logits \(4, 5\)"):
+        label_masking_loss(STUDENT, TEACHER, LABELS, FIRST_TWO[:4])
+
+
+def test_the_majority_has_more_samples_than_the_mean_of_all_classes() -> None:
+    assert majority_labels(torch.tensor([6, 0, 1, 0])).tolist() == [True, False, False, False]
+    assert not majority_labels(torch.tensor([3, 3, 3])).any()
+    assert not majority_labels(torch.zeros(3, dtype=torch.int64)).any()
+
+
 def test_model_contrastive_loss_of_equal_teachers_is_log_2_and_teaches_nothing() -> None:
     projected, teacher = rows(0, B, D).requires_grad_(), rows(1, B, D)
     loss = model_contrastive_loss(projected, teacher, teacher)
@@ -175,6 +227,7 @@ def test_prototype_loss_refuses_the_label_of_an_unlabelled_sample() -> None:
         lambda x: logit_mae(x, TEACHER),
         lambda x: logit_mse(x, TEACHER),
         lambda x: not_true_loss(x, TEACHER, LABELS),
+        lambda x: label_masking_loss(x, TEACHER, LABELS, FIRST_TWO),
         lambda x: model_contrastive_loss(x, TEACHER, rows(2, B, C)),
         lambda x: prototype_loss(x, rows(2, C, C), LABELS, ALL),
     ],
@@ -191,6 +244,7 @@ def test_gradcheck(loss: Callable[[Tensor], Tensor]) -> None:
         logit_mae,
         logit_mse,
         lambda s, t: not_true_loss(s, t, LABELS),
+        lambda s, t: label_masking_loss(s, t, LABELS, FIRST_TWO),
         lambda s, t: model_contrastive_loss(s, s, t),
     ],
 )

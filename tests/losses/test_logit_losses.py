@@ -16,6 +16,7 @@ from fedkd.losses import (
     dist_loss,
     dkd_loss,
     kd_loss,
+    label_masking_loss,
     logit_standardize,
     not_true_loss,
     soft_cross_entropy,
@@ -188,6 +189,7 @@ def test_a_teacher_of_another_shape_is_not_broadcast(name: str) -> None:
     [
         partial(dkd_loss, STUDENT, TEACHER),
         partial(not_true_loss, STUDENT, TEACHER),
+        lambda labels: label_masking_loss(STUDENT, TEACHER, labels, torch.arange(5) < 2),
         partial(wsld_loss, STUDENT, TEACHER),
         partial(cskd_loss, STUDENT, TEACHER),
         partial(tfkd_reg_loss, STUDENT),

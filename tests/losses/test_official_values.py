@@ -27,6 +27,7 @@ def filled(module: nn.Module) -> nn.Module:
 
 S, T = 4 * wave(1.1, 6, 5), 4 * wave(1.7, 6, 5)  # logits
 LABELS = torch.tensor([0, 3, 1, 0, 3, 1])
+MAJORITY = torch.tensor([True, False, False, True, False])  # classes
 MS, MT = wave(1.1, 3, 4, 4, 4), wave(1.7, 3, 4, 4, 4)  # maps
 DEEPER_S, SMALL_T, DEEPER_T = wave(0.7, 3, 6, 2, 2), wave(1.3, 3, 4, 2, 2), wave(2.3, 3, 6, 2, 2)
 ES, ET = wave(1.1, 6, 7), wave(1.7, 6, 7)  # embeddings
@@ -110,6 +111,12 @@ CASES: dict[str, tuple[Loss, list[Tensor], float, float]] = {
     ),
     "seed authors": (lambda s: losses.seed_loss(s, ET, QUEUE), [ES], 2.67704510529, 0.171979754983),
     "not_true authors": (lambda s: losses.not_true_loss(s, T, LABELS), [S], 2.71537437273, 0.263671792082),
+    "label_masking authors": (
+        lambda s: losses.label_masking_loss(s, T, LABELS, MAJORITY, temperature=2.0),
+        [S],
+        6.092129131616,
+        0.0153841026859,
+    ),
     "nt_xent FedX": (
         lambda a, b: losses.nt_xent_loss(a, b, temperature=0.1),
         [ES, ET],

@@ -28,6 +28,7 @@ DIRECTIONS = {
     "kd_loss": "kd_loss: KL(teacher || student), towards all that the teacher thinks possible",
     "soft_cross_entropy": "soft_cross_entropy: as KL(target || student), whose gradient it has",
     "not_true_loss": "not_true_loss: KL(teacher || student) over all classes but the true one",
+    "label_masking_loss": "label_masking_loss: KL(teacher without the majority || student) over all classes but the true one",
     "logit_mae": "logit_mae: none; logits themselves are compared",
     "logit_mse": "logit_mse: none; logits themselves are compared",
 }
