@@ -7,7 +7,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "logits",
         (
             *("fedmd", "dsfl", "cfd", "cronus", "fedmd_nfdp", "d_distillation", "feddf"),
-            *("kt_pfl", "fedet", "selective_fd", "fccl", "fccl_plus", "fedkt", "fedbe", "scarlet", "mhd"),
+            *("kt_pfl", "fedet", "selective_fd", "fccl", "fccl_plus", "fedkt", "fedbe", "fedaux", "scarlet", "mhd"),
         ),
     ),
     "Answers by class": (

@@ -23,8 +23,8 @@ from fedkd.knowledge.memory import Memory
 #: Who holds something, and its name there. The server is looked at as it was a round ago: its last word is not out yet.
 Place = tuple[str, str]
 ROUNDS = 3
-#: Clients' nets as they were sent once: the server learns from them, and holds them against nobody's.
-AS_SENT = "teacher/"
+#: Clients' nets, or scores, as they were sent once: the server learns from them, and holds them against nobody's.
+AS_SENT = ("teacher/", "scores/")
 
 
 def held(values: Mapping[str, Any], holder: str) -> dict[Place, bytes]:

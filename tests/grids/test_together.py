@@ -19,8 +19,8 @@ from fedkd.testing.trial import Trial
 NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
 MANY = (
-    *("cskd", "dsfl", "fccl", "fccl_plus", "fd", "fedavg", "fedcache", "fedgen", "fedgh", "fedhkd", "fedlmd", "fedlmd_tf"),
-    *("fedmrl", "fedntd", "fedproto", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
+    *("cskd", "dsfl", "fccl", "fccl_plus", "fd", "fedaux", "fedavg", "fedcache", "fedgen", "fedgh", "fedhkd"),
+    *("fedlmd", "fedlmd_tf", "fedmrl", "fedntd", "fedproto", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
 )
 #: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
 #: numbers may lie apart.
@@ -70,9 +70,7 @@ def test_every_strategy_gives_what_it_gives_in_the_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", MANY)
 def test_strategies_for_many_small_clients_train_all_at_once(name: str) -> None:
-    loop, together = both(
-        experiment(strategy=name, data={"public": 20 if name in ("dsfl", "fccl", "fccl_plus", "scarlet") else 0})
-    )
+    loop, together = both(experiment(strategy=name, data={"public": 20 if strategies()[name].needs.public else 0}))
     check_equal(loop, together)
     assert shares(together) == [1.0, 1.0]
 
