@@ -23,7 +23,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Weights, with distillation at the client": (
         "Weights are averaged, and the client learns from the global net or a small shared one as well.",
         "choose",
-        ("fedntd", "fedlmd", "fedlmd_tf", "moon", "fml", "fedkd", "fedmrl", "fedgkd", "pfedsd", "fedhkd"),
+        ("fedntd", "fedlmd", "fedlmd_tf", "fedmlb", "moon", "fml", "fedkd", "fedmrl", "fedgkd", "pfedsd", "fedhkd"),
     ),
     "Samples that nobody has": (
         "A generator at the server makes samples, or features, on which nets teach: no public samples, in one round or many.",

@@ -8,6 +8,7 @@ from fedkd.results.row_key import BYTES, NATS, SHARE, of_strategy
 OF_STRATEGIES = (
     of_strategy("train_accuracy", "training accuracy", "share of its training samples that a client gets right", SHARE),
     of_strategy("cross_entropy", "cross-entropy", "cross-entropy to the labels, as it enters the loss", NATS),
+    of_strategy("hybrid_cross_entropy", "hybrid cross-entropy", "FedMLB: of own maps under the rest of the global net", NATS),
     of_strategy("distillation", "distillation", "distillation from teachers or peers, as it enters the loss"),
     of_strategy("consistency", "consistency", "how far student and mean teacher are apart, as it enters the loss"),
     of_strategy("digest", "digest", "FedMD: distance to the consensus while clients learn it"),

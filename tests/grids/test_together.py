@@ -20,8 +20,10 @@ NAMES = sorted(strategies())
 #: Those whose trainings must be one where clients agree.
 MANY = (
     *("cskd", "dsfl", "fccl", "fccl_plus", "fd", "fedaux", "fedavg", "fedcache", "fedgen", "fedgh", "fedhkd"),
-    *("fedlmd", "fedlmd_tf", "fedmrl", "fedntd", "fedproto", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
+    *("fedlmd", "fedlmd_tf", "fedmrl", "fedmlb", "fedntd", "fedproto", "fedprox", "fedtgp", "lg_fedavg", "scarlet"),
 )
+#: Nets for those that cut them.
+NETS = {"fedmlb": {"net_options": {"mlp": {"hidden": [12, 8]}}}}
 #: Those whose servers search for samples by Adam, whose first steps go by signs: rounding in clients' nets grows there. How far
 #: numbers may lie apart.
 SEARCHING = dict.fromkeys(("co_boosting", "dense", "fedftg"), 0.1)
@@ -70,7 +72,8 @@ def test_every_strategy_gives_what_it_gives_in_the_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", MANY)
 def test_strategies_for_many_small_clients_train_all_at_once(name: str) -> None:
-    loop, together = both(experiment(strategy=name, data={"public": 20 if strategies()[name].needs.public else 0}))
+    data = {"public": 20 if strategies()[name].needs.public else 0}
+    loop, together = both(experiment(strategy=name, data=data, **NETS.get(name, {})))
     check_equal(loop, together)
     assert shares(together) == [1.0, 1.0]
 
