@@ -26,9 +26,9 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("fedntd", "fedlmd", "fedlmd_tf", "fedmlb", "moon", "fml", "fedkd", "fedmrl", "fedgkd", "pfedsd", "fedhkd"),
     ),
     "Samples that nobody has": (
-        "A generator at the server makes samples, or features, on which nets teach: no public samples, in one round or many.",
+        "Samples, or features, are made on which nets teach or learn: no public samples, in one round or many.",
         "choose",
-        ("dense", "co_boosting", "fedftg", "fedgen"),
+        ("dense", "co_boosting", "dosfl", "fedftg", "fedgen"),
     ),
     "A student and its teachers": (
         "A net at the server learns from frozen nets: those of clients, or of finished runs.",

@@ -159,16 +159,18 @@ def _swap(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
 ATTACKS: dict[str, Attack] = {
     "label_flip": Attack(relabel=_flip),
     "sign_flip": Attack(
-        {"weights": _away, "logits": _negate, "embedding": _negate, "probabilities": _reverse},
-        scaled=frozenset({"weights", "logits", "embedding"}),
+        {"weights": _away, "logits": _negate, "embedding": _negate, "samples": _negate, "probabilities": _reverse},
+        scaled=frozenset({"weights", "logits", "embedding", "samples"}),
     ),
     "noise": Attack(
-        {"weights": _noise, "logits": _noise, "embedding": _noise, "probabilities": _random_rows},
-        scaled=frozenset({"weights", "logits", "embedding", "probabilities"}),
+        {"weights": _noise, "logits": _noise, "embedding": _noise, "samples": _noise, "probabilities": _random_rows},
+        scaled=frozenset({"weights", "logits", "embedding", "samples", "probabilities"}),
     ),
     "least_likely_class": Attack({"logits": _swap_extremes, "probabilities": _least_likely}),
     "similar_class": Attack({"logits": _swap_top_two, "probabilities": _swap_top_two}),
-    "free_rider": Attack({"weights": _echo, "logits": _echo, "embedding": _echo, "probabilities": _echo_rows}),
+    "free_rider": Attack(
+        {"weights": _echo, "logits": _echo, "embedding": _echo, "samples": _echo, "probabilities": _echo_rows}
+    ),
     "lma": Attack(collusion=Collusion(least_likely_of_the_mean)),  # loss maximisation attack
     "cpa": Attack(collusion=Collusion(least_similar)),  # class prior attack
     "hips": Attack(collusion=Collusion(most_harmful, copies=True)),  # hiding in plain sight

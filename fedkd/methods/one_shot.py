@@ -24,11 +24,11 @@ from fedkd.nets.batch_statistics import norms_of
 
 #: In a client's memory: whether it has trained.
 TRAINED = "one_shot/trained"
-#: In a broadcast's header: whether the server has the net of the client that it is for.
+#: In a broadcast's header: whether the server has what the client that it is for was to send.
 ARRIVED = "arrived"
 #: How the names of the student's tensors begin in a broadcast: they are no start for clients' nets.
 STUDENT = "student/"
-#: How the names of clients' tensors begin in the server's memory; a client's id follows.
+#: How the names of what clients sent begin in the server's memory; a client's id follows.
 TEACHER = "teacher/"
 
 
@@ -58,7 +58,7 @@ def once_schema(server: Server, client: int) -> Mapping[str, TensorSpec]:
 
 
 def arrived(server: Server) -> dict[int, dict[str, Tensor]]:
-    """The nets that have come so far, by client id, in order."""
+    """What has come so far, nets as a rule, by client id, in order."""
     nets: dict[int, dict[str, Tensor]] = {}
     for name, tensor in server.memory.under(TEACHER).items():
         client, _, rest = name.partition("/")
@@ -66,14 +66,19 @@ def arrived(server: Server) -> dict[int, dict[str, Tensor]]:
     return dict(sorted(nets.items()))
 
 
+def keep(server: Server, uploads: Mapping[int, Knowledge]) -> None:
+    """Keep what came, of clients that did send something."""
+    for client, upload in uploads.items():
+        if upload.tensors:
+            server.memory.store(f"{TEACHER}{client}/", upload.tensors)
+
+
 def take(server: Server, uploads: Mapping[int, Knowledge]) -> dict[int, Net]:
     """Keep the nets that came, and give all that are there as frozen teachers, by client id; each is in memory at once.
 
     Nets that give what is not finite for noise of the scale of samples do not teach.
     """
-    for client, upload in uploads.items():
-        if upload.tensors:
-            server.memory.store(f"{TEACHER}{client}/", upload.tensors)
+    keep(server, uploads)
     nets = {
         client: frozen_net(server, f"{TEACHER}{client}", weights, server.architecture_of(client))
         for client, weights in arrived(server).items()

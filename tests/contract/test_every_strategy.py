@@ -60,7 +60,7 @@ REFUSED = {
     ("dcm", "vectors"): "0 feature maps",
     **{
         (name, kind): "makes samples of real numbers"
-        for name in ("dense", "co_boosting", "fedftg")
+        for name in ("dense", "co_boosting", "dosfl", "fedftg")
         for kind in ("texts", "texts by name")
     },
     ("ffsd", "vectors"): "0 feature maps",

@@ -41,6 +41,7 @@ def honest() -> Knowledge:
     upload = upload.with_tensors("probabilities", {"rows": rows, "half": rows.half(), "one class": torch.ones(2, 1)})
     upload = upload.with_tensors("logits", {"logits": torch.randn(6, 5, generator=rng(4)).bfloat16()})
     upload = upload.with_tensors("embedding", {"prototypes": torch.randn(5, 3, generator=rng(5)).double()})
+    upload = upload.with_tensors("samples", {"made": torch.randn(2, 1, 3, 3, generator=rng(6))})
     return upload.with_tensors("labels", {"votes": torch.tensor([0, 4])}).with_tensors(
         "counts", {"counts": torch.tensor([1.0, 2.0])}
     )

@@ -44,9 +44,10 @@ def server_of(experiment: Experiment, exchange: int = 0) -> Server:
     return server
 
 
-def one_round(strategy: Any) -> float:
-    """The accuracy after one long round of 5 clients of digits, labels unevenly dealt, nets with BatchNorm."""
+def one_round(strategy: Any, **changes: Any) -> float:
+    """The accuracy after one long round of 5 clients of digits, labels unevenly dealt, nets with BatchNorm by default."""
     data = {"clients": 5, "partition": "dirichlet", "alpha": 0.5, "self_balancing": True, "min_partition_size": 20}
-    train, nets = {"epochs": 30, "batch_size": 16, "lr": 0.05}, {"nets": "cnn", "net_options": {"cnn": {"norm": "batch"}}}
-    accuracy: float = simulate(Experiment(strategy=strategy, rounds=1, data=data, train=train, **nets)).metrics[-1]["accuracy"]
+    train = {"epochs": 30, "batch_size": 16, "lr": 0.05}
+    settings = {"nets": "cnn", "net_options": {"cnn": {"norm": "batch"}}, "data": data, "train": train, **changes}
+    accuracy: float = simulate(Experiment(strategy=strategy, rounds=1, **settings)).metrics[-1]["accuracy"]
     return accuracy
