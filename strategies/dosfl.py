@@ -33,7 +33,7 @@ from fedkd import (
     fit,
 )
 from fedkd.base.inputs import Inputs
-from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.experiment.algorithm.conditions import Always, Idle, Unless
 from fedkd.experiment.algorithm.step import make_optimizer
 from fedkd.experiment.algorithm.train import Draw
 from fedkd.methods import one_shot
@@ -41,13 +41,13 @@ from fedkd.methods.synthesis import check_made
 from fedkd.nets import Net, load
 
 Count = Annotated[int, Field(ge=1)]
-#: A share below one.
-Part = Annotated[float, Field(ge=0.0, lt=1.0)]
 #: In a client's memory: what it made, until it has come.
 RECIPE = "recipe/"
 #: Of an upload: samples, their soft labels, and how far the net steps on each batch of them.
 SAMPLES, LABELS, STEPS = "samples", "labels", "steps"
 SPACES = {SAMPLES: "samples", LABELS: "probabilities", STEPS: "samples"}
+UNUSED = ("train.lr", "train.optimizer", "train.momentum", "train.nesterov", "train.weight_decay", "train.schedule")
+ADAM = Always("dosfl learns samples alone, by Adam at strategy.sample_lr", harmless=True)
 #: Standard deviation of the noise on the mean sample of a class, where made samples start.
 START_NOISE = 0.5
 
@@ -63,8 +63,8 @@ class DOSFL(Strategy):
     them: [privacy] refuses them.
     From the initial weights θ_0 that all share, S steps and the loss that is descended, by samples x, labels y and a:
         θ_s = θ_{s-1} - a_s gradient of CE(θ_{s-1}(x_s), softmax(y_s)),   CE(θ_S(real batch), its labels)
-    by Adam, with train.batch_size real samples at a time for train.epochs (of [train] lr, momentum and weight decay
-    do nothing here); its gradient goes back through all S steps, whose graphs are in memory together. The server
+    by Adam, with train.batch_size real samples at a time for train.epochs; its gradient goes back through all S steps,
+    whose graphs are in memory together. The server
     takes step 1 of all clients, one after the other, then step 2 of all, and so on, from θ_0: made samples are
     worth nothing from another start. Later rounds show the net, and take steps of clients that were away, from θ_0
     again. A client whose steps alone lead to no number is left out.
@@ -86,12 +86,12 @@ class DOSFL(Strategy):
     step_size: Positive = 1.0  # a_s before it is learned
     certainty: Positive = 3.0  # of labels before they are learned: by how much the logit of their class is larger
     start_noise: NonNegative = 0.1  # standard deviation of the noise on θ_0, in that of each tensor; 0 = none
-    left_out: Part = 0.3  # the chance that a step is not taken, for each real batch; one at least always is
+    left_out: Annotated[float, Field(ge=0, lt=1)] = 0.3  # chance of a step, for each real batch, not to be taken
 
     paper: ClassVar[str] = "Zhou et al., 2020, arXiv 2009.07999"
     sends: ClassVar[str] = "made samples, soft labels and step sizes up, once; weights and buffers down"
     needs: ClassVar[Needs] = Needs(labels=True, equal_nets=True)
-    idle: ClassVar[Idle] = {"left_out": (Unless(steps=1),)}
+    idle: ClassVar[Idle] = {"left_out": (Unless(steps=1),), **dict.fromkeys(UNUSED, (ADAM,))}
 
     def check_samples(self, node: Node) -> None:
         """Samples of real numbers, and a net that learns through its own steps."""
@@ -140,10 +140,8 @@ class DOSFL(Strategy):
 
         def loss(recipe: Recipe, batch: Batch, net: Net, rng: torch.Generator) -> dict[str, Tensor]:
             start = {name: self._noisy(held, rng) for name, held in trained_weights(net).items()}
-            taken = steps_taken(self.steps, self.left_out, rng)
-            return {
-                "cross_entropy": batch.cross_entropy(logits_with(net, recipe.unrolled(net, start, taken), batch.inputs))
-            }
+            after = recipe.unrolled(net, start, steps_taken(self.steps, self.left_out, rng))
+            return {"cross_entropy": batch.cross_entropy(logits_with(net, after, batch.inputs))}
 
         optimizer = make_optimizer(recipe, client.work(), kind="adam", lr=self.sample_lr, weight_decay=0.0)
         with twice_differentiable(net.architecture):

@@ -188,7 +188,11 @@ def _of_attack(experiment: ExperimentValues) -> Iterator[Unused]:
 
 
 def _of_strategy(experiment: ExperimentValues) -> Iterator[Unused]:
-    """The strategy's own fields. The first condition that holds is told."""
+    """The strategy's own fields, and the keys of [train] that it names. The first condition that holds is told."""
+    for key in (name for name in experiment.strategy.idle if name.startswith("train.")):
+        for condition in experiment.strategy.idle[key]:
+            if why := condition.explain(experiment.strategy, experiment):
+                yield Unused(key, why, harmless=condition.harmless)
     for field in fields(experiment.strategy):
         for condition in experiment.strategy.idle.get(field.name, ()):
             if why := condition.explain(experiment.strategy, experiment):

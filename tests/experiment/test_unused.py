@@ -19,6 +19,7 @@ from fedkd.cli.baselines import baselines_of
 from fedkd.engine.one_run import tell_what_is_idle
 from fedkd.experiment.algorithm.algorithm import USABLE
 from fedkd.experiment.algorithm.conditions import When
+from fedkd.experiment.algorithm.sections import SECTIONS
 from fedkd.experiment.registry import strategies
 from fedkd.knowledge.attacks import ATTACKS
 from fedkd.results.history import TIMES
@@ -136,6 +137,10 @@ def test_a_key_that_the_user_meant_and_that_does_nothing_is_an_error(keys: dict[
 
 
 NOTES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"strategy": "dosfl", "train": {"lr": 0.1}},
+        "note: train.lr = 0.1 does nothing here: dosfl learns samples alone",
+    ),
     ({"train": {"optimizer": "adam", "momentum": 0.9}}, "note: train.momentum = 0.9 does nothing here: adam has none"),
     ({"train": {"schedule": "step", "milestones": [30]}}, "note: train.milestones = [30] does nothing here: there are only 20"),
     ({"train": {"schedule": "cosine", "warm_up": 20}}, 'note: train.schedule = "cosine" does nothing here: the warm-up takes'),
@@ -265,7 +270,8 @@ def test_what_is_known_of_strategies_names_things_that_are_there() -> None:
     for cls in strategies().values():
         fields = {field.name for field in dataclasses.fields(cls)}
         others = {other.name for each in cls.idle.values() for other in each if isinstance(other, When)}
-        assert cls.idle.keys() - {"labels", *USABLE} | others <= fields
+        training = {f"train.{key}" for key in SECTIONS["train"].model_fields}
+        assert cls.idle.keys() - {"labels", *USABLE} - training | others <= fields
     assert all(set(cls.needs.uses or ()) <= set(USABLE) for cls in strategies().values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from fedkd.aggregate.robust import dropped
 from fedkd.experiment.algorithm.participation import cohort_size
@@ -15,7 +15,7 @@ class Condition(ABC):
     """A condition under which a field does nothing."""
 
     #: Whether nobody is misled if the field is set all the same: weights of 0 and short runs are tries made on purpose.
-    harmless: ClassVar[bool] = False
+    harmless: bool = False
 
     @abstractmethod
     def explain(self, strategy: Any, experiment: Settings) -> str:
@@ -40,7 +40,7 @@ class When(Condition):
 class Unless(Condition):
     """The field counts for nothing where these other ones hold these values, all of them."""
 
-    harmless: ClassVar[bool] = True
+    harmless: bool = True
 
     def __init__(self, **values: Any) -> None:
         self.values = values
@@ -66,10 +66,10 @@ class IfSet(Condition):
 
 @final
 class Always(Condition):
-    """It never counts."""
+    """It never counts. ``harmless``: a key that other strategies use, which a table of several may hold."""
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, *, harmless: bool = False) -> None:
+        self.reason, self.harmless = reason, harmless
 
     def explain(self, strategy: Any, experiment: Settings) -> str:
         """The reason."""
@@ -102,7 +102,7 @@ class WithLabels(Condition):
 class Beyond(Condition):
     """A number of public samples, which says nothing where there are fewer."""
 
-    harmless: ClassVar[bool] = True
+    harmless: bool = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -118,7 +118,7 @@ class Beyond(Condition):
 class Within(Condition):
     """The field counts only after so many rounds, of which there must be more."""
 
-    harmless: ClassVar[bool] = True
+    harmless: bool = True
 
     def __init__(self, name: str) -> None:
         self.name = name
