@@ -102,7 +102,7 @@ def run(cell: Cell) -> dict[str, Any]:
     return {
         **asdict(cell),
         **numbers,
-        "server_net": any(key in rows[-1] for key in ("server_accuracy", "global_accuracy")),
+        "server_net": rows[-1]["accuracy_of"].endswith("at the server"),
         "up": sum(map(sent_up, rows)) / turns,
         "down": sum(row.get("coded_bytes_down", 0) for row in rows) / turns,
         "seconds": time.perf_counter() - began,
