@@ -65,7 +65,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "cronus": {},
     "fml": {},
     "fedkd": {},
-    "fedgkt": {},
 }
 
 
