@@ -38,7 +38,8 @@ def teacher(groups: Sequence[Seeds]) -> Section:
     """The section on quality, of methods that make one teacher of the clients' answers on public samples."""
     figures: list[Figure] = []
     pairs: list[tuple[str, str]] = []
-    for more, run in in_detail(groups):
+    taught = [(more, run) for more, run in in_detail(groups) if any("teacher_entropy" in row for row in run.rows)]
+    for more, run in taught:  # elsewhere a predictor may be called teacher or student
         lines = [line for style, key in enumerate(ACCURACIES) if (line := plain_line(run, key, style)).x]
         if lines:
             figures.append(
@@ -49,7 +50,7 @@ def teacher(groups: Sequence[Seeds]) -> Section:
             if (line := plain_line(run, key, 0)).x:
                 label = describe_key(key).label
                 figures.append(_chart(f"{capital(label)}{more}", [line], axis_of(key), key))
-    shown = [key for key in (*ACCURACIES, *OTHERS) if any(key in row for _, run in in_detail(groups) for row in run.rows)]
+    shown = [key for key in (*ACCURACIES, *OTHERS) if any(key in row for _, run in taught for row in run.rows)]
     pairs += [(capital(describe_key(key).label), describe_key(key).meaning) for key in shown]
     intro = (
         "What clients are taught on public samples, in every round in which it is made. A student is a client's own answer, "
