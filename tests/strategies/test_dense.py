@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,3 +213,9 @@ def test_the_student_beats_fedavgs_first_round_and_clients_alone() -> None:
     accuracy = one_round({"name": "dense", "epochs": 30, "lr": 0.05, "statistics_weight": 0.0})
     assert accuracy > one_round("fedavg") + 0.1
     assert accuracy > one_round("local") + 0.05
+
+
+@pytest.mark.slow
+def test_its_report_has_no_section_on_what_is_taught_on_public_samples(tmp_path: Path) -> None:
+    simulate(small(), out=tmp_path / "run")
+    assert "what clients are taught on public samples" not in (tmp_path / "run" / "report.html").read_text("utf-8").lower()
