@@ -69,7 +69,7 @@ class DOSFL(Strategy):
     worth nothing from another start. Later rounds show the net, and take steps of clients that were away, from θ_0
     again. A client whose steps alone lead to no number is left out.
     Of K clients' steps each goes a_s / K far, so that all together go as far as one client's, which learned how far
-    S steps must go: at their full length, as the paper seems to have it, the net overshot on digits, to 13 %.
+    S steps must go: at their full length, as the paper seems to have it, the net overshot on digits.
     So that the server's steps are the client's, nets are in eval mode for all of this: no dropout, and BatchNorm layers
     scale by the statistics that they start with, so normalise nothing. Nets must be equal, and have second derivatives:
     parts without one are refused, attention is computed without its fused kernels. Samples must be real numbers.

@@ -35,7 +35,8 @@ def test_without_teachers_and_labels_nothing_teaches(name: str) -> None:
 
 @pytest.mark.parametrize("name", SILENT)
 def test_labels_alone_teach_where_there_are_some(name: str) -> None:
-    experiment_with(name, {"public": 100, "public_labels": True})
+    labelled = experiment_with(name, {"public": 100, "public_labels": True})
+    assert getattr(labelled.strategy, SILENT[name][0]) == 0
 
 
 @pytest.mark.parametrize("name", ["feed", "multi_teacher", "rl_kd", "you2017"])
