@@ -98,6 +98,11 @@ OF_ROUNDS = (
         *("student_accuracy", "accuracy of the student or students"),
         *("mean over clients of the answers that the teacher is made of; of one student, on the test set", SHARE, "answers"),
     ),
+    of_strategy(
+        "distillation_weight", "weight of distillation", "what the distillation is multiplied by in the loss", "", "weight"
+    ),
+    of_strategy("epsilon", "epsilon", "privacy spent so far, at `delta`, by the client that sent most; of what: `epsilon_of`"),
+    of_strategy("loss", "loss", "what clients minimised: mean over their batches, weighted over clients by their samples"),
     RowKey("bytes_up", "uploaded, raw", "uploads of all clients, as the tensors are", BYTES, "up, raw"),
     RowKey("coded_bytes_up", "uploaded, coded", "uploads of all clients, as codecs made them smaller", BYTES, "up, coded"),
     RowKey("bytes_down", "downloaded, raw", "broadcasts to all clients, as the tensors are", BYTES, "down, raw"),
