@@ -37,7 +37,7 @@ def graph(name: str, nodes: int, *, degree: int = 4, seed: int = 0) -> Neighbour
     if name not in GRAPHS:
         raise unknown("topology", name, GRAPHS)
     if nodes < 2:
-        raise InputError(f"topology {name!r} of {nodes} nodes has no edge: take 2 clients or more")
+        raise InputError(f"topology {name!r} of {nodes} nodes has no edge: take data.clients = 2 or more")
     edges = GRAPHS[name](nodes, degree, seed)
     return tuple(tuple(sorted(edges[node])) for node in range(nodes))
 
