@@ -10,26 +10,30 @@ import pytest
 import torch
 from anchor_runs import nt_xent, relations
 from fedkd.strategies.fedx import FedX
+from public_runs import server_of
 from torch import Tensor
 
 import fedkd.methods.encoders.global_encoder as training_module
-from fedkd import Experiment, Knowledge, load, simulate
+from fedkd import Experiment, InputError, Knowledge, load, simulate
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.knowledge.memory import Memory
+from fedkd.methods.frozen_nets import TEACHER, student_tensors, tensors_under
 
 HEADS = ("projection", "prediction")
 
 
-def client_of(strategy: FedX) -> Client:
+def client_of(strategy: FedX, rounds: int = 1, round: int = 1) -> Client:
     data = {"clients": 2, "partition": "iid", "train_limit": 40}
-    experiment = Experiment(strategy=strategy, data=data, train={"batch_size": 8}, nets="cnn")
-    return Client(0, experiment, Functions(), experiment.federation(), Memory(), torch.device("cpu"))
+    experiment = Experiment(strategy=strategy, data=data, train={"batch_size": 8}, nets="cnn", rounds=rounds)
+    client = Client(0, experiment, Functions(), experiment.federation(), Memory(), torch.device("cpu"))
+    client.round = round
+    return client
 
 
-def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def first_batch(strategy: FedX, monkeypatch: pytest.MonkeyPatch, *, rounds: int = 1, round: int = 1) -> dict[str, Any]:
     """The parts of the loss on the first batch, and what they are made of: z of the net, g of another net as the teacher."""
-    client = client_of(strategy)
+    client = client_of(strategy, rounds, round)
     teacher = client.net("other", heads=HEADS, init="own")
     broadcast = Knowledge.of("weights", {name: tensor.clone() for name, tensor in teacher.state_dict().items()})
     seen: dict[str, Any] = {}
@@ -90,10 +94,59 @@ def test_the_teacher_is_the_broadcast_and_stays_as_it_was() -> None:
     client = client_of(strategy)
     before = {name: tensor.clone() for name, tensor in client.net("start", heads=HEADS).state_dict().items()}
     upload = strategy.client_update(client, Knowledge.of("weights", before))
-    after = client.net("broadcast", heads=HEADS).state_dict()
+    after = client.net("teacher", heads=HEADS).state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(not torch.equal(upload.tensors[name], tensor) for name, tensor in before.items())
     assert upload.weight == len(client.train)
+
+
+def small(strategy: dict[str, Any], rounds: int = 3) -> Experiment:
+    data = {"clients": 2, "partition": "iid", "train_limit": 80}
+    return Experiment(strategy=strategy, rounds=rounds, nets="cnn", data=data, train={"batch_size": 8})
+
+
+def test_before_its_first_round_clients_train_the_base_alone() -> None:
+    rows = simulate(small({"name": "fedx", "start_round": 3})).metrics
+    alone = simulate(small({"name": "fedsimclr"})).metrics
+    for row, other in zip(rows[1:3], alone[1:3], strict=True):
+        assert "global_contrastive" not in row
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert rows[3]["global_contrastive"] > 0
+    with pytest.raises(InputError, match=r"strategy.start_round = 4: there are 3 rounds, so FedX never starts: lower it"):
+        small({"name": "fedx", "start_round": 4})
+
+
+def test_the_global_terms_grow_from_the_first_round_of_theirs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """exp(-5 (1 - t / 2)^2) of the whole is what they weigh after t of 2 rounds; the local terms do not change."""
+    soft: dict[str, Any] = {"start_round": 2, "temperature": 0.5, "global_target_temperature": 0.3}
+    for round, share in ((2, math.exp(-5)), (3, math.exp(-5 / 4)), (4, 1.0)):
+        whole = first_batch(FedX(**soft), monkeypatch, rounds=5, round=round)["parts"]
+        grown = first_batch(FedX(**soft, ramp=0.4), monkeypatch, rounds=5, round=round)["parts"]
+        assert grown["global_contrastive"] == pytest.approx(share * whole["global_contrastive"])
+        assert grown["global_relational"] == pytest.approx(share * whole["global_relational"])
+        assert grown["local_relational"] == whole["local_relational"]
+
+
+def test_a_moving_average_of_global_nets_teaches_and_travels_beside_the_newest() -> None:
+    strategy = FedX(teacher_decay=0.75, start_round=2)
+    server = server_of(small({"name": "fedx"}))
+    first = strategy.first_broadcast(server)
+    assert not tensors_under(first, TEACHER)
+    told = []
+    for round, value in ((1, 1.0), (2, 5.0)):
+        server.round = round
+        same = {name: torch.full_like(t, value) for name, t in first.tensors.items()}
+        told.append(strategy.server_update(server, {0: Knowledge.of("weights", same, weight=1.0)}))
+    name = next(name for name, tensor in first.tensors.items() if tensor.is_floating_point())
+    assert [tensors_under(each, TEACHER)[name].flatten()[0].item() for each in told] == [1.0, 2.0]
+    assert [student_tensors(each)[name].flatten()[0].item() for each in told] == [1.0, 5.0]
+
+
+def test_the_average_costs_a_net_down_from_the_round_on_in_which_it_teaches() -> None:
+    rows = simulate(small({"name": "fedx", "teacher_decay": 0.5, "start_round": 3}, rounds=4)).metrics
+    one = rows[1]["bytes_up"]
+    assert [row["bytes_up"] for row in rows[1:]] == [one] * 4
+    assert [row["bytes_down"] for row in rows[1:]] == [one, one, 2 * one, 2 * one]
 
 
 @pytest.mark.slow
