@@ -2,22 +2,34 @@
 
     python benchmarks/fedx_budget.py --step budget         # the cells not yet in results/fedx_budget.jsonl
     python benchmarks/fedx_budget.py --step changes --at 20 10 --only plain "start at half"
+    python benchmarks/fedx_budget.py --step places --cifar10 DIR               # DIR holds train.parquet and test.parquet
+    python benchmarks/fedx_budget.py --step official --cifar10 DIR --code COPY # of github.com/Sungwon-Han/FEDX
     python benchmarks/fedx_budget.py --table               # only print what is there
 
 The plan, written before the runs, with its stopping rule: plans/fedx_budget.md. A cell is one run of SimCLR, of FedX on it, or
-of FedX without its global contrastive term, in a one-thread process; two run side by side.
+of FedX without its global contrastive term, in a one-thread process; two run side by side. The official code runs in an
+environment of its own, which is made once (peers/with_fedx.py says what is changed in it).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cells import fill, finished, intervals_over
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+from venvs import CACHE, FEDX
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -64,7 +76,19 @@ FEDX_CHANGES: dict[str, dict[str, Any]] = {
     "average teaches": {"teacher_decay": 0.9},
     "start at half, average": {"start_round": "half", "teacher_decay": 0.9},
 }
+#: Data and net; the first is that of the other steps.
+RESNET: dict[str, Any] = {"nets": "resnet18", "net_options": {"resnet18": {"width": 16}}}
+PLACES: dict[str, dict[str, Any]] = {
+    "Fashion-MNIST, CNN": {},
+    "Fashion-MNIST, ResNet-18": RESNET,
+    "CIFAR-10, CNN": {"data": {"source": "cifar10"}},
+    "CIFAR-10, ResNet-18": {**RESNET, "data": {"source": "cifar10"}},
+}
+FASHION, _, CIFAR10, _ = PLACES
+#: By the official code, which has no SimCLR alone: what is left of its loss without FedX's terms.
+OFFICIAL = {"official_simclr": "simclr", "official": "fedx"}
 COSTS = ("seconds", "bytes")
+STEPS = ("budget", "changes", "places", "official")
 CHANGES = ("plain", *SHARED_CHANGES, *FEDX_CHANGES)
 
 
@@ -77,35 +101,89 @@ class Cell:
     rounds: int
     epochs: int
     seed: int
+    place: str = FASHION
 
     def setting(self) -> dict[str, Any]:
         """All that the run is made with but the seed: another setting, another line."""
         shared = SHARED_CHANGES.get(self.change, {})
         own = FEDX_CHANGES.get(self.change, {}) if self.method != "simclr" else {}
         own = {key: 1 + self.rounds // 2 if value == "half" else value for key, value in own.items()}
+        place = PLACES[self.place]
         return {
             **SETTING,
+            **place,
             "rounds": self.rounds,
             "evaluate_every": max(1, self.rounds // 8),
             "train": {**SETTING["train"], "epochs": self.epochs, **shared.get("train", {})},
-            "data": {**SETTING["data"], **shared.get("data", {})},
-            "strategy": {**METHODS[self.method], **shared.get("strategy", {}), **own},
+            "data": {**SETTING["data"], **place.get("data", {}), **shared.get("data", {})},
+            "strategy": {**METHODS[OFFICIAL.get(self.method, self.method)], **shared.get("strategy", {}), **own},
         }
 
-    def experiment(self) -> Experiment:
-        """What is run."""
+    def experiment(self, cifar10: str = "") -> Experiment:
+        """What is run, with CIFAR-10 read from that folder."""
         from fedkd import Experiment
 
-        return Experiment(**self.setting(), seed=self.seed)
+        setting = self.setting()
+        if setting["data"]["source"] == "cifar10":
+            setting["data"]["path"] = cifar10
+        return Experiment(**setting, seed=self.seed)
 
 
-def run(cell: Cell) -> dict[str, Any]:
+def run_official(cell: Cell, cifar10: str, code: str) -> dict[str, Any]:
+    """One line of the results, of the official code on the very images and parts; its features under our probe."""
+    import numpy as np
+    import torch
+
+    from fedkd.engine.evaluation.probe import linear_probe
+    from fedkd.experiment.algorithm.loaded import federation_of
+    from fedkd.results.environment import cpu_model
+
+    began, experiment = time.perf_counter(), cell.experiment(cifar10)
+    data, train, every = federation_of(experiment.data, cell.seed), experiment.train, experiment.evaluate_every
+    parts = [data.client_train(client).indices for client in range(experiment.data.clients)]
+    training = {"batch-size": 2 * train.batch_size, "lr": train.lr, "reg": train.weight_decay}  # it halves the batches
+    options = {**training, "epochs": cell.epochs, "comm_round": cell.rounds, "n_parties": len(parts), "init_seed": cell.seed}
+    task = {"clients": len(parts), "rounds": cell.rounds, "every": every, "base_alone": cell.method == "official_simclr"}
+    arrays: dict[str, Any] = {"clients": np.repeat(np.arange(len(parts)), [len(part) for part in parts])}
+    for split, rows, source in (("train", torch.cat(parts), data.train), ("test", data.test.indices, data.test)):
+        images = source.inputs[rows]
+        assert isinstance(images, torch.Tensor) and images.dtype == torch.uint8
+        arrays[f"{split}_images"] = images.permute(0, 2, 3, 1).numpy()
+        arrays[f"{split}_labels"] = source.labels[rows].numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        given, out = Path(folder) / "task.npz", Path(folder) / "features.npz"
+        np.savez(given, task=json.dumps(task | {"options": options} | experiment.net_options["cnn"]), **arrays)
+        subprocess.run([*FEDX.command(CACHE), code, str(given), str(out)], check=True, stdout=subprocess.DEVNULL)
+        features = {name: torch.from_numpy(array) for name, array in np.load(out).items()}
+    curve: dict[str, list[Any]] = {"round": [], "accuracy": []}
+    for number in sorted(int(name.removeprefix("train_")) for name in features if name.startswith("train_")):
+        rng = torch.Generator().manual_seed(cell.seed)
+        labels, wanted = (torch.from_numpy(arrays[f"{split}_labels"]) for split in ("train", "test"))
+        probe = linear_probe(features[f"train_{number}"], labels, classes=10, generator=rng)
+        right = probe.logits(features[f"test_{number}"]).argmax(1) == wanted
+        curve["round"].append(number)
+        curve["accuracy"].append(float(right.float().mean()))
+    commit = subprocess.run(["git", "-C", code, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return {
+        **asdict(cell),
+        "last": curve["accuracy"][-1],
+        "curves": curve,
+        "commit": commit.stdout.strip(),
+        "seconds": time.perf_counter() - began,
+        "cpu": cpu_model(),
+        "setting": cell.setting(),
+    }
+
+
+def run(cell: Cell, cifar10: str = "", code: str = "") -> dict[str, Any]:
     """One line of the results: the probe over the rounds, and the parts of the loss."""
     from fedkd import simulate
     from fedkd.results.environment import cpu_model
 
+    if cell.method in OFFICIAL:
+        return run_official(cell, cifar10, code)
     began = time.perf_counter()
-    rows = simulate(cell.experiment(), "in-process").metrics
+    rows = simulate(cell.experiment(cifar10), "in-process").metrics
     measured = [row for row in rows if "accuracy" in row]
     curves = {key: [row.get(key) for row in measured] for key in ("round", "accuracy", "alignment", "uniformity", "client_cka")}
     parts = [key for key in rows[-1] if key.endswith(("_contrastive", "_relational"))]
@@ -124,21 +202,23 @@ def run(cell: Cell) -> dict[str, Any]:
 def cells_of(step: str, seeds: list[int], only: list[str], budgets: tuple[tuple[int, int], ...]) -> list[Cell]:
     """The runs of a step of the plan, the cheapest first."""
     if step == "budget":
-        wanted = [(method, "plain", *budget) for budget in budgets for method in METHODS]
+        wanted = [(method, "plain", FASHION) for method in METHODS]
+    elif step == "places":
+        wanted = [(method, "plain", place) for place in PLACES for method in ("simclr", "fedx")]
+    elif step == "official":
+        wanted = [(method, "views of FedX", CIFAR10) for method in ("simclr", "fedx", *OFFICIAL)]
     else:
-        wanted = [
-            (method, change, *budget)
-            for budget in budgets
-            for change in only
-            for method in (("fedx",) if change in FEDX_CHANGES else ("simclr", "fedx"))
-        ]
-    cells = [Cell(*each, seed) for seed in seeds for each in wanted]
-    return sorted(cells, key=lambda cell: cell.rounds * cell.epochs)
+        methods = {change: ("fedx",) if change in FEDX_CHANGES else ("simclr", "fedx") for change in only}
+        wanted = [(method, change, FASHION) for change in only for method in methods[change]]
+    cells = [
+        Cell(method, change, *budget, seed, place) for seed in seeds for budget in budgets for method, change, place in wanted
+    ]
+    return sorted(cells, key=lambda cell: (cell.rounds * cell.epochs, "ResNet" in cell.place))
 
 
 def describe(line: Mapping[str, Any]) -> str:
     """What came out of a cell."""
-    where = f"{line['rounds']} x {line['epochs']}, {line['change']}, {line['method']}, seed {line['seed']}"
+    where = f"{line['place']}, {line['rounds']} x {line['epochs']}, {line['change']}, {line['method']}, seed {line['seed']}"
     return f"{where}: {line['last']:.4f}"
 
 
@@ -147,40 +227,50 @@ def row_of(lines: list[Mapping[str, Any]], base: list[Mapping[str, Any]]) -> lis
     from fedkd.results.statistics import percent
 
     accuracies = [percent([line["last"] for line in some]) for some in (base, lines)]
-    ratios = [sum(line[key] for line in lines) / len(lines) / (sum(b[key] for b in base) / len(base)) for key in COSTS]
-    return [str(len(lines)), *accuracies, intervals_over(lines, base, "last"), *(f"{ratio:.1f} x" for ratio in ratios)]
+    sums = {key: [sum(line.get(key, 0) for line in some) / len(some) for some in (lines, base)] for key in COSTS}
+    ratios = [f"{mine / theirs:.1f} x" if mine and theirs else "" for mine, theirs in sums.values()]
+    return [str(len(lines)), *accuracies, intervals_over(lines, base, "last"), *ratios]
 
 
 def table(found: Mapping[Cell, Mapping[str, Any]]) -> str:
     """A row a setting, as Markdown: SimCLR, FedX, the gain."""
     by: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell, line in found.items():
-        by.setdefault((cell.rounds, cell.epochs, cell.change, cell.method), []).append(line)
-    lines = ["| rounds x epochs | changed | seeds | SimCLR | FedX | gain | time | bytes |", "|---" * 8 + "|"]
-    for rounds, epochs in BUDGETS:
-        for change in CHANGES:
-            base = by.get((rounds, epochs, "plain" if change in FEDX_CHANGES else change, "simclr"), [])
-            for method, what in (("fedx", change), ("without", "without the global contrastive term")):
-                if base and (mine := by.get((rounds, epochs, change, method), [])):
-                    lines.append(f"| {' | '.join([f'{rounds} x {epochs}', what, *row_of(mine, base)])} |")
+        by.setdefault((cell.place, cell.rounds, cell.epochs, cell.change, cell.method), []).append(line)
+    titles = ("data and net", "rounds x epochs", "changed", "seeds", "SimCLR", "FedX", "gain", "time", "bytes")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for place, (rounds, epochs), change in product(PLACES, BUDGETS, CHANGES):
+        here = partial(lambda *key: by.get(key, []), place, rounds, epochs)
+        for method, base, what in (
+            ("fedx", "simclr", change),
+            ("without", "simclr", "without the global contrastive term"),
+            ("official", "official_simclr", f"{change}, official code"),
+        ):
+            over = here("plain" if change in FEDX_CHANGES else change, base)
+            if over and (mine := here(change, method)):
+                lines.append(f"| {' | '.join([place, f'{rounds} x {epochs}', what, *row_of(mine, over)])} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step", choices=["budget", "changes"], default="budget")
+    parser.add_argument("--step", choices=STEPS, default="budget")
     parser.add_argument("--only", nargs="+", default=[*CHANGES], metavar="CHANGE", choices=[*CHANGES])
-    parser.add_argument("--at", nargs=2, type=int, metavar=("ROUNDS", "EPOCHS"), help="default: all budgets; of changes, 20 2")
+    parser.add_argument("--at", nargs=2, type=int, metavar=("ROUNDS", "EPOCHS"), help="default: of budget all, else 20 2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
+    parser.add_argument("--code", default="", metavar="COPY", help="of the official code; needed by step official")
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
+    if given.step == "official" and not given.table and not (Path(given.code) / "losses.py").is_file():
+        parser.error(f"--code {given.code or '(nothing)'}: no losses.py there: give a copy of github.com/Sungwon-Han/FEDX")
     if not given.table:
         budgets = (tuple(given.at),) if given.at else BUDGETS if given.step == "budget" else ((20, 2),)
         cells = cells_of(given.step, given.seeds, given.only, budgets)
-        there = finished(cells, RESULTS)
-        fill([cell for cell in cells if cell not in there], run, RESULTS, describe=describe, workers=given.workers)
-    every = {cell for step in ("budget", "changes") for cell in cells_of(step, [*range(5)], [*CHANGES], BUDGETS)}
+        there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10, code=given.code)
+        fill([cell for cell in cells if cell not in there], do, RESULTS, describe=describe, workers=given.workers)
+    every = {cell for step in STEPS for cell in cells_of(step, [*range(5)], [*CHANGES], BUDGETS)}
     print(table(finished(sorted(every, key=str), RESULTS)))
 
 

@@ -42,6 +42,8 @@ class Peer:
 PFL = ("with_pfl.py", (TORCH, "pfl==0.6.0"))
 #: pfl's own benchmark of CIFAR-10.
 PFL_CIFAR10 = Peer("with_pfl_cifar10.py", PFL[1])
+#: What the official code of FedX needs; the code itself is no package.
+FEDX = Peer("with_fedx.py", (TORCH, "torchvision==0.28.0"), python="3.13")
 #: Name in the results -> how to run it. torchvision fits only the torch of the same index, whatever build of it is here.
 PEERS = {
     "fluke 0.8.1": Peer("with_fluke.py", (TORCH, "torchvision", "fluke-fl==0.8.1"), python="3.13"),
