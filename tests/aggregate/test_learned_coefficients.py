@@ -24,6 +24,7 @@ def objective(tables: Tensor, coefficients: Tensor, rho: float) -> float:
     return (fit + rho * (coefficients - 1 / len(tables)).square().mean(1)).sum().item()
 
 
+@pytest.mark.recomputed("learned_coefficients", by="hand")
 def test_one_step_by_hand() -> None:
     """Tables (1, 0) and (0, 1), from 1/2: the mixture misses by (-1/2, 1/2), so the gradient is 2/2 * (-1/2, 1/2)."""
     tables = torch.eye(2, dtype=torch.float64).unsqueeze(1)
@@ -33,6 +34,7 @@ def test_one_step_by_hand() -> None:
     assert learned_coefficients(tables, uniform(2), lr=0.2, rho=5.0)[0, 0].item() == pytest.approx(pulled)
 
 
+@pytest.mark.recomputed("learned_coefficients", "personalised", by="formula")
 def test_with_an_infinite_rho_everyone_gets_the_mean() -> None:
     tables, coefficients = example(5, seed=0)
     learned = learned_coefficients(tables, coefficients, lr=0.3, rho=float("inf"))

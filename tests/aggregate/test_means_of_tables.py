@@ -10,6 +10,7 @@ from fedkd.aggregate import leave_one_out, masked_mean, mean
 VALUES = torch.tensor([[[1.0, 2.0]], [[5.0, 4.0]], [[0.0, 3.0]]])  # (K 3, 1, 2)
 
 
+@pytest.mark.recomputed("mean", by="hand")
 def test_weights_are_one_a_client_or_one_a_client_and_row() -> None:
     assert mean(VALUES).tolist() == [[2.0, 3.0]]
     assert mean(VALUES, [1, 1, 0]).tolist() == [[3.0, 3.0]]
@@ -36,12 +37,14 @@ def test_a_class_that_nobody_owns_is_zeros() -> None:
     assert owners.tolist() == [0]
 
 
+@pytest.mark.recomputed("masked_mean", by="hand")
 def test_counts_weigh_and_a_mask_does_not() -> None:
     counts = torch.tensor([[1], [3], [0]])
     assert masked_mean(VALUES, counts)[0].tolist() == [[4.0, 3.5]]
     assert masked_mean(VALUES, counts > 0)[0].tolist() == [[3.0, 3.0]]
 
 
+@pytest.mark.recomputed("leave_one_out", by="hand")
 def test_leaving_one_out_by_hand() -> None:
     teachers, has_teacher = leave_one_out(VALUES, torch.ones(3, 1, dtype=torch.bool))
     assert teachers.tolist() == [[[2.5, 3.5]], [[0.5, 2.5]], [[3.0, 3.0]]]
@@ -70,6 +73,7 @@ def test_where_all_own_a_class_teachers_sum_to_the_sum_of_values(clients: int, s
     torch.testing.assert_close(teachers.sum(0), values.sum(0))
 
 
+@pytest.mark.recomputed("leave_one_out", by="formula")
 @settings(deadline=None)
 @given(st.integers(1, 7), st.integers(0, 2**31))
 def test_leaving_one_out_is_the_masked_mean_without_that_client(clients: int, seed: int) -> None:

@@ -19,6 +19,7 @@ def points(*rows: tuple[float, float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).unsqueeze(1)
 
 
+@pytest.mark.recomputed("median", by="hand")
 def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
     assert median(column(5, 1, 2)).item() == 2
     assert median(column(5, 1, 2, 100)).item() == 3.5
@@ -30,6 +31,7 @@ def test_medians_of_probabilities_do_not_sum_to_one_until_renormalised() -> None
     torch.testing.assert_close(renormalise(middle), torch.tensor([[0.5, 0.5, 0.0]]))
 
 
+@pytest.mark.recomputed("trimmed_mean", by="hand")
 def test_the_trimmed_mean_drops_the_share_at_each_end() -> None:
     values = column(-50, 1, 2, 3, 99)
     assert trimmed_mean(values, 0.2).item() == 2
@@ -48,6 +50,7 @@ def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
         trimmed_mean(column(1, 2, 3, 4), share)
 
 
+@pytest.mark.recomputed("geometric_median", by="hand")
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -68,6 +71,7 @@ def test_geometric_medians_known_from_geometry(values: Tensor, expected: tuple[f
     torch.testing.assert_close(found, torch.tensor([expected], dtype=torch.float64), atol=1e-7, rtol=0)
 
 
+@pytest.mark.recomputed("geometric_median", by="formula")
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(3, 12), st.integers(1, 5), st.integers(0, 2**31))

@@ -26,6 +26,7 @@ def test_entropy_falls_between_one_hot_and_uniform_and_classes_keep_their_order(
     torch.testing.assert_close(sharper.sum(-1), torch.ones(2))
 
 
+@pytest.mark.recomputed("entropy_reduction", by="hand")
 def test_entropy_reduction_is_a_softmax_of_probabilities_and_blurs_one_hot_rows() -> None:
     assert entropy_reduction(ONE_HOT).amax().item() == pytest.approx(1 / (1 + 9 * 2.718281828**-10), abs=1e-6)
     assert (entropy(entropy_reduction(ONE_HOT)) > 0).all()
@@ -39,6 +40,7 @@ def test_power_keeps_one_hot_and_uniform_rows(exponent: float) -> None:
     torch.testing.assert_close(power(UNIFORM, exponent), UNIFORM)
 
 
+@pytest.mark.recomputed("power", by="hand")
 def test_power_by_hand() -> None:
     torch.testing.assert_close(power(torch.tensor([[0.6, 0.3, 0.1]])), torch.tensor([[36.0, 9.0, 1.0]]) / 46)
     torch.testing.assert_close(power(BETWEEN, 1.0), BETWEEN)
@@ -59,6 +61,7 @@ def test_what_does_not_sharpen_is_refused() -> None:
         power(-UNIFORM)
 
 
+@pytest.mark.recomputed("renormalise", by="hand")
 def test_renormalised_medians_sum_to_one_and_logits_are_refused() -> None:
     rows = torch.tensor([[0.5, 0.25], [0.0, 0.0]])
     torch.testing.assert_close(renormalise(rows), torch.tensor([[2 / 3, 1 / 3], [0.5, 0.5]]))
@@ -66,6 +69,7 @@ def test_renormalised_medians_sum_to_one_and_logits_are_refused() -> None:
         renormalise(torch.tensor([-1.0, 2.0]))
 
 
+@pytest.mark.recomputed("nearest_on_simplex", by="formula")
 @settings(deadline=None)
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=8), st.integers(0, 2**31))
 def test_no_point_of_the_simplex_is_nearer(row: list[float], seed: int) -> None:

@@ -9,6 +9,7 @@ from fedkd.knowledge.knowledge import Knowledge
 LOGITS = {k: Knowledge.of("logits", {"table": torch.full((2, 3), float(k))}, weight=k) for k in (1, 3)}
 
 
+@pytest.mark.recomputed("weighted_mean", by="hand")
 def test_given_weights_replace_those_of_the_uploads_in_order_of_client_id() -> None:
     assert weighted_mean(LOGITS).tensors["table"].unique().item() == 2.5  # 1/4 * 1 + 3/4 * 3
     assert weighted_mean(LOGITS, weights=[1, 1]).tensors["table"].unique().item() == 2.0

@@ -1,5 +1,6 @@
 """Weights by the variance of logits."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from fedkd.aggregate import equal_scales, mean, variance_weights
 
 
+@pytest.mark.recomputed("variance_weights", by="hand")
 def test_weights_are_shares_of_the_variance_over_classes_sample_by_sample() -> None:
     logits = torch.tensor([[[1.0, -1.0], [2.0, -2.0]], [[3.0, -3.0], [0.0, 0.0]]], dtype=torch.float64)  # (K, P, C)
     torch.testing.assert_close(variance_weights(logits), torch.tensor([[0.1, 1.0], [0.9, 0.0]], dtype=torch.float64))

@@ -28,6 +28,7 @@ def definition(student: Tensor, teacher: Tensor, own: Tensor, queue: Tensor, tem
     return total / len(student)
 
 
+@pytest.mark.recomputed("compress_loss", by="formula")
 @pytest.mark.parametrize("temperature", [0.04, 0.02, 1.0])
 def test_one_queue_equals_the_definition(temperature: float) -> None:
     student, teacher, queue = rows(0), rows(1), rows(2, Q)
@@ -35,6 +36,7 @@ def test_one_queue_equals_the_definition(temperature: float) -> None:
     assert loss.item() == pytest.approx(definition(student, teacher, queue, queue, temperature), rel=1e-9)
 
 
+@pytest.mark.recomputed("compress_loss", by="formula")
 def test_two_queues_equal_the_definition_and_need_no_common_width() -> None:
     student, teacher, queue, own = rows(0), rows(1, width=7), rows(2, Q, 7), rows(3, Q)
     loss = compress_loss(student, teacher, queue, student_queue=own)

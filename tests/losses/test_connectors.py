@@ -57,6 +57,7 @@ def test_the_regressors_layer_for_each_of_repdistillers_cases(size: int, layer: 
     assert repr(ConvolutionalRegressor((3, 28, 28), (5, size, size)).join) == layer
 
 
+@pytest.mark.recomputed("ConvolutionalRegressor", by="formula")
 @pytest.mark.parametrize("size", [7, 84])
 def test_other_sizes_are_averaged_or_repeated_and_then_mixed_place_by_place(size: int) -> None:
     regressor = ConvolutionalRegressor((3, 28, 28), (5, size, size)).eval()
@@ -93,6 +94,7 @@ def test_a_boundary_connector_gives_negative_activations_too() -> None:
     assert ab_loss(joined, torch.randn(2, 5, 4, 4)) > 0
 
 
+@pytest.mark.recomputed("OverhaulConnector", by="formula")
 def test_an_overhaul_connector_mixes_channels_place_by_place_and_normalises_them() -> None:
     connector = OverhaulConnector((3, 8, 8), (5, 8, 8))
     student = torch.randn(4, 3, 8, 8)

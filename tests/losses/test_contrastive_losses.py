@@ -46,16 +46,19 @@ def by_label(anchors: Tensor, candidates: Tensor, labels: list[int], temperature
     return sum(losses) / len(losses)
 
 
+@pytest.mark.recomputed("supcon_loss", by="formula")
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_supcon_equals_the_definition(temperature: float) -> None:
     expected = by_label(rows(0), rows(0), LABELS.tolist(), temperature)
     assert supcon_loss(rows(0), LABELS, temperature=temperature).item() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.recomputed("supcon_loss", by="hand")
 def test_supcon_of_samples_that_are_all_alike_is_the_log_of_the_number_of_others() -> None:
     assert supcon_loss(torch.ones(B, D), LABELS).item() == pytest.approx(math.log(B - 1))
 
 
+@pytest.mark.recomputed("supcon_loss", by="hand")
 def test_supcon_of_two_views_with_labels_of_images_is_nt_xent_by_hand() -> None:
     views = torch.eye(2).repeat(2, 1)  # rows: image 0, image 1, image 0, image 1
     loss = supcon_loss(views, torch.tensor([0, 1, 0, 1]), temperature=0.5)
@@ -90,6 +93,7 @@ def test_supcon_sees_neither_length_nor_order_nor_a_rotation_nor_the_names_of_cl
     torch.testing.assert_close(supcon_loss(rows(0), 10 - LABELS), expected)
 
 
+@pytest.mark.recomputed("icl_loss", by="formula")
 def test_icl_is_both_directions_of_the_definition() -> None:
     a, b, labels = rows(0), rows(1), LABELS.tolist()
     expected = by_label(a, b, labels, 0.1) + by_label(b, a, labels, 0.1)
@@ -119,6 +123,7 @@ def test_icl_peers_that_hold_each_others_embeddings_as_constants_get_the_joint_g
     torch.testing.assert_close(icl_loss(a, b, LABELS), icl_loss(b, a, LABELS))
 
 
+@pytest.mark.recomputed("soft_similarity_loss", "soft_icl_loss", by="formula")
 @pytest.mark.parametrize(("preset", "own"), [("without_self", False), ("official", True)])
 def test_soft_losses_equal_the_definition(preset: str, own: bool) -> None:
     a, b, t, tau = rows(0), rows(1), 3.0, 0.1

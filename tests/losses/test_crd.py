@@ -26,6 +26,7 @@ def module(**options: Any) -> CRDLoss:
     return CRDLoss(3, 5, 9, dim=4, negatives=6, **options).double()
 
 
+@pytest.mark.recomputed("CRDLoss", by="formula")
 def test_equals_the_definition() -> None:
     crd, rng = module(temperature=0.5), torch.Generator()
     student, teacher = draw(0, 3, 3), draw(1, 3, 5)

@@ -18,6 +18,7 @@ def rows(seed: int, *shape: int) -> Tensor:
     return torch.randn(*(shape or (B, C)), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.recomputed("fccl_loss", by="hand")
 def test_fccl_loss_by_hand() -> None:
     """Two classes of three samples: both columns go 0, 1, 2, so z = (-1, 0, 1) and every entry of M is 2/3."""
     logits = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
@@ -66,6 +67,7 @@ def test_instance_similarity_loss_is_zero_where_the_cosines_agree() -> None:
     assert instance_similarity_loss(student, -instance_similarities(student)).item() > 1
 
 
+@pytest.mark.recomputed("instance_similarity_loss", "instance_similarities", by="formula")
 def test_instance_similarity_loss_is_the_divergence_of_rows_without_the_sample_itself() -> None:
     student, teacher = rows(0, B, D), rows(1, B, D + 2)
     expected = 0.0

@@ -48,6 +48,7 @@ def test_kd_loss_without_the_square_is_smaller_by_it() -> None:
     assert torch.isclose(kd_loss(STUDENT, TEACHER, temperature=3.0), 9 * plain)
 
 
+@pytest.mark.recomputed("kd_loss", by="formula")
 def test_kd_loss_gradient_is_the_difference_of_the_predictions() -> None:
     student = STUDENT.clone().requires_grad_()
     kd_loss(student, TEACHER, temperature=2.0).backward()
@@ -65,6 +66,7 @@ def test_soft_cross_entropy_of_a_one_hot_target_is_cross_entropy() -> None:
     assert torch.isclose(soft_cross_entropy(STUDENT, one_hot), torch.nn.functional.cross_entropy(STUDENT, LABELS))
 
 
+@pytest.mark.recomputed("soft_cross_entropy", by="formula")
 def test_soft_cross_entropy_is_kd_plus_the_entropy_of_the_target() -> None:
     target = TEACHER.softmax(1)
     entropy = -(target * target.log()).sum(1).mean()
@@ -77,6 +79,7 @@ def test_soft_cross_entropy_counts_a_row_of_zeros_in_the_mean() -> None:
     assert torch.isclose(soft_cross_entropy(STUDENT, target), soft_cross_entropy(STUDENT[1:], target[1:]) * 3 / 4)
 
 
+@pytest.mark.recomputed("logit_mae", "logit_mse", by="hand")
 def test_logit_distances_see_the_offset_that_a_softmax_does_not() -> None:
     assert logit_mae(STUDENT, STUDENT - 2).item() == pytest.approx(2)
     assert logit_mse(STUDENT, STUDENT - 2).item() == pytest.approx(4)
@@ -97,6 +100,7 @@ def test_not_true_loss_teaches_the_true_class_nothing() -> None:
     assert not student.grad[torch.arange(B), LABELS].any()
 
 
+@pytest.mark.recomputed("not_true_loss", by="formula")
 def test_not_true_loss_is_the_distillation_of_logits_without_the_true_class() -> None:
     fourth = torch.full((B,), C - 1)
     expected = kd_loss(STUDENT[:, :-1], TEACHER[:, :-1], temperature=3.0)
@@ -133,6 +137,7 @@ def test_label_masking_loss_pushes_wrong_classes_of_the_majority_down_and_leaves
     assert student.grad[0, 1] > 0
 
 
+@pytest.mark.recomputed("label_masking_loss", by="hand")
 def test_label_masking_loss_of_a_teacher_alike_is_taught_each_class_left_as_much() -> None:
     """Of the label 4 and the majority 0, 1 the classes 2 and 3 are left."""
     said = STUDENT[1, :4].log_softmax(0)  # without the label
@@ -155,12 +160,14 @@ def test_label_masking_loss_refuses_a_majority_of_other_classes() -> None:
         label_masking_loss(STUDENT, TEACHER, LABELS, FIRST_TWO[:4])
 
 
+@pytest.mark.recomputed("majority_labels", by="hand")
 def test_the_majority_has_more_samples_than_the_mean_of_all_classes() -> None:
     assert majority_labels(torch.tensor([6, 0, 1, 0])).tolist() == [True, False, False, False]
     assert not majority_labels(torch.tensor([3, 3, 3])).any()
     assert not majority_labels(torch.zeros(3, dtype=torch.int64)).any()
 
 
+@pytest.mark.recomputed("model_contrastive_loss", by="hand")
 def test_model_contrastive_loss_of_equal_teachers_is_log_2_and_teaches_nothing() -> None:
     projected, teacher = rows(0, B, D).requires_grad_(), rows(1, B, D)
     loss = model_contrastive_loss(projected, teacher, teacher)
@@ -181,6 +188,7 @@ def test_model_contrastive_loss_lies_between_its_bounds() -> None:
     assert model_contrastive_loss(z, -z, z).item() == pytest.approx(math.log1p(math.exp(4)))
 
 
+@pytest.mark.recomputed("prototype_loss", by="hand")
 def test_prototype_loss_is_the_mean_over_elements_and_taught_samples() -> None:
     features, prototypes = torch.zeros(3, 2), torch.tensor([[1.0, 1.0], [3.0, 1.0], [9.0, 9.0]])
     loss = prototype_loss(features, prototypes, torch.tensor([0, 1, 2]), torch.tensor([True, True, False]))

@@ -31,6 +31,7 @@ def loss_of(images: Tensor, weights: Tensor, teacher_weights: Tensor = TEACHER_W
     return jacobian_loss(logits(images, weights), logits(images, teacher_weights), images, LABELS)
 
 
+@pytest.mark.recomputed("jacobian_loss", by="formula")
 def test_equals_the_definition_with_jacobians_by_finite_difference() -> None:
     def jacobian(weights: Tensor, b: int) -> Tensor:
         """Of the label's logit by each pixel, of length 1."""
@@ -47,6 +48,7 @@ def test_equals_the_definition_with_jacobians_by_finite_difference() -> None:
     torch.testing.assert_close(loss_of(IMAGES.clone().requires_grad_(), WEIGHTS.clone()), expected, rtol=1e-7, atol=0)
 
 
+@pytest.mark.recomputed("jacobian_loss", by="formula")
 def test_equals_the_definition_with_jacobians_by_calculus() -> None:
     """d/dx of tanh(x) . w is (1 - tanh^2 x) w."""
     total = 0.0

@@ -114,6 +114,7 @@ def test_refuses_wrong_shapes(loss: Callable[..., Tensor]) -> None:
 # Flow of the solution procedure
 
 
+@pytest.mark.recomputed("fsp_loss", by="formula")
 @pytest.mark.parametrize(("preset", "pool"), [("repdistiller", torch.mean), ("torchdistill", torch.amax)])
 def test_fsp_loss_is_its_definition(preset: str, pool: Callable[..., Tensor]) -> None:
     def flow(first: Tensor, second: Tensor) -> np.ndarray:
@@ -156,6 +157,7 @@ def test_fsp_loss_refuses_an_unknown_preset() -> None:
 # Singular vectors between layers
 
 
+@pytest.mark.recomputed("kdsvd_loss", by="hand")
 def test_kdsvd_loss_by_hand() -> None:
     """One direction a layer. The teacher's stays, the student's turns from (1, 0) to (0.8, 0.6)."""
     east, turned = torch.tensor([9.0, 0.0]).view(1, 2, 1, 1), torch.tensor([-4.0, -3.0]).view(1, 2, 1, 1)
@@ -166,6 +168,7 @@ def test_kdsvd_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)  # 0.0132
 
 
+@pytest.mark.recomputed("kdsvd_loss", by="formula")
 @pytest.mark.parametrize("k", [1, 3])
 def test_kdsvd_loss_is_its_definition(k: int) -> None:
     def directions(student: Tensor, teacher: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -134,6 +134,9 @@ def by_formula(name: str) -> float:
             return mean([tfkd(s, y) for s, _, y in samples])
 
 
+@pytest.mark.recomputed(
+    "kd_loss", "dkd_loss", "dist_loss", "wsld_loss", "cskd_loss", "soft_cross_entropy", "tfkd_reg_loss", by="formula"
+)
 @pytest.mark.parametrize("name", EVERY)
 def test_equals_its_formula(name: str) -> None:
     assert EVERY[name](STUDENT, TEACHER, LABELS, temperature=T).item() == pytest.approx(by_formula(name), rel=1e-9)
@@ -227,6 +230,7 @@ def test_kd_loss_and_soft_cross_entropy_pull_alike(temperature: float) -> None:
         torch.testing.assert_close(torch.autograd.grad(loss, student)[0], expected)
 
 
+@pytest.mark.recomputed("kd_loss", by="hand")
 def test_kd_loss_presets_by_hand() -> None:
     student, teacher = torch.zeros(1, 2), torch.tensor([[0.0, 3.0]]).log1p() * 2  # at T = 2: (1/2, 1/2) and (1/5, 4/5)
     loss = partial(kd_loss, student, teacher, temperature=2.0)
@@ -283,6 +287,7 @@ def test_dkd_loss_wants_a_wrong_class() -> None:
 # dist_loss
 
 
+@pytest.mark.recomputed("dist_loss", by="hand")
 def test_dist_loss_by_hand() -> None:
     up, down = torch.tensor([[0.0, 3.0], [3.0, 0.0]]).log1p(), torch.tensor([[3.0, 0.0], [0.0, 3.0]]).log1p()
     loss = partial(dist_loss, temperature=1.0)
@@ -335,6 +340,7 @@ def test_wsld_loss_is_finite_where_both_are_certain() -> None:
 # tfkd_reg_loss and cskd_loss
 
 
+@pytest.mark.recomputed("tfkd_reg_loss", by="hand")
 def test_tfkd_reg_loss_by_hand() -> None:
     """u = (0, 1) over T = 1 / log 3 is the teacher (1/4, 3/4); the mean is over both classes."""
     loss = tfkd_reg_loss(torch.zeros(1, 2), torch.tensor([1]), correct=1.0, temperature=1 / math.log(3))
@@ -372,6 +378,7 @@ def test_cskd_loss_teaches_the_student_and_not_the_partner() -> None:
 # logit_standardize
 
 
+@pytest.mark.recomputed("logit_standardize", by="formula")
 def test_logit_standardize_has_mean_0_and_unbiased_deviation_1() -> None:
     z = logit_standardize(STUDENT)
     assert z.shape == (B, C)

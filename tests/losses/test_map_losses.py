@@ -136,6 +136,7 @@ def test_maps_of_other_sizes_are_averaged_first(name: str) -> None:
 # Hints
 
 
+@pytest.mark.recomputed("hint_loss", by="formula")
 def test_hint_loss_is_the_mean_square_over_all_elements() -> None:
     total = sum((s - t) ** 2 for s, t in zip(STUDENT.flatten().tolist(), TEACHER.flatten().tolist(), strict=True))
     assert hint_loss(STUDENT, TEACHER).item() == pytest.approx(total / math.prod(SHAPE), rel=1e-9)
@@ -152,6 +153,7 @@ def attention(sample: Tensor, p: float) -> Tensor:
     return energy / math.sqrt(sum(e**2 for e in energy.tolist()))
 
 
+@pytest.mark.recomputed("at_loss", by="formula")
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_at_loss_is_its_definition_in_every_preset(p: int) -> None:
     differences = [attention(s, p) - attention(t, p) for s, t in zip(STUDENT, WIDE_TEACHER, strict=True)]
@@ -198,6 +200,7 @@ def test_at_loss_refuses_a_p_without_a_gradient_at_zero() -> None:
 # Neuron selectivity
 
 
+@pytest.mark.recomputed("nst_loss", by="formula")
 def test_nst_loss_is_its_definition() -> None:
     def mean_kernel(x: Tensor, y: Tensor) -> float:
         rows_x, rows_y = x.flatten(1), y.flatten(1)
@@ -209,6 +212,7 @@ def test_nst_loss_is_its_definition() -> None:
     assert nst_loss(STUDENT, WIDE_TEACHER).item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.recomputed("nst_loss", by="formula")
 def test_nst_loss_is_the_squared_distance_of_second_moments() -> None:
     """(x . y)^2 is the inner product of x x^T and y y^T: the discrepancy is the distance of their means."""
     s, t = (torch.nn.functional.normalize(x.flatten(2), dim=2) for x in (STUDENT, WIDE_TEACHER))  # (B, c, hw)
@@ -227,6 +231,7 @@ def test_nst_loss_sees_neither_scale_nor_sign_nor_order_of_channels() -> None:
 # Activation boundaries
 
 
+@pytest.mark.recomputed("ab_loss", by="formula")
 @pytest.mark.parametrize("margin", [1.0, 0.3])
 def test_ab_loss_is_its_definition_in_both_presets(margin: float) -> None:
     total = 0.0
@@ -250,6 +255,7 @@ def test_ab_loss_sees_the_teachers_sign_alone_and_zero_is_off() -> None:
 # Overhaul
 
 
+@pytest.mark.recomputed("ofd_loss", by="formula")
 def test_ofd_loss_is_its_definition() -> None:
     total = 0.0
     for b, c, i, j in torch.cartesian_prod(*map(torch.arange, SHAPE)).tolist():
@@ -278,6 +284,7 @@ def test_ofd_loss_refuses_a_margin_of_other_channels() -> None:
         ofd_loss(STUDENT, TEACHER, MARGIN[:3])
 
 
+@pytest.mark.recomputed("ofd_margin", by="formula")
 def test_ofd_margin_is_the_mean_of_negative_draws() -> None:
     weight, bias = torch.tensor([1.0, -2.0, 0.5, 1.0]), torch.tensor([0.0, 1.5, -1.0, 2.5])
     draws = torch.randn(400_000, 4, generator=torch.Generator().manual_seed(0)) * weight + bias
@@ -285,6 +292,7 @@ def test_ofd_margin_is_the_mean_of_negative_draws() -> None:
     torch.testing.assert_close(ofd_margin(weight, bias), expected, rtol=0.02, atol=0)
 
 
+@pytest.mark.recomputed("ofd_margin", by="formula")
 def test_ofd_margin_is_its_formula() -> None:
     weight, bias = maps(4, 50), maps(5, 50)
     for sigma, mu, margin in zip(weight.abs().tolist(), bias.tolist(), ofd_margin(weight, bias).tolist(), strict=True):
@@ -310,6 +318,7 @@ def test_ofd_margin_refuses_unequal_channels() -> None:
 # Channel-wise
 
 
+@pytest.mark.recomputed("cwd_loss", by="formula")
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_cwd_loss_is_its_definition(temperature: float) -> None:
     def softmax(channel: Tensor) -> list[float]:

@@ -27,12 +27,14 @@ def views() -> tuple[Tensor, Tensor]:
     return a, a + 0.5 * torch.randn(7, 5, dtype=torch.float64, generator=rng)
 
 
+@pytest.mark.recomputed("nt_xent_loss", by="hand")
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_identical_rows_cannot_be_told_apart(batch: int) -> None:
     rows = torch.full((batch, 3), 2.0)
     assert nt_xent_loss(rows, rows, temperature=0.1).item() == pytest.approx(math.log(2 * batch - 1), abs=1e-5)
 
 
+@pytest.mark.recomputed("nt_xent_loss", by="hand")
 def test_two_orthogonal_pairs_by_hand() -> None:
     rows = torch.eye(2)  # partner: cosine 1; the other two rows: cosine 0
     expected = math.log(math.exp(1 / 0.5) + 2) - 1 / 0.5
@@ -44,6 +46,7 @@ def test_orthogonal_pairs_tend_to_zero_with_the_temperature() -> None:
     assert nt_xent_loss(rows, rows, temperature=0.05).item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.recomputed("nt_xent_loss", by="formula")
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
 def test_equals_the_definition_and_so_does_its_gradient(views: tuple[Tensor, Tensor], temperature: float) -> None:
     ours, theirs = ([view.clone().requires_grad_() for view in views] for _ in range(2))

@@ -25,6 +25,7 @@ def cosine(x: Tensor, y: Tensor) -> float:
     return float(x @ y / (x.norm() * y.norm()))
 
 
+@pytest.mark.recomputed("proto_nce_loss", by="hand")
 def test_a_sample_on_its_prototype_by_hand() -> None:
     phi = torch.tensor([0.5, 2.0])
     on_first = proto_nce_loss(AXES[:1], AXES, torch.tensor([0]), phi)  # 1 / 0.5 against 0 / 2
@@ -35,6 +36,7 @@ def test_a_sample_on_its_prototype_by_hand() -> None:
     assert both.item() == pytest.approx((on_first.item() + on_second.item()) / 2)
 
 
+@pytest.mark.recomputed("proto_nce_loss", by="formula")
 def test_equals_the_definition() -> None:
     embeddings, prototypes, phi = rows(0, 6), rows(1, 3), [0.1, 0.3, 0.2]
     labels = [0, 2, 1, 1, 0, 2]
@@ -79,6 +81,7 @@ def by_definition(embeddings: Tensor, centroids: Tensor, labels: list[int], temp
     return (temperature * clamped / clamped.mean()).tolist()
 
 
+@pytest.mark.recomputed("prototype_concentrations", by="formula")
 @pytest.mark.parametrize("alpha", [0.0, 10.0])
 def test_concentrations_equal_the_definition(alpha: float) -> None:
     embeddings, centroids = unit(14), rows(1, 6) / 4
@@ -88,6 +91,7 @@ def test_concentrations_equal_the_definition(alpha: float) -> None:
     assert found.mean().item() == pytest.approx(0.2)
 
 
+@pytest.mark.recomputed("prototype_concentrations", by="hand")
 def test_concentrations_of_two_clusters_by_hand() -> None:
     """Mean distances 1 and 0.6 and sizes 2 and 2: the ratio is 1 to 0.6 before percentiles 10 and 90 draw it in."""
     embeddings = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8], [-0.6, 0.8]])

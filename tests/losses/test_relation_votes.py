@@ -11,6 +11,7 @@ NEAR = torch.tensor([EAST, NORTH, WEST])  # squared distances of the first to th
 FAR = torch.tensor([EAST, WEST, NORTH])
 
 
+@pytest.mark.recomputed("relation_vote_loss", by="hand")
 def test_the_majority_decides_whatever_the_teachers_widths_and_scales() -> None:
     wide = torch.cat([7.0 * NEAR, torch.zeros(3, 3)], dim=1)  # (3, 5)
     two_to_one = relation_vote_loss(FAR, [NEAR, wide, FAR], TRIPLET)

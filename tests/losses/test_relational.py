@@ -37,6 +37,7 @@ def inputs() -> list[Tensor]:
     return [torch.randn(rows, 4, dtype=torch.float64, generator=rng).requires_grad_() for rows in (5, 5, 3)]
 
 
+@pytest.mark.recomputed("relational_loss", by="hand")
 def test_the_two_divergences_by_hand() -> None:
     # cosines (1, 0) and (0, 1) over 1 / log 3: relations (3/4, 1/4) and (1/4, 3/4), so m = (1/2, 1/2)
     loss = partial(
@@ -51,6 +52,7 @@ def test_the_two_divergences_by_hand() -> None:
     assert loss(divergence="jsd").item() == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2), abs=1e-6)  # 0.1308
 
 
+@pytest.mark.recomputed("relational_loss", by="formula")
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("temperatures", [(0.1, 0.1), (0.5, 0.2), (0.2, 1.0)])
 def test_equals_the_definition_and_so_does_its_gradient(

@@ -125,6 +125,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], float]] = {
 }
 
 
+@pytest.mark.recomputed("sp_loss", "cc_loss", "rkd_distance_loss", "rkd_angle_loss", "pkt_loss", by="formula")
 @pytest.mark.parametrize("name", EVERY)
 def test_equals_its_formula(name: str) -> None:
     assert EVERY[name](STUDENT, TEACHER).item() == pytest.approx(FORMULAS[name](STUDENT, TEACHER), rel=1e-9)
@@ -239,6 +240,7 @@ def test_an_unknown_preset_is_named(loss: Loss) -> None:
 # sp_loss
 
 
+@pytest.mark.recomputed("sp_loss", by="hand")
 def test_sp_loss_by_hand() -> None:
     """The student tells its two samples apart, the teacher does not: rows (1, 0) against (1, 1) / sqrt 2 or / 2."""
     student, teacher = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0], [3.0]])
@@ -250,6 +252,7 @@ def test_sp_loss_by_hand() -> None:
 # cc_loss
 
 
+@pytest.mark.recomputed("cc_loss", by="hand")
 def test_cc_loss_by_hand() -> None:
     teacher = torch.zeros(3, 2)
     assert cc_loss(torch.tensor([[1.0, -2.0], [3.0, 1.0], [0.0, -5.0]]), teacher).item() == (1 * 3 + 2 * 1 + 3 * 0 + 1 * 5) / 2
@@ -284,6 +287,7 @@ def test_cc_loss_may_train_both_embeddings(preset: str) -> None:
 # rkd_distance_loss and rkd_angle_loss
 
 
+@pytest.mark.recomputed("rkd_distance_loss", by="hand")
 def test_rkd_distance_loss_by_hand() -> None:
     """Points on a line at 0, 1, 2 and at 0, 1, 4: spacings (3, 3, 6) / 4 and (3, 9, 12) / 8 of the mean."""
     student, teacher = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.0], [1.0], [4.0]])
@@ -306,6 +310,7 @@ def test_rkd_distance_loss_does_not_cancel_far_from_the_origin() -> None:
     assert rkd_distance_loss(student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.recomputed("rkd_angle_loss", by="hand")
 def test_rkd_angle_loss_by_hand() -> None:
     """Three points on a line and an equilateral triangle: cosines (1, -1, 1) and 1/2 at each, both ways round."""
     line = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
@@ -357,6 +362,7 @@ def test_rkd_angle_loss_refuses_a_negative_chunk() -> None:
 # pkt_loss
 
 
+@pytest.mark.recomputed("pkt_loss", by="hand")
 def test_pkt_loss_by_hand() -> None:
     """Two opposite samples pick only themselves; two equal ones pick each other as often: log 2 a row, over B^2 pairs."""
     apart, together = torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0], [1.0]])

@@ -22,6 +22,7 @@ def average(x: Tensor, size: int) -> Tensor:
     return torch.stack([torch.stack(row) for row in regions])
 
 
+@pytest.mark.recomputed("hcl_loss", by="formula")
 @pytest.mark.parametrize(
     ("size", "weights"), [(8, {8: 1, 4: 1 / 2, 2: 1 / 4, 1: 1 / 8}), (4, {4: 1, 2: 1 / 2, 1: 1 / 4}), (1, {1: 1})]
 )
@@ -44,6 +45,7 @@ def test_hcl_gradcheck() -> None:
     assert gradcheck(lambda x: hcl_loss(x, draw(1, 2, 3, 4, 4)), [draw(0, 2, 3, 4, 4).requires_grad_()])
 
 
+@pytest.mark.recomputed("ReviewKD", by="formula")
 def test_fuses_from_deep_to_shallow_as_defined() -> None:
     """Two stages by the layers' own weights; BatchNorm in evaluation starts as division by sqrt(1 + 1e-5)."""
     review = ReviewKD([(2, 4, 4), (3, 2, 2)], [(5, 4, 4), (6, 2, 2)]).double().eval()

@@ -24,6 +24,7 @@ def softmax(logits: list[float]) -> list[float]:
     return [math.exp(logit) / total for logit in logits]
 
 
+@pytest.mark.recomputed("seed_loss", by="formula")
 @pytest.mark.parametrize("teacher_temperature", [0.1, 1e-2])
 def test_seed_equals_the_definition(teacher_temperature: float) -> None:
     student, teacher, queue = rows(0), rows(1), rows(2, 5)
@@ -45,6 +46,7 @@ def test_seed_at_the_official_temperature_says_which_is_the_own_teacher() -> Non
     assert seed_loss(teacher, teacher, queue).item() == pytest.approx(math.log(1 + 2 * math.exp(-5)))
 
 
+@pytest.mark.recomputed("seed_loss", by="formula")
 def test_seed_with_the_teachers_temperature_is_the_entropy_for_a_student_that_agrees() -> None:
     student, queue = rows(0), rows(2, 5).requires_grad_()
     teacher = (2 * student).requires_grad_()  # the same directions

@@ -39,6 +39,7 @@ def arguments() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return draw(0, 12, 4), draw(1, 12, 3), draw(2, 12, 4), draw(3, 12, 5), LABELS
 
 
+@pytest.mark.recomputed("SSKDLoss", by="formula")
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
 def test_equals_the_definition(ratio: float) -> None:
     sskd = SSKDLoss(3, 5, tf_ratio=ratio, ss_ratio=ratio, ss_temperature=0.5).double()
@@ -89,6 +90,7 @@ def test_the_least_wrong_rows_are_kept_and_ties_go_by_position() -> None:
     assert kept == [[2], [2, 1], [2, 1, 3], [2, 1, 3, 0]]
 
 
+@pytest.mark.recomputed("rotations", by="formula")
 def test_rotations_are_interleaved_and_counter_clockwise() -> None:
     images = torch.randn(2, 3, 4, 4)
     turned = rotations(images)

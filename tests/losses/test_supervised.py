@@ -9,6 +9,7 @@ from torch import nn
 from fedkd.losses import cross_entropy_loss, proximal_term
 
 
+@pytest.mark.recomputed("cross_entropy_loss", by="hand")
 def test_cross_entropy_of_a_coin_and_of_certainty() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)]])  # probabilities (1/2, 1/2) and (1/4, 3/4)
     labels = torch.tensor([0, 1])
@@ -38,6 +39,7 @@ class Tiny(nn.Module):
         self.norm.bias.requires_grad_(False)
 
 
+@pytest.mark.recomputed("proximal_term", by="hand")
 def test_proximal_term_is_half_the_squared_distance_and_its_gradient_the_difference() -> None:
     net = Tiny()
     reference = {name: torch.ones_like(tensor, dtype=torch.float32) for name, tensor in net.state_dict().items()}

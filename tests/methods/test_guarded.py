@@ -40,6 +40,7 @@ def test_equal_uploads_keep_equal_weights(name: str) -> None:
     assert torch.allclose(found, values[0])
 
 
+@pytest.mark.recomputed("outlier_scores", "discounted", by="formula")
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_weights_are_those_of_the_paper_round_by_round(name: str) -> None:
     """In plain loops: w_k times exp(-eta score_k), over their sum; all clients take part."""

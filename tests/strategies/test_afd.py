@@ -63,6 +63,7 @@ def joint_step(all_parts: list[Any], batch: Any, optimizers: list[tuple[Any, Any
         optimizer.step()
 
 
+@pytest.mark.recomputed("afd", by="formula")
 @pytest.mark.slow
 def test_exchanged_is_joint_training_with_three_optimisers_a_peer() -> None:
     experiment = ring(AFD(**FAST))
@@ -122,6 +123,7 @@ def test_the_logit_loss_leaves_the_discriminator_alone_and_each_loss_has_its_opt
         assert any("convolutions" in name for name in moved)
 
 
+@pytest.mark.recomputed("afd", by="hand")
 def test_of_equal_maps_a_discriminator_is_at_best_as_good_as_a_constant_half() -> None:
     maps = torch.randn(64, 8, 2, 2)
 

@@ -37,6 +37,7 @@ def joint_losses(all_parts: list[Any], batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.stack(nets).sum(), torch.stack(judged).sum()
 
 
+@pytest.mark.recomputed("amln", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize("clients", [2, 3])
 def test_exchanged_is_joint_training_with_discriminators_apart(clients: int) -> None:
@@ -84,6 +85,7 @@ def test_every_block_is_learnt_and_the_discriminators_loss_moves_them_alone() ->
     assert len(net["discriminators"]) == 2 and peer.apart["discriminators"].parts == ("discriminator",)
 
 
+@pytest.mark.recomputed("amln", by="formula")
 def test_a_peer_learns_from_the_mean_of_the_others() -> None:
     experiment = ring(AMLN())
     peer, batch = taken(client_of(experiment)), batch_of(experiment)

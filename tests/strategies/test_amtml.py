@@ -34,6 +34,7 @@ def kept(server: Server, kind: str) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in server.memory.under(f"module/{kind}/").items()}
 
 
+@pytest.mark.recomputed("amtml", by="formula")
 def test_a_step_descends_the_definition() -> None:
     """One batch of all public samples; all nets, vectors and convolutions as they were before the step."""
     server = server_with(AMTML(temperature=2.0, balance=0.75, hint_weight=3.0), data={"public_labels": True})

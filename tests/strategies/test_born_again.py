@@ -68,6 +68,7 @@ def same(a: Any, b: Any) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.recomputed("born_again", by="hand")
 def test_the_shares_of_confidence_sum_to_one() -> None:
     """Teachers sure by 1/2, 4/5 and 7/10 count 5, 8 and 7 twentieths."""
     teacher = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.7, 0.3]]).log() + torch.tensor([[1.0], [2.0], [3.0]])
@@ -89,6 +90,7 @@ def test_a_shuffle_keeps_the_largest_probability_and_the_set_of_the_others() -> 
     assert torch.equal(shuffle_others(p[:, :2], rng), p[:, :2])  # one other: nowhere to go
 
 
+@pytest.mark.recomputed("born_again", by="hand")
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [
@@ -160,6 +162,7 @@ def test_if_nobody_answers_when_a_generation_begins_it_begins_a_round_later(monk
     assert same(play.teachers[4].state_dict(), play.last(2))
 
 
+@pytest.mark.recomputed("born_again", by="formula")
 def test_the_loss_of_the_second_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One step on all samples: its teacher's cross-entropy with the fresh net, and half of that with labels."""
     play = Play(BornAgain(generation=1, label_weight=0.5), monkeypatch, rounds=1, train={"batch_size": 64})

@@ -12,6 +12,7 @@ from fedkd import Experiment, Peers, simulate
 from fedkd.base.errors import InputError
 
 
+@pytest.mark.recomputed("cl_ilr", by="formula")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(CLILR(branches=3, beta=0.3, temperature=2.0), monkeypatch)
     a, b, c = net(batch.inputs).double()  # (B, C) each
@@ -38,6 +39,7 @@ def test_targets_are_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in same.parameters())
 
 
+@pytest.mark.recomputed("cl_ilr", by="formula")
 def test_the_trunk_gets_the_mean_of_the_heads_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(CLILR(branches=4, beta=1.0), monkeypatch)
     parts["cross_entropy"].backward()

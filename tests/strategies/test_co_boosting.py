@@ -54,6 +54,7 @@ def after(strategy: Any, rounds: int = 1) -> tuple[Server, Tensor]:
         return server, one_shot.student_net(server).eval()(table(8, 1, 8, 8))
 
 
+@pytest.mark.recomputed("co_boosting", by="formula")
 def test_what_teachers_say_together_does_not_hang_on_the_scale_of_their_weights() -> None:
     answers, weights = table(5, 3, 10), torch.tensor([0.1, 0.4, 0.2])
     torch.testing.assert_close(mixed(answers, weights), mixed(answers, 7 * weights))
@@ -61,6 +62,7 @@ def test_what_teachers_say_together_does_not_hang_on_the_scale_of_their_weights(
     torch.testing.assert_close(mixed(answers, weights), by_hand)
 
 
+@pytest.mark.recomputed("co_boosting", by="formula")
 def test_weights_step_by_the_sign_of_the_gradient_and_stay_within_0_and_1() -> None:
     answers, labels = table(20, 4, 10), torch.arange(20) % 10
     weights = torch.tensor([0.25, 0.005, 0.999, 0.3])
@@ -74,6 +76,7 @@ def test_weights_step_by_the_sign_of_the_gradient_and_stay_within_0_and_1() -> N
     torch.testing.assert_close(reweighed(weights, answers, labels, 0.01), expected.float())
 
 
+@pytest.mark.recomputed("co_boosting", by="formula")
 def test_without_hardness_it_is_plain_cross_entropy_and_with_it_sure_samples_count_less() -> None:
     logits, labels = table(6, 10), torch.arange(6)
     torch.testing.assert_close(hard_label_loss(logits, labels, hardness=0.0), F.cross_entropy(logits, labels))

@@ -40,6 +40,7 @@ def nets_of(experiment: Experiment) -> dict[int, Knowledge]:
     return {client.id: Knowledge.of("weights", client.net(init="own").state_dict()).copy() for client in clients}
 
 
+@pytest.mark.recomputed("codistillation", by="hand")
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
@@ -65,6 +66,7 @@ def test_cross_entropy_and_divergence_have_one_gradient() -> None:
     assert torch.allclose(*gradients, atol=1e-6)  # type: ignore[arg-type]
 
 
+@pytest.mark.recomputed("codistillation", by="formula")
 def test_the_loss_of_a_run_is_that_of_the_received_nets_on_own_batches() -> None:
     """One batch of all samples, one step: cross-entropy plus 0.5 psi of three clients' initial nets."""
     strategy = Codistillation(weight=0.5, burn_in=0.0)

@@ -43,6 +43,7 @@ def test_one_liar_in_five_hardly_moves_the_answer(name: str) -> None:
     assert torch.allclose(robust.sum(1), torch.ones(1))
 
 
+@pytest.mark.recomputed("cronus", by="formula")
 def test_own_and_public_samples_are_mixed_in_proportion() -> None:
     """16 own and 30 public samples, batches of 23: 8 and 15 of each, twice; at next to no learning rate, as by hand."""
     client = client_of(tiny("cronus", train={"batch_size": 23, "lr": 1e-9}))

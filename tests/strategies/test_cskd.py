@@ -42,6 +42,7 @@ def test_batches_are_pairs_and_every_sample_is_learned_once_an_epoch() -> None:
         assert torch.equal(labels[first], labels[second])
 
 
+@pytest.mark.recomputed("cskd", by="formula")
 def test_a_step_descends_the_loss_of_the_paper() -> None:
     client = client_of(tiny(CSKD(temperature=3.0, weight=2.0), train={"batch_size": 64, "lr": 1e-9}, data={"public": 0}))
     strategy: Any = client.experiment.strategy

@@ -30,6 +30,7 @@ def holding(value: float) -> Memory:
     return Memory({"z": said(value).tensors["z"]})
 
 
+@pytest.mark.recomputed("d_distillation", by="hand")
 def test_on_a_complete_graph_everybody_holds_the_mean_after_one_exchange() -> None:
     neighbours, weights = mixing("full", 4, 4, 0)
     values = (0.0, 0.2, 0.4, 1.0)
@@ -38,6 +39,7 @@ def test_on_a_complete_graph_everybody_holds_the_mean_after_one_exchange() -> No
         assert mix_received(holding(value), passed[client], "z", weights[client]).tolist()[0] == pytest.approx([0.4, 0.6])
 
 
+@pytest.mark.recomputed("d_distillation", by="hand")
 def test_on_a_ring_a_third_of_oneself_and_of_each_neighbour() -> None:
     values = (0.0, 0.3, 0.6, 0.9)
     passed = route({k: said(v) for k, v in enumerate(values)}, "z", RING[0], round=1)
@@ -45,6 +47,7 @@ def test_on_a_ring_a_third_of_oneself_and_of_each_neighbour() -> None:
     assert mix_received(holding(0.0), passed[0], "z", RING[1][0])[0, 0].item() == pytest.approx((0.0 + 0.3 + 0.9) / 3)
 
 
+@pytest.mark.recomputed("d_distillation", by="hand")
 def test_an_edge_counts_only_if_both_ends_uploaded() -> None:
     """Client 2 failed: 1 and 3 hear client 0 alone and put client 2's weight on themselves; 2 hears nothing."""
     passed = route({0: said(0.0), 1: said(0.3), 3: said(0.9)}, "z", RING[0], round=1)
@@ -159,6 +162,7 @@ def sure(label: int) -> Tensor:
     return torch.nn.functional.one_hot(torch.full((30,), label), 10).float()
 
 
+@pytest.mark.recomputed("d_distillation", by="formula")
 def test_a_client_is_drawn_towards_the_consensus_by_half_of_rho_times_the_squared_distance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -173,6 +177,7 @@ def test_a_client_is_drawn_towards_the_consensus_by_half_of_rho_times_the_square
     assert parts["cross_entropy"].item() == pytest.approx(own.item(), rel=1e-4)
 
 
+@pytest.mark.recomputed("d_distillation", by="formula")
 def test_a_first_estimate_is_ones_own_and_the_next_ones_move_as_ones_decisions_do() -> None:
     client, strategy = client_of(tiny("d_distillation", data={"clients": 3})), DDistillation()
     first = strategy.client_update(client, Knowledge()).tensors["consensus"]

@@ -37,6 +37,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     return {"cross_entropy": labels.sum(), "distillation": torch.stack(pairs).sum() / (len(net) - 1)}
 
 
+@pytest.mark.recomputed("dcm", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize("clients", [2, 3])
 def test_exchanged_is_joint_training(clients: int) -> None:
@@ -53,6 +54,7 @@ def test_exchanged_is_joint_training(clients: int) -> None:
         assert_equal_weights(auxiliary_classifiers(client, net), joint[str(client.id)]["auxiliary"])
 
 
+@pytest.mark.recomputed("dcm", by="hand")
 def test_the_losses_by_hand_and_what_they_pull() -> None:
     """Two samples, two classes: my heads say (1/2, 1/2); the other's three heads (1/2, 1/2), (1/5, 4/5) and (1/2, 1/2)."""
     mine, other = torch.zeros(2, 3, 2, requires_grad=True), torch.zeros(1, 2, 3, 2)

@@ -44,6 +44,7 @@ def parts(strategy: DML, **when: int) -> tuple[dict[str, Tensor], Tensor, Tensor
     return dict(loss), mine, said
 
 
+@pytest.mark.recomputed("dml", by="formula")
 def test_the_mean_of_the_divergences_from_each_of_the_others() -> None:
     found, _, _ = parts(DML(weight=3.0))
     expected = 3 * (divergence(SAID[0], SAID[1]) + divergence(SAID[2], SAID[1])) / 2
@@ -52,11 +53,13 @@ def test_the_mean_of_the_divergences_from_each_of_the_others() -> None:
     assert found.keys() == {"cross_entropy", "distillation"}
 
 
+@pytest.mark.recomputed("dml", by="formula")
 def test_the_divergence_from_the_mean_of_the_others() -> None:
     found, _, _ = parts(DML(target="ensemble"))
     assert found["distillation"].item() == pytest.approx(divergence((SAID[0] + SAID[2]) / 2, SAID[1]).item())
 
 
+@pytest.mark.recomputed("dml", by="formula")
 @pytest.mark.parametrize("target", ["pairwise", "ensemble"])
 def test_temperature_softens_both_sides_and_keeps_the_gradients_size(target: Any) -> None:
     found, _, _ = parts(DML(target=target, temperature=2.0))

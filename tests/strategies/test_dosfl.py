@@ -51,6 +51,7 @@ def upload(recipe: dict[str, Tensor]) -> Knowledge:
     return Knowledge(recipe, SPACES, weight=10)
 
 
+@pytest.mark.recomputed("dosfl", by="hand")
 def test_a_step_of_a_linear_net_is_that_of_the_formula() -> None:
     net = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -61,6 +62,7 @@ def test_a_step_of_a_linear_net_is_that_of_the_formula() -> None:
     torch.testing.assert_close(net.weight.detach(), torch.zeros(2, 2))
 
 
+@pytest.mark.recomputed("dosfl", by="formula")
 def test_the_gradient_through_all_steps_is_that_of_finite_differences() -> None:
     rng = torch.Generator().manual_seed(0)
     net = nn.Linear(3, 2).double()

@@ -23,6 +23,7 @@ def rows(*row: float) -> torch.Tensor:
     return torch.tensor([*row, *[0.0] * (10 - len(row))]).expand(30, 10).clone()
 
 
+@pytest.mark.recomputed("dsfl", by="hand")
 def test_the_answer_is_a_softmax_of_mean_probabilities() -> None:
     """Means 0.6, 0.4 and eight zeros; over 0.1: e^6, e^4 and eight times 1."""
     total = math.exp(6) + math.exp(4) + 8
@@ -30,6 +31,7 @@ def test_the_answer_is_a_softmax_of_mean_probabilities() -> None:
     assert torch.allclose(answer(DSFL(), rows(1.0), rows(0.2, 0.8))[0], expected, atol=1e-6)
 
 
+@pytest.mark.recomputed("dsfl", by="hand")
 def test_power_sharpens_and_leaves_certainty_alone() -> None:
     sharpened = answer(DSFL(sharpening="power"), rows(1.0), rows(0.2, 0.8))
     assert torch.allclose(sharpened[0, :2], torch.tensor([0.36, 0.16]) / 0.52)

@@ -37,6 +37,7 @@ def compress(student: Tensor, teacher: Tensor, others: Tensor, own: Tensor, temp
     return sum(kl(p, q) for p, q in pairs) / len(student)
 
 
+@pytest.mark.recomputed("encoder_distillation", by="formula")
 @pytest.mark.parametrize("relation", ["seed", "compress_2q", "compress_1q", "isd"])
 def test_the_relation_is_that_of_its_paper(relation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over what the teacher says of all public samples outside the batch, found by id."""

@@ -19,6 +19,7 @@ def net_of(server: Server, client: int) -> Knowledge:
     return Knowledge.of("weights", {name: tensor.clone() for name, tensor in net.state_dict().items()})
 
 
+@pytest.mark.recomputed("ensemble", by="formula")
 def test_the_server_predicts_by_the_mean_probabilities_of_nets_of_any_architecture() -> None:
     server = server_of(tiny("ensemble", nets=MIXED))
     uploads = {client: net_of(server, client) for client in server.clients}

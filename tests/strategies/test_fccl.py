@@ -37,6 +37,7 @@ def test_each_hears_the_mean_of_the_others() -> None:
     assert not alone.tensors[BESIDE + "logits"].any() and alone.header["peers"] == "1"
 
 
+@pytest.mark.recomputed("fccl", by="formula")
 def test_the_target_is_the_mean_of_all_with_ones_last_net_in_ones_own_place() -> None:
     """Of three: 1/3 of what the client's net of last round says, 2/3 of the others' mean. The step is 0.001, up or down."""
     strategy = FCCL(public_batch_size=20, warm_up_epochs=1)

@@ -25,6 +25,7 @@ def says(strategy: FCCLPlus, server: Server, logits: torch.Tensor, similarities:
     return upload
 
 
+@pytest.mark.recomputed("fccl_plus", by="hand")
 def test_all_hear_the_means_of_all() -> None:
     strategy = FCCLPlus(public_batch_size=20)
     server = server_of(tiny(strategy, data={"clients": 3}))
@@ -57,6 +58,7 @@ def step(strategy: FCCLPlus) -> tuple[Client, list[torch.Tensor], list[torch.Ten
     return client, before, [parameter.detach() for parameter in net.parameters()], list(gradients)
 
 
+@pytest.mark.recomputed("fccl_plus", by="formula")
 @pytest.mark.parametrize("similarity_weight", [3.0, 0.0])
 def test_the_step_is_adams_first_down_the_sum_of_both(similarity_weight: float) -> None:
     _, before, after, gradients = step(FCCLPlus(public_batch_size=20, similarity_weight=similarity_weight))

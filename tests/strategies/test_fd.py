@@ -29,6 +29,7 @@ def taught(uploads: dict[int, Knowledge], clients: int = 4) -> dict[int, Tensor]
     return {client: said.tensors["averages"] for client, said in answer.items()}
 
 
+@pytest.mark.recomputed("fd", by="hand")
 def test_every_client_is_taught_what_the_others_said() -> None:
     """Of label 0, client 0 says 0, client 1 says 1, client 2 says 2; nobody else holds it, and client 3 was not there."""
     rows = taught({0: says({0: 0}), 1: says({0: 1}), 2: says({0: 2})})
@@ -62,6 +63,7 @@ def test_rows_without_samples_and_rows_of_zeros_teach_nobody() -> None:
     assert rows[0][0].tolist() == [0] * C
 
 
+@pytest.mark.recomputed("fd", by="formula")
 def test_a_client_says_its_mean_softmax_by_label_over_the_steps_it_trained() -> None:
     """With a learning rate of almost nothing every epoch sees the same net; two epochs count each sample twice."""
     experiment = tiny("fd", train={"lr": 1e-12, "epochs": 2, "batch_size": 5})
@@ -77,6 +79,7 @@ def test_a_client_says_its_mean_softmax_by_label_over_the_steps_it_trained() -> 
         torch.testing.assert_close(upload.tensors["averages"][label], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.recomputed("fd", by="formula")
 def test_only_samples_whose_label_has_a_teacher_are_distilled() -> None:
     client = client_of(tiny("fd", train={"lr": 1e-12}))
     samples = client.train.samples

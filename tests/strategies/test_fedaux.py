@@ -40,12 +40,14 @@ def scored(knowledge: Knowledge, scores: Tensor) -> Knowledge:
 # ---- scores
 
 
+@pytest.mark.recomputed("fedaux", by="hand")
 def test_one_sample_against_another_by_hand() -> None:
     """Rows 1 and -1 in one dimension: the mean loss is log(1 + exp(-w)), so lambda w = 1 / (1 + exp(w)): w = 1 at 0.2689."""
     found = fit_certainty(torch.ones(1, 1), -torch.ones(1, 1), 1 / (1 + math.e))
     torch.testing.assert_close(found, torch.ones(1, dtype=torch.float64), atol=1e-7, rtol=0)
 
 
+@pytest.mark.recomputed("fedaux", by="formula")
 def test_the_fit_is_the_minimum_of_what_the_docstring_says() -> None:
     generator = torch.Generator().manual_seed(0)
     own, public = (in_unit_ball(torch.randn(n, 5, generator=generator) + shift, 3.0) for n, shift in ((40, 0.5), (25, 0.0)))
@@ -103,6 +105,7 @@ def test_scores_are_how_likely_the_fit_finds_each_public_sample_and_never_zero()
     assert made[1].tolist() == pytest.approx([1e-8] * 24)
 
 
+@pytest.mark.recomputed("fedaux", by="formula")
 def test_noise_is_as_wide_as_the_sensitivity_asks() -> None:
     """With a fit of zeros and features that name one coordinate each, what is left is the noise."""
     strategy = FedAUX(epsilon=0.5, delta=1e-3)
@@ -167,6 +170,7 @@ def taught(strategy: FedAUX, server: Server, uploads: dict[int, Knowledge]) -> T
     return seen[0]
 
 
+@pytest.mark.recomputed("fedaux", by="formula")
 def test_targets_are_the_clients_logits_weighted_sample_by_sample() -> None:
     strategy = FedAUX()
     server = server_of(tiny(strategy))
@@ -198,6 +202,7 @@ def test_with_equal_scores_it_teaches_what_feddf_does() -> None:
     assert torch.equal(found, seen[0])
 
 
+@pytest.mark.recomputed("fedaux", by="formula")
 def test_the_distillation_is_by_hand_at_the_start_and_moves_the_mean() -> None:
     strategy = FedAUX(epochs=1, batch_size=24, lr=1e-12)
     server = server_of(tiny(strategy))

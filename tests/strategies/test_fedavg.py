@@ -16,11 +16,13 @@ def weights(values: dict[str, torch.Tensor], weight: float = 1.0) -> Knowledge:
     return Knowledge.of("weights", values, weight=weight)
 
 
+@pytest.mark.recomputed("fedavg", by="hand")
 def test_the_mean_is_weighted_by_sample_counts() -> None:
     uploads = {0: weights({"w": torch.tensor([0.0, 4.0])}, 1), 1: weights({"w": torch.tensor([4.0, 0.0])}, 3)}
     assert weighted_mean(uploads).tensors["w"].tolist() == [3.0, 1.0]
 
 
+@pytest.mark.recomputed("fedavg", by="hand")
 def test_running_statistics_are_averaged_and_counters_are_not() -> None:
     uploads = {
         k: weights({"running_mean": torch.tensor([float(k)]), "num_batches_tracked": torch.tensor(10 * k)}) for k in (1, 3)

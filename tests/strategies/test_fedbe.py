@@ -21,6 +21,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.recomputed("fedbe", by="hand")
 def test_a_gaussian_draw_by_hand() -> None:
     """Two clients stepped 3 to the right and 1 up: unit ways (1, 0) and (0, 1), mean length 2, m = 1/2 and v = 1/4 in each."""
     start, nets = torch.tensor([10.0, 20.0]), [torch.tensor([13.0, 20.0]), torch.tensor([10.0, 21.0])]
@@ -35,6 +36,7 @@ def test_a_tensor_that_nobody_moved_stays() -> None:
     assert torch.equal(near(start, [start, start], 0.1, rng()), start)
 
 
+@pytest.mark.recomputed("fedbe", by="hand")
 def test_a_dirichlet_draw_is_a_mean_of_the_nets_whole() -> None:
     nets = [{"w": torch.tensor([0.0, 4.0]), "n": torch.tensor(3)}, {"w": torch.tensor([4.0, 0.0]), "n": torch.tensor(5)}]
     found = mixed(nets, torch.tensor([0.25, 0.75]))
@@ -61,6 +63,7 @@ def uploads_of(strategy: FedBE, experiment: Experiment) -> tuple[Any, dict[int, 
     return server, {k: strategy.client_update(client_of(experiment, k), first) for k in range(2)}
 
 
+@pytest.mark.recomputed("fedbe", by="formula")
 @pytest.mark.parametrize("around", ["gaussian", "dirichlet"])
 def test_the_students_target_is_the_sharpened_mean_of_clients_mean_and_drawn_nets(around: Any) -> None:
     strategy, seen = FedBE(samples=3, around=around), list[Tensor]()

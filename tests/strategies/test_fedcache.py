@@ -56,6 +56,7 @@ def test_a_label_of_few_samples_has_as_many_neighbours_as_there_are_others() -> 
     assert counts.tolist() == [2, 2, 2, 0, 0] and not bool(rows[3:].any())
 
 
+@pytest.mark.recomputed("fedcache", by="hand")
 def test_the_server_by_hand_as_clients_come_go_and_come_late() -> None:
     """Label 1 at clients 0 and 2: hashes at 0, 10 and 80 degrees. With one neighbour: 10 is nearest to both others."""
     strategy, server = FedCache(neighbours=1), server_of(tiny("fedcache"))

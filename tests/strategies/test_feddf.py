@@ -56,6 +56,7 @@ def taught(strategy: FedDF, server: Server, uploads: dict[int, Knowledge], monke
     return seen
 
 
+@pytest.mark.recomputed("feddf", by="formula")
 def test_every_architecture_is_taught_the_mean_logits_of_all_and_starts_at_the_mean_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

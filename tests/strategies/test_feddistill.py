@@ -22,6 +22,7 @@ def says(weight: float, bias: float, rows: dict[int, float]) -> Knowledge:
     return said.with_tensors("logits", {"label_logits": logits}).with_tensors("counts", {"label_counts": counts})
 
 
+@pytest.mark.recomputed("feddistill", by="hand")
 def test_weights_are_averaged_by_samples_and_logits_uniformly_over_owners() -> None:
     """Weights 0 and 4, of 10 and 30 samples; label 0: logits 2 and 4, of both; label 1: 8, of client 1 only."""
     answer = FedDistill().server_update(
@@ -32,6 +33,7 @@ def test_weights_are_averaged_by_samples_and_logits_uniformly_over_owners() -> N
     assert answer.tensors["label_counts"].tolist() == [2, 1] + [0] * 8
 
 
+@pytest.mark.recomputed("feddistill", by="formula")
 def test_a_client_says_its_mean_logits_by_label_of_this_round_alone() -> None:
     experiment = tiny("feddistill", train={"lr": 1e-12, "batch_size": 5})
     client, first = client_of(experiment), FedDistill().first_broadcast(server_of(experiment))
@@ -46,6 +48,7 @@ def test_a_client_says_its_mean_logits_by_label_of_this_round_alone() -> None:
             )
 
 
+@pytest.mark.recomputed("feddistill", by="formula")
 def test_samples_of_a_label_without_teacher_are_not_distilled() -> None:
     experiment = tiny("feddistill", train={"lr": 1e-12})
     client, first = client_of(experiment), FedDistill().first_broadcast(server_of(experiment))

@@ -32,6 +32,7 @@ def answers(server: Server, upload: Knowledge) -> Tensor:
     return predict_public(server.net("any", weights=upload.tensors), server.public)
 
 
+@pytest.mark.recomputed("fedet", by="hand")
 def test_the_consensus_by_hand() -> None:
     """Variances 9, 1 and 4 of 14; the second and the third name the other class, and have 1 and 4 of 5."""
     logits = torch.tensor([[[3.0, -3.0]], [[-1.0, 1.0]], [[-2.0, 2.0]]])
@@ -61,6 +62,7 @@ def test_the_divergence_is_a_mean_over_all_samples_of_those_that_count() -> None
     torch.testing.assert_close(found, (by_hand[0] + by_hand[2]) / 3)
 
 
+@pytest.mark.recomputed("fedet", by="formula")
 def test_the_last_layer_starts_as_the_clients_mean_and_goes_back_to_all_architectures() -> None:
     strategy = FedET(lr=1e-12)
     server = server_of(tiny(strategy, **MIXED))
@@ -77,6 +79,7 @@ def test_the_last_layer_starts_as_the_clients_mean_and_goes_back_to_all_architec
             assert torch.equal(knowledge.tensors[name], uploads[client].tensors[name])
 
 
+@pytest.mark.recomputed("fedet", by="formula")
 def test_each_term_is_by_hand_at_the_start_and_moves_the_servers_net() -> None:
     strategy = FedET(lr=1e-12, steps=1, batch_size=30, diversity_weight=0.5)
     server = server_of(tiny(strategy))

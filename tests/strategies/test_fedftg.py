@@ -39,12 +39,14 @@ def far(one: Knowledge, other: Knowledge) -> float:
     return max(float((tensor - other.tensors[name]).abs().max()) for name, tensor in one.tensors.items())
 
 
+@pytest.mark.recomputed("fedftg", by="hand")
 def test_of_each_class_all_shares_come_to_one_and_nobody_has_a_part_of_an_unknown_one() -> None:
     counts = torch.tensor([[5, 0, 2], [15, 0, 1]])
     assert class_shares(counts).sum(0).tolist() == [1, 0, 1]
     assert class_shares(counts)[:, 0].tolist() == [0.25, 0.75]
 
 
+@pytest.mark.recomputed("fedftg", by="hand")
 def test_weights_count_for_each_sample_by_itself() -> None:
     """Cross-entropies 1 and 3, weights 1 and 0: a half; a mean that is multiplied afterwards would say 1."""
     probabilities = torch.tensor([-1.0, -3.0]).exp()
@@ -55,6 +57,7 @@ def test_weights_count_for_each_sample_by_itself() -> None:
     assert parts["adversarial"].item() == 0  # where net and mean say the same
 
 
+@pytest.mark.recomputed("fedftg", by="formula")
 def test_the_difference_moves_samples_by_the_mean_alone() -> None:
     teacher, student = (torch.randn(4, 10, requires_grad=True) for _ in range(2))
     labels, weights = torch.arange(4), torch.tensor([0.5, 1.0, 0.0, 0.25])

@@ -36,6 +36,7 @@ def size(tensors: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
+@pytest.mark.recomputed("fedgen", by="hand")
 def test_the_servers_loss_by_hand_and_the_weights_of_a_class_sum_to_one() -> None:
     """Two clients, of 3 and 1 samples of class 1: 3/4 log 2 of the one, who does not know, 1/4 log 5/4 of the other."""
     said = torch.stack([torch.zeros(1, 2), torch.tensor([[0.25, 1.0]]).log()])

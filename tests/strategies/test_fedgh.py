@@ -30,6 +30,7 @@ def zeros() -> Knowledge:
     return Knowledge.of("weights", {"classifier.weight": torch.zeros(C, D), "classifier.bias": torch.zeros(C)})
 
 
+@pytest.mark.recomputed("fedgh", by="hand")
 def test_one_step_of_the_server_by_hand() -> None:
     """From zeros all classes are as likely: the step is lr (y - 1 / C) x, the mean over both clients' only rows."""
     server, x = server_of(tiny("fedgh")), torch.arange(8.0)
@@ -55,6 +56,7 @@ def test_the_servers_classifier_goes_on_and_tells_the_uploaded_means_apart() -> 
     assert logits.argmax(1).tolist() == list(range(D))
 
 
+@pytest.mark.recomputed("fedgh", by="formula")
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 def test_a_client_trains_under_the_servers_classifier_and_says_means_in_eval_mode(scale: float) -> None:
     experiment = tiny("fedgh", train={"lr": 1e-9})

@@ -42,6 +42,7 @@ def probabilities(experiment: Experiment, weights: dict[str, torch.Tensor]) -> l
     return logits.double().softmax(1).tolist()
 
 
+@pytest.mark.recomputed("fedgkd", by="formula")
 def test_the_teacher_is_the_mean_of_the_last_global_nets() -> None:
     experiment = tiny("fedgkd")
     broadcast = after(FedGKD(remembered=2), server_of(experiment), rounds=3)
@@ -51,6 +52,7 @@ def test_the_teacher_is_the_mean_of_the_last_global_nets() -> None:
         assert torch.allclose(tensor, (nets[1][name] + nets[2][name]) / 2)
 
 
+@pytest.mark.recomputed("fedgkd", by="formula")
 def test_votes_count_by_the_loss_on_validation_samples() -> None:
     experiment = tiny("fedgkd", **VOTE)
     server = server_of(experiment)
@@ -68,6 +70,7 @@ def test_votes_count_by_the_loss_on_validation_samples() -> None:
     assert [float(share) for share in str(broadcast.header["shares"]).split()] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.recomputed("fedgkd", by="formula")
 @pytest.mark.parametrize("teachers", ["mean", "vote"])
 def test_the_term_is_the_divergence_from_those_who_teach_and_moves_the_net(teachers: Any) -> None:
     """In plain loops, before the first step; in the official code the votes' term has no gradient."""

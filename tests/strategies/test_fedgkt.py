@@ -53,6 +53,7 @@ def test_a_client_says_map_logits_and_label_of_each_sample_in_the_order_of_its_s
     torch.testing.assert_close(tail(said.tensors["maps"]), logits, rtol=1e-4, atol=1e-5)  # the tail on the map is the net
 
 
+@pytest.mark.recomputed("fedgkt", by="formula")
 def test_whatever_batches_are_drawn_a_sample_is_taught_what_the_server_said_of_it() -> None:
     """The loss of a step so small that it moves nothing, over shuffled batches, is that of all rows in order."""
     experiment = small("fedgkt", train={"lr": 1e-12, "batch_size": 4, "epochs": 2})

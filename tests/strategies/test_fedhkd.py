@@ -38,6 +38,7 @@ def broadcast_of(experiment: Experiment, *rows: Tensor) -> Knowledge:
     return packed(FedHKD().first_broadcast(server_of(experiment)).in_space("weights"), *rows)
 
 
+@pytest.mark.recomputed("fedhkd", by="formula")
 def test_the_server_averages_over_all_clients_by_samples_of_the_class() -> None:
     """The official code keeps what the last client said."""
     server = server_of(tiny("fedhkd"))
@@ -54,6 +55,7 @@ def test_the_server_averages_over_all_clients_by_samples_of_the_class() -> None:
     assert not means[0].any() and not predictions[0].any()
 
 
+@pytest.mark.recomputed("fedhkd", by="formula")
 def test_a_client_tells_the_class_means_of_its_trained_net_in_eval_mode() -> None:
     experiment = tiny("fedhkd")
     client, strategy = client_of(experiment), FedHKD(temperature=0.5)
@@ -70,6 +72,7 @@ def test_a_client_tells_the_class_means_of_its_trained_net_in_eval_mode() -> Non
         torch.testing.assert_close(said[label], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.recomputed("fedhkd", by="formula")
 def test_the_divergence_is_a_mean_over_classes_and_is_0_at_the_target() -> None:
     """Not over elements, as in the official code, which divides by C once more."""
     logits, known = draws(C, C), torch.arange(C) < 4

@@ -37,6 +37,7 @@ def loss_of_a_batch(strategy: FedKD, monkeypatch: pytest.MonkeyPatch, **changes:
     return seen[0], seen[1], seen[2]
 
 
+@pytest.mark.recomputed("fedkd", by="formula")
 def test_the_more_both_are_right_the_more_they_teach_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, nets, batch = loss_of_a_batch(FedKD(kl=0.5, hidden=2.0), monkeypatch)
     h_t, h_s = (nets[name].features(batch.inputs).double() for name in ("mentor", "mentee"))  # (B, 8), (B, 64)

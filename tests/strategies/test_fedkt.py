@@ -43,6 +43,7 @@ def taught(strategy: FedKT, *parties: list[Tensor]) -> tuple[Server, list[int], 
     return server, *(seen[0] if seen else ([], []))
 
 
+@pytest.mark.recomputed("fedkt", by="hand")
 def test_only_parties_whose_students_agree_are_counted() -> None:
     """Sample 0: one party of two says 1, whose students agree; the other says 2 and 3. Sample 1: nobody agrees."""
     one, two = [named(1, 4), named(1, 5)], [named(2, 6), named(3, 7)]
@@ -52,6 +53,7 @@ def test_only_parties_whose_students_agree_are_counted() -> None:
     assert server.reported["server_answered"] == 29 / 30
 
 
+@pytest.mark.recomputed("fedkt", by="hand")
 def test_two_parties_outvote_one_and_a_threshold_asks_for_more() -> None:
     parties = [[named(1, 1)] * 2, [named(2, 2)] * 2, [named(2, 3)] * 2]
     assert taught(FedKT(**SMALL), *parties)[1:] == ([*range(30)], [2, 1, *[9] * 28])  # 2 : 2, equally likely

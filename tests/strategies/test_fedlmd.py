@@ -49,6 +49,7 @@ def term(student: list[float], teacher: list[float], label: int, majority: set[i
     return total
 
 
+@pytest.mark.recomputed("fedlmd", "fedlmd_tf", by="formula")
 @pytest.mark.parametrize("name", BOTH)
 def test_the_term_is_the_divergence_over_wrong_classes_from_those_the_client_has_few_of(name: str) -> None:
     experiment = tiny(name, train=ONE_STEP)

@@ -26,6 +26,7 @@ def digested(offset: float) -> tuple[float, torch.Tensor]:
     return upload.metrics["digest"], predict_public(client.net(), client.public_subset())
 
 
+@pytest.mark.recomputed("fedmd", by="hand")
 def test_the_server_sends_the_plain_mean_and_then_nothing() -> None:
     strategy = FedMD()
     uploads = {0: logits(torch.tensor([[0.0, 4.0]]), 1), 1: logits(torch.tensor([[4.0, 0.0]]), 3)}
@@ -34,6 +35,7 @@ def test_the_server_sends_the_plain_mean_and_then_nothing() -> None:
     assert not strategy.server_update(server_of(experiment, exchange=1), {0: Knowledge()}).tensors
 
 
+@pytest.mark.recomputed("fedmd", by="hand")
 def test_the_digest_is_the_mean_absolute_difference_of_logits() -> None:
     assert digested(0.5)[0] == pytest.approx(0.5, abs=0.01)
     assert digested(2.0)[0] == pytest.approx(2.0, abs=0.01)

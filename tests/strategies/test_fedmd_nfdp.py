@@ -44,6 +44,7 @@ def test_samples_that_were_not_drawn_change_nothing() -> None:
     assert torch.equal(*uploads)
 
 
+@pytest.mark.recomputed("fedmd_nfdp", by="hand")
 @pytest.mark.slow
 @pytest.mark.parametrize("replacement", [False, True])
 def test_the_metrics_are_those_of_the_paper(replacement: bool) -> None:
@@ -56,6 +57,7 @@ def test_the_metrics_are_those_of_the_paper(replacement: bool) -> None:
         assert guarantee.epsilon == pytest.approx(math.log(17 / 9))
 
 
+@pytest.mark.recomputed("fedmd_nfdp", by="hand")
 def test_an_epsilon_says_how_many_are_drawn() -> None:
     """floor(17 (1 - 1/2)) = 8 of 16."""
     strategy = FedMDNFDP(epsilon=math.log(2))

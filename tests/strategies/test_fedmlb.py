@@ -39,6 +39,7 @@ def after(strategy: Any, experiment: Experiment) -> Knowledge:
     return upload.copy()
 
 
+@pytest.mark.recomputed("fedmlb", by="formula")
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_hybrid_is_the_own_trunk_under_the_global_tail_at_each_level(name: str) -> None:
     own, received = two_nets(name)

@@ -50,6 +50,7 @@ def batch_and_loss(
     return seen[0], seen[1], seen[2]
 
 
+@pytest.mark.recomputed("fedmrl", by="formula")
 def test_the_shared_classifier_reads_the_first_of_the_fused_features_and_the_own_one_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

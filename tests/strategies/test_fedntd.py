@@ -18,6 +18,7 @@ def other_net(experiment: Experiment) -> Knowledge:
     return Knowledge.of("weights", {name: tensor.clone() for name, tensor in weights.items()})
 
 
+@pytest.mark.recomputed("fedntd", by="formula")
 def test_the_term_is_the_divergence_over_the_wrong_classes_from_the_received_net() -> None:
     """In plain loops, on one batch after a step so large that student and teacher differ."""
     experiment = tiny("fedntd", train={"epochs": 2, "batch_size": 64, "lr": 0.5, "momentum": 0.0, "weight_decay": 0.0})

@@ -24,6 +24,7 @@ def says(rows: dict[int, tuple[float, int]]) -> Knowledge:
     return Prototypes(values, counts).to_knowledge(weight=float(counts.sum()))
 
 
+@pytest.mark.recomputed("fedproto", by="hand")
 @pytest.mark.parametrize(("weighting", "expected"), [("counts", 3.0), ("uniform", 2.0)])
 def test_owners_of_a_class_count_by_their_samples_or_all_the_same(weighting: Any, expected: float) -> None:
     """Class 4: 0 of 10 samples and 4 of 30 samples; class 6: its only owner's; the other classes are left out."""
@@ -35,6 +36,7 @@ def test_owners_of_a_class_count_by_their_samples_or_all_the_same(weighting: Any
     assert answer.tensors["counts"].tolist() == [2, 1]
 
 
+@pytest.mark.recomputed("fedproto", by="formula")
 def test_a_client_says_the_mean_features_of_its_classes_each_sample_once_whatever_the_epochs() -> None:
     """With a learning rate so small, the steps of the last epoch see the weights at its end."""
     experiment = tiny("fedproto", train={"epochs": 2, "batch_size": 8, "lr": 1e-9})

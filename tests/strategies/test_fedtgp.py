@@ -41,6 +41,7 @@ def weights_after(strategy: Any, broadcast: Knowledge, experiment: Experiment) -
     return {name: tensor.clone() for name, tensor in client.net(init="own", keep=True).state_dict().items()}
 
 
+@pytest.mark.recomputed("fedtgp", by="formula")
 def test_without_a_margin_it_is_the_softmax_of_negative_distances() -> None:
     rng = torch.Generator().manual_seed(0)
     rows, points, labels = torch.randn(6, D, generator=rng), torch.randn(C, D, generator=rng), torch.tensor([0, 3, 3, 9, 1, 5])
@@ -49,6 +50,7 @@ def test_without_a_margin_it_is_the_softmax_of_negative_distances() -> None:
     torch.testing.assert_close(margin_loss(rows, points, labels, margin=0.0), expected)
 
 
+@pytest.mark.recomputed("fedtgp", by="hand")
 def test_a_margin_of_one_is_a_step_of_one_between_the_own_class_and_all_others() -> None:
     points = torch.tensor([[0.0, 3.0], [4.0, 0.0], [0.0, -5.0]])
     loss = margin_loss(torch.zeros(1, 2), points, torch.tensor([0]), margin=1.0)
@@ -72,6 +74,7 @@ def test_the_gap_of_two_classes_is_their_distance_and_one_class_has_none() -> No
     assert largest_gap(means, torch.tensor([0, 1, 0])) == torch.inf
 
 
+@pytest.mark.recomputed("fedtgp", by="hand")
 @pytest.mark.parametrize(("limit", "expected"), [(100.0, 2**0.5 * 5), (3.0, 3.0), (0.0, 0.0)])
 def test_the_margin_is_the_largest_gap_of_mean_prototypes_up_to_a_limit(limit: float, expected: float) -> None:
     """One client says 4 on each axis, the other 6: their means lie 5 on each axis, as if all had said so."""

@@ -25,6 +25,7 @@ def rows_by_id(client: Client, ids: torch.Tensor, table: torch.Tensor) -> torch.
     return torch.stack([table[order.index(int(id))] for id in ids])
 
 
+@pytest.mark.recomputed("fedx_rep", by="formula")
 def test_the_terms_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy = FedXRep(temperature=0.5, global_contrastive_weight=2.0, global_relational_weight=3.0)
     client, heard = client_of(tiny(strategy, train={"batch_size": 8})), unit(1, 30)
@@ -60,6 +61,7 @@ def test_one_global_term_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert parts["global_relational"] == 0 < parts["global_contrastive"]
 
 
+@pytest.mark.recomputed("fedx_rep", by="hand")
 def test_the_answer_is_the_direction_of_the_mean_whatever_the_weights_of_the_clients() -> None:
     """Rows (1, 0) and (0, 1) make (1, 1) / sqrt 2; opposite rows cancel and say nothing; 1.005 is as good as 1."""
     strategy, rows = FedXRep(), torch.zeros(2, 3, 4)

@@ -38,6 +38,7 @@ def translators(server: Server) -> dict[str, dict[str, torch.Tensor]]:
     return {client: server.memory.under(f"module/translator/cnn/{client}/") for client in clients}
 
 
+@pytest.mark.recomputed("feed", by="formula")
 def test_a_step_descends_the_definition() -> None:
     """One batch of all public samples; all nets in the state that they had before the step."""
     strategy = FEED(weight=2.0, logit_weight=0.5, temperature=2.0, label_weight=3.0)

@@ -41,6 +41,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     return {"cross_entropy": sum(labels), "distillation": sum(taught) + kd_loss(fused, mean, temperature=3.0)}  # type: ignore[dict-item]
 
 
+@pytest.mark.recomputed("ffl", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize(("clients", "optimizer"), [(2, "sgd"), (3, "adam")])
 def test_exchanged_with_replicas_of_the_fusion_is_joint_training(clients: int, optimizer: str) -> None:
@@ -87,6 +88,7 @@ def test_the_fusions_labels_move_the_nets_and_what_it_teaches_does_not_move_it()
     assert told.tensors["logits"].grad is None
 
 
+@pytest.mark.recomputed("ffl", by="formula")
 def test_the_losses_by_hand() -> None:
     parts, losses, told = losses_of(fusing(FFL(ramp=0)))
     parts["fusion"].train()

@@ -71,6 +71,7 @@ def joint_step(all_parts: list[dict[str, nn.Module]], batch: Batch) -> tuple[dic
     return losses, decoders
 
 
+@pytest.mark.recomputed("ffsd", by="formula")
 @pytest.mark.slow
 def test_exchanged_is_joint_training_with_decoders_apart() -> None:
     experiment = students_and_leader(FFSD(**HEAVY), 4)
@@ -102,6 +103,7 @@ def test_exchanged_is_joint_training_with_decoders_apart() -> None:
     assert not torch.allclose(moved, before["decoder"], atol=1e-4)
 
 
+@pytest.mark.recomputed("ffsd", by="hand")
 def test_attention_is_shifted_away_from_where_another_looks() -> None:
     maps = torch.zeros(1, 2, 1, 4)
     maps[0, 0, 0], maps[0, 1, 0] = torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([1.0, 0.0, 0.0, 4.0])
@@ -157,6 +159,7 @@ def test_what_the_fusion_learns_moves_no_student_and_not_the_leader() -> None:
     assert any(bool(parameter.grad.any()) for parameter in parts_of(client)["net"].parameters())
 
 
+@pytest.mark.recomputed("ffsd", by="formula")
 def test_the_leaders_losses_by_hand() -> None:
     experiment = students_and_leader(FFSD(**HEAVY))
     client, batch = client_of(experiment, 2), batch_of(experiment)

@@ -25,12 +25,14 @@ def test_equal_clients_give_the_matrix_of_one() -> None:
     assert float(one.min()) > 0
 
 
+@pytest.mark.recomputed("flesd", by="formula")
 def test_the_mean_is_of_the_exponentials_and_clients_may_differ_in_width() -> None:
     pair = [unit(0, 12, 3), unit(1, 12, 7)]
     by_hand = torch.stack([((rows @ rows.T - 1) / 0.5).exp() for rows in pair]).mean(0)
     torch.testing.assert_close(ensemble_similarities(pair, temperature=0.5), by_hand, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.recomputed("flesd", by="formula")
 def test_all_are_kept_at_1_and_at_less_only_the_likest() -> None:
     rows = unit(0, 10, 3)
     whole = ensemble_similarities([rows], temperature=0.5)

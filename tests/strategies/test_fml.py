@@ -33,6 +33,7 @@ def loss_of_a_batch(strategy: FML, monkeypatch: pytest.MonkeyPatch) -> tuple[dic
     return seen[0], seen[1], seen[2]
 
 
+@pytest.mark.recomputed("fml", by="formula")
 def test_each_net_learns_from_the_labels_and_from_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, nets, batch = loss_of_a_batch(FML(alpha=0.3, beta=0.6), monkeypatch)
     p, q = (nets[name](batch.inputs).double().softmax(1) for name in ("local", "meme"))  # (B, C)

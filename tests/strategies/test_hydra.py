@@ -52,6 +52,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
+@pytest.mark.recomputed("hydra", by="formula")
 def test_steps_descend_the_definitions() -> None:
     """One batch of all public samples: first the mean to one head, then each teacher to its own."""
     for round in (1, 4):

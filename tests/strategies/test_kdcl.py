@@ -51,6 +51,7 @@ TARGETS = {
 }
 
 
+@pytest.mark.recomputed("kdcl", by="formula")
 @pytest.mark.parametrize("target", TARGETS)
 def test_one_target_of_all_logits_draws_a_peer(target: Any) -> None:
     found = distillation(KDCL(target=target), SAID)
@@ -59,6 +60,7 @@ def test_one_target_of_all_logits_draws_a_peer(target: Any) -> None:
     assert half.item() == pytest.approx(found.item() / 2)
 
 
+@pytest.mark.recomputed("kdcl", by="hand")
 def test_a_linear_target_lies_between_peers_that_err_differently() -> None:
     """One gives class 2 too much, the other class 1, equally: half of each is best."""
     said = torch.tensor([[[2.0, 0.0, 2.0]] * 2, [[2.0, 2.0, 0.0]] * 2], dtype=torch.float64)
@@ -68,6 +70,7 @@ def test_a_linear_target_lies_between_peers_that_err_differently() -> None:
     assert found.item() == pytest.approx(to_target(said[0], (between / T).softmax(-1)), rel=1e-4)
 
 
+@pytest.mark.recomputed("kdcl", by="formula")
 @pytest.mark.slow
 def test_the_general_target_is_a_mixture_of_probabilities_in_the_servers_shares() -> None:
     soft = (SAID / T).softmax(-1)  # (K, B, C)
@@ -79,6 +82,7 @@ def test_the_general_target_is_a_mixture_of_probabilities_in_the_servers_shares(
     assert nothing.item() == pytest.approx(left.item())
 
 
+@pytest.mark.recomputed("kdcl", by="formula")
 @pytest.mark.parametrize("target", [*TARGETS, "general"])
 def test_a_target_is_a_constant(target: Any) -> None:
     """The gradient is T (q - p) / B, and none of it comes from the target, which the peer's own logits are part of."""
@@ -139,6 +143,7 @@ def say_of_validation(server: Any, probabilities: list[float]) -> dict[int, Know
     return uploads
 
 
+@pytest.mark.recomputed("kdcl", by="hand")
 def test_shares_are_those_of_least_expected_error_by_hand() -> None:
     """Errors 1 - p at the label, and as much at a class that no other peer takes for it: E_ij = e_i e_j, and twice on the
     diagonal. Of e = (0.5, 0.25): E = (1/2, 1/8; 1/8, 1/8), E^-1 1 ~ (1/8 - 1/8, 1/2 - 1/8): the second peer's alone. Of

@@ -30,6 +30,7 @@ def answers(strategy: KTpFL, *tables: torch.Tensor, clients: tuple[int, ...] = (
     return {client: knowledge.tensors["probabilities"] for client, knowledge in said.items()}
 
 
+@pytest.mark.recomputed("kt_pfl", by="hand")
 def test_one_step_by_hand() -> None:
     """Two clients that name classes 0 and 1: from 1/2 the gradient of an MSE over ten classes is -+ 1/10."""
     taught = answers(KTpFL(coefficient_lr=1.0, rho=0.0), row(1.0), row(0.0, 1.0))

@@ -20,6 +20,7 @@ def layer(value: float, weight: float = 1.0) -> Knowledge:
     return Knowledge.of("weights", tensors, weight=weight)
 
 
+@pytest.mark.recomputed("lg_fedavg", by="hand")
 def test_the_mean_counts_samples() -> None:
     answer = LGFedAvg().server_update(server_of(tiny("lg_fedavg")), {0: layer(0.0, 30), 1: layer(4.0, 10)})
     assert torch.equal(answer.tensors["classifier.weight"], torch.full((C, D), 1.0))
@@ -53,6 +54,7 @@ def test_with_one_client_it_is_that_client_alone() -> None:
     assert ours[3]["accuracy"] == pytest.approx(fedavg[3]["accuracy"])
 
 
+@pytest.mark.recomputed("lg_fedavg", by="formula")
 def test_the_answer_is_that_of_the_own_encoder_under_the_mean() -> None:
     client = client_of(tiny("lg_fedavg"))
     samples = client.test.samples

@@ -22,6 +22,7 @@ def test_nothing_travels_and_nets_may_differ() -> None:
     assert 0 < history.metrics[2]["accuracy"] <= 1
 
 
+@pytest.mark.recomputed("local_encoders", by="formula")
 def test_a_step_descends_the_bases_loss_and_the_net_is_kept() -> None:
     """One batch in one epoch: the logged loss is NT-Xent of the first views, by the net as it was drawn."""
     strategy = LocalEncoders(temperature=0.5)

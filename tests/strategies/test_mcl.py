@@ -53,6 +53,7 @@ def joint_nets(experiment: Experiment) -> nn.ModuleDict:
     return nets
 
 
+@pytest.mark.recomputed("mcl", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize("nets", ["mlp", {"mlp": 0.5, "cnn": 0.5}])
 def test_exchanged_is_joint_training_though_what_is_heard_is_constant(nets: Any) -> None:
@@ -78,6 +79,7 @@ def test_one_direction_of_icl_would_be_half_of_the_gradient() -> None:
     assert not torch.allclose(half, whole, atol=1e-2)
 
 
+@pytest.mark.recomputed("mcl", by="hand")
 def test_the_losses_of_three_samples_by_hand() -> None:
     """Rows e1, e1, e2 of labels 0, 0, 1 at mine; e1, e2, e2 at the other; both temperatures 1."""
     mine, other = torch.eye(2)[[0, 0, 1]], torch.eye(2)[[0, 1, 1]]

@@ -36,6 +36,7 @@ def nodes(strategy: MeanTeacher, **settings: Any) -> tuple[Client, Knowledge]:
     return client, strategy.first_broadcast(client).copy()  # type: ignore[arg-type]
 
 
+@pytest.mark.recomputed("mean_teacher", by="hand")
 def test_the_average_by_hand() -> None:
     """From 8: with weights 1/2, 2/3 and then the decay 0.7 of the old, it meets 0, 3 and 10."""
     net, found = nn.Linear(1, 1, bias=False), []
@@ -91,6 +92,7 @@ def loss_of_a_batch(strategy: MeanTeacher, monkeypatch: pytest.MonkeyPatch) -> t
     return seen[0], seen[1], seen[2]
 
 
+@pytest.mark.recomputed("mean_teacher", by="formula")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, nets, batch = loss_of_a_batch(MeanTeacher(weight=7.0), monkeypatch)
     known = batch.labels >= 0
@@ -108,6 +110,7 @@ def test_the_teacher_is_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(bool(p.grad.any()) for p in nets["student"].parameters())
 
 
+@pytest.mark.recomputed("mean_teacher", by="formula")
 def test_after_one_step_the_teacher_is_halfway_and_has_statistics_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     client, broadcast = nodes(MeanTeacher(), nets=with_batch_norm, net_options={}, data=FEW)
     batches: list[Batch] = []

@@ -53,6 +53,7 @@ def trained(
     return seen[0], seen[1], seen[2], shown
 
 
+@pytest.mark.recomputed("mhd", by="formula")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two heads more, two neighbours, answers about 20 public samples of an earlier round."""
     others = {1: said(1, 20), 2: said(2, 20)}
@@ -110,6 +111,7 @@ def test_each_part_moves_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None
     }
 
 
+@pytest.mark.recomputed("mhd", by="hand")
 def test_the_surest_teaches_and_ones_own_answer_competes() -> None:
     own = torch.tensor([[[0.0, 8.0]], [[0.0, 0.0]]]).log1p()  # main head (1/10, 9/10), head 1 (1/2, 1/2)
     for theirs, target in (((0.2, 0.8), (0.1, 0.9)), ((0.95, 0.05), (0.95, 0.05))):

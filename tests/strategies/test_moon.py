@@ -18,6 +18,7 @@ def weights(experiment: Experiment, name: str) -> Knowledge:
     return Knowledge.of("weights", {key: tensor.clone() for key, tensor in state.items()})
 
 
+@pytest.mark.recomputed("moon", by="formula")
 def test_the_term_draws_to_the_received_net_and_away_from_the_previous_one() -> None:
     """With a learning rate of almost nothing the trained net is the received one: the cosine to it is 1."""
     experiment = tiny("moon", train={"lr": 1e-12})

@@ -33,6 +33,7 @@ def sliced(wide: Net, narrow: Net) -> Net:
     return narrow
 
 
+@pytest.mark.recomputed("mutualnet", by="formula")
 @pytest.mark.parametrize(
     ("name", "wide", "narrow"),
     [
@@ -69,6 +70,7 @@ def test_a_narrow_pass_leaves_statistics_and_what_it_has_not_as_they_are() -> No
     assert not torch.equal(net.get_buffer("encoder.norm.running_mean"), before["encoder.norm.running_mean"])
 
 
+@pytest.mark.recomputed("mutualnet", by="formula")
 def test_the_loss_by_hand_and_the_whole_net_is_a_constant_to_the_narrow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[Any] = []
     monkeypatch.setattr(module, "fit", lambda net, data, loss, **how: losses.append((net, data, loss)) or {"loss": 1.0})

@@ -87,6 +87,7 @@ def joint_losses(net: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.recomputed("okddip", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_exchanged_with_a_replicated_attention_is_joint_training(optimizer: str) -> None:
@@ -136,6 +137,7 @@ def test_who_trains_all_in_one_client_uses_the_same_loss() -> None:
     assert last["cross_entropy"] < 0.5 * first["cross_entropy"]
 
 
+@pytest.mark.recomputed("okddip", by="formula")
 def test_targets_by_hand_and_what_the_gradient_reaches() -> None:
     logits, queries, keys = (torch.randn(3, 2, size, generator=torch.Generator().manual_seed(size)) for size in (4, 5, 6))
     keys, queries = keys[..., :5], queries
@@ -155,6 +157,7 @@ def test_targets_by_hand_and_what_the_gradient_reaches() -> None:
     assert all(bool(row.any()) for row in by_keys)  # and all keys are
 
 
+@pytest.mark.recomputed("okddip", by="hand")
 def test_the_leader_learns_from_the_mean_of_the_peers_which_it_does_not_pull() -> None:
     experiment = peers(OKDDip(ramp=0))
     peer, batch = peer_of(experiment, 2), batch_of(experiment)

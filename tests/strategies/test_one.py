@@ -85,6 +85,7 @@ def after_one_step(strategy: Any, **changes: Any) -> tuple[nn.Module, nn.Module,
     return before, module, inputs, runs
 
 
+@pytest.mark.recomputed("one", by="formula")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(ONE(ramp=0), monkeypatch)
     held = net["branches"].trunk(batch.inputs)
@@ -102,6 +103,7 @@ def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.recomputed("one", by="hand")
 @pytest.mark.slow
 def test_the_distillation_ramps_up_over_a_share_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds 1, 6 and 11 of 20, ramp 0.5: exp(-5), exp(-5/4), and all of it."""

@@ -14,6 +14,7 @@ from fedkd import Classifier, Client, Experiment, Peers, simulate
 from fedkd.base.errors import InputError
 
 
+@pytest.mark.recomputed("pcl", by="formula")
 @pytest.mark.slow
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, net, batch = loss_of_a_batch(PCL(ramp=0, temperature=2.0), monkeypatch)
@@ -99,6 +100,7 @@ def test_the_average_follows_every_step_and_its_count_outlives_the_round() -> No
     assert int(experiment.strategy.client_update(again, upload).tensors["average.steps"]) == 4
 
 
+@pytest.mark.recomputed("pcl", by="formula")
 def test_two_steps_give_the_plain_mean_of_what_was() -> None:
     """Of the weights after the one and after the other: the decay is 0, then 1/2."""
     strategy, weights = PCL(), []

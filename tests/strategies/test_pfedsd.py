@@ -30,6 +30,7 @@ def copied(upload: Knowledge) -> Knowledge:
     return upload.copy()
 
 
+@pytest.mark.recomputed("pfedsd", by="formula")
 def test_the_term_is_the_divergence_from_the_own_last_net_and_moves_the_net() -> None:
     """In plain loops, before the first step of the second participation."""
     experiment = tiny("pfedsd", train=ONE_STEP)

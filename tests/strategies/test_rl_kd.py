@@ -41,6 +41,7 @@ def policies(server: Server) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in server.memory.under("module/policy/mlp/").items()}
 
 
+@pytest.mark.recomputed("rl_kd", by="formula")
 def test_a_step_descends_the_divergences_from_the_drawn_teachers() -> None:
     server = server_with(RLKD(temperature=2.0, weight=3.0, label_weight=0.5), data={"public_labels": True})
     uploads = uploads_of(server, 0, 1)

@@ -125,6 +125,7 @@ def test_a_server_that_goes_back_sends_the_labels_that_hold() -> None:
     run.agree((0, 1))
 
 
+@pytest.mark.recomputed("scarlet", by="hand")
 def test_labels_are_the_sharpened_mean_of_what_was_said() -> None:
     server = server_of(tiny("scarlet"))
     rows = [torch.tensor(row + [0.0] * 8).expand(P, C) for row in ([1.0, 0.0], [0.2, 0.8])]

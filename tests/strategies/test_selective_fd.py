@@ -45,6 +45,7 @@ def test_the_ratio_is_high_where_the_samples_are_and_the_system_is_solved() -> N
     assert 2.0 < high < 4.5 and abs(low) < 0.1 and abs(other) < 0.1
 
 
+@pytest.mark.recomputed("selective_fd", by="hand")
 def test_the_ratio_by_hand_for_one_sample_of_each() -> None:
     """n = m = 1, lambda = 1: a = -k / 2 with k = K(x, y) = exp(-1/2), and r(x) = 1 - k^2 / 2 at x, k - k / 2 at y."""
     x, y = torch.zeros(1, 1), torch.ones(1, 1)
@@ -68,6 +69,7 @@ def kept(strategy: SelectiveFD, uploads: dict[int, Knowledge]) -> tuple[list[int
     return said.tensors["places"].tolist(), said.tensors["probabilities"]
 
 
+@pytest.mark.recomputed("selective_fd", by="hand")
 def test_each_sample_is_the_mean_of_who_answered_and_nobody_else() -> None:
     uploads = {
         0: packed(torch.stack([rows(1.0), rows(0.0, 1.0)]), torch.tensor([3, 7])),
@@ -78,6 +80,7 @@ def test_each_sample_is_the_mean_of_who_answered_and_nobody_else() -> None:
     assert torch.allclose(means, torch.stack([rows(1.0), rows(0.0, 0.7, 0.3), rows(0.5, 0.5)]))
 
 
+@pytest.mark.recomputed("selective_fd", by="hand")
 def test_answers_that_are_not_clear_enough_are_dropped() -> None:
     """|onehot - p|: 0 of a certain one, 0.6 of (0.7, 0.3), 1 of (0.5, 0.5), 1.8 of a uniform one."""
     table = torch.stack([rows(1.0), rows(0.7, 0.3), rows(0.5, 0.5), torch.full((10,), 0.1)])

@@ -58,6 +58,7 @@ def test_where_nobody_answered_at_the_end_of_a_cycle_the_same_net_teaches_throug
         assert same(play.teachers[round].state_dict(), play.last(2))
 
 
+@pytest.mark.recomputed("snapshot", by="hand")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two classes: the net says (1/2, 1/2), the snapshot at T = 2 (1/4, 3/4); half of log 2, and log 2."""
     losses: list[Any] = []

@@ -45,6 +45,7 @@ def test_what_was_recorded_is_what_teachers_say_of_turned_images() -> None:
         torch.testing.assert_close(features, outputs.features, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.recomputed("sskd", by="formula")
 def test_a_step_descends_the_losses_of_the_paper() -> None:
     """One batch of all public samples, heads that do not move: the parts are those of ``SSKDLoss``, upright labels beside."""
     server = server_with(SSKD(label_weight=0.5), data={"public_labels": True})

@@ -44,6 +44,7 @@ def test_each_has_its_part_of_the_rounds_and_the_rest_is_frozen(round: int) -> N
     assert changed == [CHAIN[round - 1]]
 
 
+@pytest.mark.recomputed("takd", by="formula")
 @pytest.mark.parametrize("balance", [1.0, 0.25])
 def test_the_student_hears_the_last_assistant_and_nobody_else(balance: float) -> None:
     """Its first step's loss is the divergence from that one alone."""

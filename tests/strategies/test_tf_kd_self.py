@@ -57,6 +57,7 @@ def test_the_student_starts_anew_and_equal_at_all(play: Play, monkeypatch: pytes
     assert not same(starts[0].tensors, play.told[0].tensors) and not same(starts[0].tensors, play.last(2))
 
 
+@pytest.mark.recomputed("tf_kd_self", by="hand")
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A uniform student of ten classes; a teacher that at T = 2 gives one class three times as much as each other."""
     losses: list[Any] = []

@@ -31,6 +31,7 @@ def whole_batch(strategy: UHC, lr: float = 1e-9, **changes: Any) -> Server:
     return server_of(tiny(strategy, train={"batch_size": 64, "lr": lr}, **changes))
 
 
+@pytest.mark.recomputed("uhc", by="formula")
 def test_a_step_descends_the_divergences_over_the_classes_that_each_teacher_knows() -> None:
     server = whole_batch(UHC(temperature=2.0, vote_weight=0.5), data={"clients": 3})
     known = [[0, 1, 2, 3], [3, 4, 5], [0, 5, 6, 7, 8, 9]]

@@ -24,6 +24,7 @@ def with_own_nets(server: object, *seeds: int) -> dict[int, Knowledge]:
     return uploads
 
 
+@pytest.mark.recomputed("you2017", by="formula")
 def test_a_step_descends_the_three_terms_of_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     """One batch of all public samples: what is logged is the formula on the nets as they were before the step."""
     experiment = tiny(You2017(relation_weight=0.5, temperature=2.0), train={"batch_size": 64}, data={"public_labels": True})

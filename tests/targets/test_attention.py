@@ -19,6 +19,7 @@ def rows(seed: int, *shape: int) -> Tensor:
 LOGITS, QUERIES, KEYS = rows(0, K, B, C), rows(1, K, B, D), rows(2, K, B, D)
 
 
+@pytest.mark.recomputed("attention", by="formula")
 def test_equals_the_definition_peer_by_peer() -> None:
     target = attention(LOGITS, QUERIES, KEYS)
     assert target.kind == "logits"
@@ -29,6 +30,7 @@ def test_equals_the_definition_peer_by_peer() -> None:
             torch.testing.assert_close(target.values[a, sample], expected)
 
 
+@pytest.mark.recomputed("attention", by="hand")
 def test_queries_that_meet_no_key_give_everyone_the_mean() -> None:
     target = attention(LOGITS, torch.zeros_like(QUERIES), KEYS)
     torch.testing.assert_close(target.values, LOGITS.mean(0).expand(K, -1, -1))

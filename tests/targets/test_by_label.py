@@ -28,6 +28,7 @@ def losses(logits: Tensor) -> list[float]:
     return [cross_entropy(row, label) for row, label in zip(logits.tolist(), LABELS.tolist(), strict=True)]
 
 
+@pytest.mark.recomputed("lowest_loss", by="formula")
 def test_lowest_loss_is_each_samples_best_teacher() -> None:
     target = lowest_loss(LOGITS, LABELS)
     assert target.kind == "logits"
@@ -41,6 +42,7 @@ def test_of_equal_losses_the_first_teacher_is_taken() -> None:
     assert lowest_loss(logits, torch.tensor([0])).values.tolist() == [[1.0, 0.0, 2.0]]
 
 
+@pytest.mark.recomputed("min_logit", by="formula")
 def test_min_logit_has_the_lowest_loss_of_all_that_shifted_logits_can_be_put_together_to() -> None:
     target = min_logit(LOGITS, LABELS)
     assert target.kind == "logits"
@@ -56,6 +58,7 @@ def test_linear_is_no_worse_than_the_best_teacher_and_min_logit_no_worse_than_li
         assert best[b] + 1e-9 >= combined[b] >= least[b] - 1e-9
 
 
+@pytest.mark.recomputed("linear", by="formula")
 def test_linear_finds_the_best_of_a_grid_of_two_teachers() -> None:
     pair = LOGITS[:2]
     found = losses(linear(pair, LABELS).values)
@@ -66,6 +69,7 @@ def test_linear_finds_the_best_of_a_grid_of_two_teachers() -> None:
         assert grid - 1e-4 <= found[b] <= grid + 1e-9
 
 
+@pytest.mark.recomputed("linear_weights", by="formula")
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0, 100.0, 1e4])
 @pytest.mark.parametrize("teachers", [2, 5, 10])
 def test_linear_weights_are_optimal(teachers: int, scale: float) -> None:
@@ -82,6 +86,7 @@ def test_linear_weights_are_optimal(teachers: int, scale: float) -> None:
     assert gap.amax() <= 1e-9 * max(1.0, logits.abs().amax().item() * 2)
 
 
+@pytest.mark.recomputed("linear_weights", by="hand")
 def test_linear_takes_the_middle_of_two_teachers_that_make_up_for_each_other() -> None:
     logits = torch.tensor([[[0.0, 1.0, -3.0]], [[0.0, -3.0, 1.0]], [[0.0, 9.0, 9.0]]])
     weights = linear_weights(logits, torch.tensor([0]))

@@ -34,6 +34,7 @@ def assert_optimal(weights: Tensor, gradients: Tensor, cap: float) -> None:
         assert may_fall.amax() <= may_grow.amin() + 1e-6
 
 
+@pytest.mark.recomputed("min_norm_weights", by="formula")
 @pytest.mark.parametrize("cap", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("width", [1, 2, 5, 100])
 @pytest.mark.parametrize("teachers", [4, 5, 10])
@@ -59,6 +60,7 @@ def test_also_of_gradients_that_are_zero_equal_or_far_apart(gradients: list[list
     assert_optimal(min_norm_weights(tensor, cap=cap), tensor, cap)
 
 
+@pytest.mark.recomputed("min_norm_weights", by="formula")
 @pytest.mark.slow
 @pytest.mark.parametrize("cap", [0.4, 0.6, 1.0])
 def test_no_point_of_a_grid_is_shorter(cap: float) -> None:
@@ -69,6 +71,7 @@ def test_no_point_of_a_grid_is_shorter(cap: float) -> None:
     assert best - 0.05 <= found <= best + 1e-9
 
 
+@pytest.mark.recomputed("min_norm_weights", by="hand")
 def test_two_gradients_by_hand() -> None:
     one, other = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
     both = torch.stack([one, other])  # the foot of the perpendicular from 0: shares as 16 to 9
@@ -103,6 +106,7 @@ def test_gradients_that_are_none_are_refused() -> None:
             min_norm_weights(gradients)
 
 
+@pytest.mark.recomputed("min_norm", by="formula")
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_shares_are_those_of_the_gradients_of_distillation(temperature: float) -> None:
     logits, student = 2 * rows(8, 3, B, C), rows(9, B, C).requires_grad_()

@@ -65,11 +65,13 @@ def test_a_probability_of_zero_has_a_finite_logit(dtype: torch.dtype) -> None:
     torch.testing.assert_close((logits / 4.0).softmax(1), target.values, rtol=0, atol=1e-30)
 
 
+@pytest.mark.recomputed("mean_logits", by="formula")
 def test_the_mean_of_logits_is_the_geometric_mean_of_probabilities() -> None:
     roots = LOGITS.softmax(2).prod(0) ** (1 / K)
     torch.testing.assert_close(mean_logits(LOGITS).probabilities(), roots / roots.sum(1, keepdim=True))
 
 
+@pytest.mark.recomputed("mean_probs", by="formula")
 def test_the_mean_of_probabilities_at_a_temperature() -> None:
     third = [[1 / K] * B] * K
     torch.testing.assert_close(mean_probs(LOGITS, temperature=2.0).values, mixture(third, 2.0))
@@ -86,6 +88,7 @@ def test_the_divergence_to_the_mean_has_the_gradient_of_the_mean_of_divergences(
     torch.testing.assert_close(of_mean, mean_of)
 
 
+@pytest.mark.recomputed("weighted", by="formula")
 def test_only_the_ratios_of_weights_count_and_they_may_differ_between_samples() -> None:
     per_teacher = torch.tensor([1.0, 0.0, 3.0])
     expected = mixture([[0.25] * B, [0.0] * B, [0.75] * B], 2.0)
@@ -117,6 +120,7 @@ def test_weights_of_another_shape_and_temperatures_that_are_none_are_refused() -
         mean_logits(LOGITS[0])
 
 
+@pytest.mark.recomputed("entropy", "entropy_weights", by="formula")
 def test_entropy_weights_are_the_formula() -> None:
     expected = torch.zeros(K, B, dtype=torch.float64)
     for b in range(B):
@@ -135,6 +139,7 @@ def test_teachers_without_entropy_share_equally_and_one_teacher_weighs_one() -> 
     assert entropy_weights(LOGITS[:1], normalise=False).tolist() == [[0.0] * B]  # as in the official code
 
 
+@pytest.mark.recomputed("confidence", "confidence_weights", by="formula")
 def test_confidence_weights_are_the_formula() -> None:
     expected = torch.zeros(K, B, dtype=torch.float64)
     for b, label in enumerate(LABELS.tolist()):
@@ -164,6 +169,7 @@ def test_labels_that_are_none_are_refused(labels: Tensor, message: str) -> None:
         confidence_weights(LOGITS, labels)
 
 
+@pytest.mark.recomputed("covariance", "covariance_weights", by="formula")
 def test_covariance_weights_make_the_expected_squared_error_least() -> None:
     held_out, truth = random_logits(2, K, 40, C), torch.randint(C, (40,), generator=torch.Generator().manual_seed(3))
     held_out[:, range(40), truth] += 2  # teachers that are right more often than not

@@ -30,6 +30,7 @@ def restricted(joint: Tensor, class_ids: list[list[int]]) -> list[Tensor]:
     return [joint.log()[:, list(ids)] + shift for shift, ids in enumerate(class_ids)]
 
 
+@pytest.mark.recomputed("unify", by="formula")
 @joined
 @pytest.mark.parametrize("scale", [0.1, 2.0, 50.0])
 def test_restrictions_of_a_joint_distribution_give_it_back(class_ids: list[list[int]], scale: float) -> None:
@@ -46,6 +47,7 @@ def test_a_temperature_softens_the_joint_distribution(class_ids: list[list[int]]
     torch.testing.assert_close(unify(restricted(joint, class_ids), class_ids, 6, temperature=3.0).values, softened)
 
 
+@pytest.mark.recomputed("unify", by="formula")
 @joined
 @pytest.mark.parametrize("scale", [0.1, 2.0, 8.0])
 def test_where_teachers_contradict_each_other_nothing_fits_better(class_ids: list[list[int]], scale: float) -> None:
@@ -68,6 +70,7 @@ def test_a_student_that_minimises_the_loss_of_all_teachers_arrives_at_the_target
     assert student.grad.abs().amax() < 1e-9
 
 
+@pytest.mark.recomputed("unify", by="hand")
 def test_two_teachers_that_share_a_class_by_hand() -> None:
     logits = [torch.tensor([[1.0, 2.0]]).log(), torch.tensor([[1.0, 3.0]]).log()]  # 1 : 2 and 1 : 3
     expected = torch.tensor([[1.0, 2.0, 6.0]]) / 9

@@ -19,11 +19,13 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.recomputed("votes", by="hand")
 def test_votes_are_counted_by_sample() -> None:
     logits = torch.stack([torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0]]), torch.tensor([[-1.0, 0.0, -2.0], [0.0, 0.0, 1.0]])])
     assert votes(logits).tolist() == [[0, 2, 0], [1, 0, 1]]
 
 
+@pytest.mark.recomputed("vote", by="hand")
 def test_without_noise_the_majority_wins_however_sure_the_others_are() -> None:
     logits = ballots(1, 1, 2)
     logits[2] *= 1e4
@@ -46,6 +48,7 @@ def test_noise_is_drawn_from_the_generator_and_no_other() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.recomputed("vote", by="formula")
 @pytest.mark.parametrize(
     ("distribution", "turned"),
     [
@@ -61,6 +64,7 @@ def test_noise_turns_a_majority_of_one_as_often_as_it_should(distribution: str, 
     assert share == pytest.approx(turned, abs=4 * math.sqrt(turned * (1 - turned) / 40_000))
 
 
+@pytest.mark.recomputed("confident_vote", by="hand")
 def test_only_samples_on_which_teachers_agree_are_confident() -> None:
     logits = torch.cat([ballots(0, 0, 0, 0), ballots(0, 1, 1, 2), ballots(0, 0, 0, 2)], dim=1)
     target, confident = confident_vote(logits, threshold=3, threshold_noise=0.0, noise=0.0)
@@ -68,6 +72,7 @@ def test_only_samples_on_which_teachers_agree_are_confident() -> None:
     assert target.values.tolist() == vote(logits).values.tolist()
 
 
+@pytest.mark.recomputed("confident_vote", by="formula")
 def test_the_noise_of_the_threshold_is_gaussian() -> None:
     many = ballots(0, 0).expand(2, 40_000, 3)
     _, confident = confident_vote(many, threshold=4, threshold_noise=2.0, noise=0.0, rng=rng())
@@ -84,6 +89,7 @@ def test_noise_that_is_none_is_refused() -> None:
         vote(ballots(0), distribution="laplacian")
 
 
+@pytest.mark.recomputed("consistent", by="hand")
 def test_votes_count_where_all_teachers_of_a_party_agree() -> None:
     """Parties of two: of the first both name 1, of the second one names 2 and one 0; the third, of two, names 2."""
     logits = ballots(1, 1, 2, 0, 2, 2)

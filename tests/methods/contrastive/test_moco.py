@@ -37,6 +37,7 @@ def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -
     return total
 
 
+@pytest.mark.recomputed("info_nce_loss", by="formula")
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 @pytest.mark.parametrize("queue", [1, 7])
 def test_info_nce_equals_the_definition(temperature: float, queue: int) -> None:
@@ -92,6 +93,7 @@ def test_the_queue_lies_in_the_clients_memory_and_what_goes_on_from_it_writes_el
     assert torch.equal(client.memory.tensor("queue"), queue.keys)
 
 
+@pytest.mark.recomputed("fedmoco", by="formula")
 def test_the_loss_is_each_view_against_the_others_key_and_the_queue_as_it_was_before() -> None:
     client = client_of(tiny())
     net = online(client, MOCO)
@@ -118,6 +120,7 @@ def test_the_gradient_goes_through_the_queries_only() -> None:
     assert not state.queue.keys.requires_grad
 
 
+@pytest.mark.recomputed("fedmoco", by="hand")
 def test_the_key_encoder_follows_by_its_momentum() -> None:
     base, client = MoCo(queue=32, momentum=0.75), client_of(tiny(nets="cnn"))
     net = online(client, base)

@@ -69,6 +69,7 @@ def test_is_a_base_by_its_name() -> None:
     assert base == ProtoCL(temperature=0.2, prototypes=(4, 8))
 
 
+@pytest.mark.recomputed("fedprotocl", by="formula")
 @pytest.mark.slow
 def test_the_prototype_term_is_the_mean_over_both_views_and_all_clusterings() -> None:
     state, net, batch, views = opened(SMALL, client_of())

@@ -29,6 +29,7 @@ def cosine(x: Tensor, y: Tensor) -> float:
     return float(x @ y / (x.norm() * y.norm()))
 
 
+@pytest.mark.recomputed("byol_loss", by="formula")
 def test_byol_loss_is_the_squared_distance_of_directions() -> None:
     expected = sum(2 - 2 * cosine(p, t) for p, t in zip(rows(0), rows(1), strict=True)) / 5
     assert byol_loss(rows(0), rows(1)).item() == pytest.approx(expected, abs=1e-12)
@@ -36,6 +37,7 @@ def test_byol_loss_is_the_squared_distance_of_directions() -> None:
     assert byol_loss(rows(0), rows(1)).item() == pytest.approx(float((p - t).square().sum()) / 5, abs=1e-12)
 
 
+@pytest.mark.recomputed("byol_loss", by="hand")
 def test_byol_loss_of_equal_right_angled_and_opposite_directions_by_hand() -> None:
     east, north = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 0.5]])
     assert [byol_loss(east, other).item() for other in (2 * east, north, -east)] == [0, 2, 4]
@@ -67,6 +69,7 @@ def standardise(x: Tensor) -> Tensor:
     return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
 
 
+@pytest.mark.recomputed("fedbyol", "fedu", "fedema", by="formula")
 @pytest.mark.parametrize("base", BASES)
 def test_the_loss_is_both_directions_through_the_predictor_and_the_target(base: Base[Any]) -> None:
     client = client_of(tiny(nets="cnn"))
@@ -154,6 +157,7 @@ def test_a_client_whose_training_ended_in_nan_starts_anew(base: Base[Any]) -> No
     assert all(torch.equal(tensor, received[name]) for name, tensor in state.target.state_dict().items())
 
 
+@pytest.mark.recomputed("fedu", "fedema", by="hand")
 def test_divergence_is_the_mean_distance_of_kernels_and_without_any_of_matrices() -> None:
     """Adding 0.1 to each of n numbers moves them by 0.1 sqrt(n)."""
     expected = {"cnn": math.sqrt(4 * 9), "mlp": math.sqrt(64 * 8)}  # 4 kernels of 1x3x3; 8 rows of 64
@@ -194,6 +198,7 @@ def mixed(base: DivergenceAwareAverage, by: list[float], rounds: list[int]) -> t
     return net, own, received
 
 
+@pytest.mark.recomputed("fedema", by="formula")
 @pytest.mark.parametrize(
     ("base", "by", "share"),
     [
