@@ -92,7 +92,7 @@ def of_official_code(file: Path, known: Mapping[str, str]) -> list[Evidence]:
         name = row_of(line["name"], known, str(file))
         beside = f"[{line['code']}](https://github.com/{line['code']}) at {line['commit'][:7]}, `{line['where']}`"
         beside += f": {line['what']}" if line["what"] else ""
-        there, here = (f"{_number(line[side])} ({len(line['seeds'])} seeds)" for side in ("there", "here"))
+        there, here = (f"{_number(line[side])} ({count(line['seeds'], 'seed')})" for side in ("there", "here"))
         found.append(Evidence(name, beside, there, here, _of_tensors(line)))
     return found
 
@@ -116,28 +116,44 @@ def _number(values: Sequence[float]) -> str:
 
 
 def side_by_side(file: Path, known: Mapping[str, str], explained: Mapping[str, str]) -> tuple[list[Evidence], list[str]]:
-    """Lines with ``method``, ``seed``, ``code`` ("fedkd" or a rival's name) and ``accuracy``; and methods that have no row.
+    """Lines with ``method``, ``seed``, ``code`` ("fedkd" or a rival's name), ``accuracy``; and methods that have no row.
 
+    A method may have a variant behind a comma, "kd, momentum"; what has no line of fedkd is compared with nothing.
     ``explained`` says of "FILE METHOD CODE" why the two differ, where that is known.
     """
-    groups: dict[str, dict[str, dict[int, float]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for line in lines_of(file, "method", "seed", "code", "accuracy"):
-        groups.setdefault(line["method"], {}).setdefault(line["code"], {})[line["seed"]] = 100 * float(line["accuracy"])
-    found, strange = [], []
-    for method, codes in groups.items():
-        name = method.lower().replace("-", "_").replace(" ", "_")
+        by_code = groups.setdefault((line["method"], _common_setting(line)), {})
+        by_code.setdefault(line["code"], {})[line["seed"]] = 100 * float(line["accuracy"])
+    found, strange = [], dict[str, None]()
+    for (method, setting), codes in groups.items():
+        called, _, variant = method.partition(", ")
+        name = called.lower().replace("-", "_").replace(" ", "_")
         if name not in known:
-            strange.append(method)
+            strange[called] = None
             continue
         ours = codes.pop("fedkd", {})
-        for code, theirs in codes.items():
-            there, here = (
-                f"{points([*each.values()])} % ({len(each)} seeds)" if each else "not run" for each in (theirs, ours)
-            )
-            beside = f"{code}, run side by side: [{file.name}](../benchmarks/results/{file.name})"
+        for code, theirs in codes.items() if ours else ():
+            there, here = (f"{points([*each.values()])} % ({count(each, 'seed')})" for each in (theirs, ours))
+            how = [variant, json.loads(setting).get("name", ""), f"[{file.name}](../benchmarks/results/{file.name})"]
             verdict = of_accuracies(ours, theirs, explained.get(f"{file.name} {method} {code}", ""))
-            found.append(Evidence(known[name], beside, there, here, verdict))
-    return found, strange
+            found.append(Evidence(known[name], f"{code}, side by side: {', '.join(filter(None, how))}", there, here, verdict))
+    return found, [*strange]
+
+
+def _common_setting(line: Line) -> str:
+    """What both codes are run with: all of a line's setting but what belongs to a code."""
+    setting = line.get("setting", {})
+    return json.dumps({key: setting[key] for key in setting if key not in ("code", "commit", "strategy")}, sort_keys=True)
+
+
+def count(things: Mapping[int, Any] | Sequence[Any], word: str) -> str:
+    """How many, in words.
+
+    >>> count([1], "seed"), count([1, 2], "seed")
+    ('1 seed', '2 seeds')
+    """
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 def of_accuracies(ours: Mapping[int, float], theirs: Mapping[int, float], because: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence import NOT, Evidence, Line, interval, lines_of, points, row_of
+from evidence import NOT, Evidence, Line, count, interval, lines_of, points, row_of
 
 from fedkd.base.errors import InputError, did_you_mean
 
@@ -116,7 +116,7 @@ def _by_seed(lines: Iterable[Line], key: str) -> dict[int, float]:
 def _there(said: Line) -> str:
     if "range" in said:
         return f"{said['range'][0]:+.1f} to {said['range'][1]:+.1f} points over {said['over']}"
-    return f"{points(said['gains'], signed=True)} points over {said['over']} ({len(said['gains'])} settings)"
+    return f"{points(said['gains'], signed=True)} points over {said['over']} ({count(said['gains'], 'setting')})"
 
 
 def _helps_there(said: Line) -> str:
@@ -126,5 +126,5 @@ def _helps_there(said: Line) -> str:
 def _here(run: Line, values: Sequence[float]) -> str:
     if not values:
         return "not run"
-    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    return f"{points(values, signed=True)} points over {run['over']} ({seeds}): [{run['setting']}]({run['page']})"
+    gained = f"{points(values, signed=True)} points over {run['over']} ({count(values, 'seed')})"
+    return f"{gained}: [{run['setting']}]({run['page']})"

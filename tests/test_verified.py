@@ -86,10 +86,26 @@ def test_accuracies_side_by_side_by_hand(docs: dict[str, ModuleType], tmp_path: 
     assert strange == ["FedMagic"]
     assert (proto.name, proto.there, proto.here) == ("fedproto", "81.0 ± 12.7 % (2 seeds)", "81.0 ± 0.0 % (2 seeds)")
     assert proto.verdict == "not verified: +0.0 ± 12.7 points apart, an interval too wide to tell"
-    assert proto.beside == "rival, run side by side: [side_by_side.jsonl](../benchmarks/results/side_by_side.jsonl)"
+    assert proto.beside == "rival, side by side: [side_by_side.jsonl](../benchmarks/results/side_by_side.jsonl)"
     assert fd.verdict == "not verified: +4.1 ± 1.3 points apart, not explained"
     (_, fd), _ = docs["evidence"].side_by_side(file, ROWS, {"side_by_side.jsonl FD rival": "of its mean"})
     assert fd.verdict == "differs because of its mean (+4.1 ± 1.3 points apart)"
+
+
+def test_what_was_run_in_other_settings_is_another_comparison(docs: dict[str, ModuleType], tmp_path: Path) -> None:
+    """What belongs to a code alone is no other setting; a rival's run beside which nothing was run has no row."""
+    lines = [
+        {"method": "kd, momentum", "code": code, "seed": seed, "accuracy": accuracy, "setting": {"name": name, **own}}
+        for name, accuracy in (("short", 0.5), ("long", 0.9))
+        for code, own in (("fedkd", {"strategy": {"name": "dml"}}), ("rival", {"commit": "0123"}))
+        for seed in (0, 1)
+    ]
+    lines += [{"method": "kd, warm-up", "code": "rival", "seed": seed, "accuracy": 0.1} for seed in (0, 1)]
+    found, strange = docs["evidence"].side_by_side(written(tmp_path / "side_by_side.jsonl", *lines), ROWS, {})
+    assert not strange and [each.there for each in found] == ["50.0 ± 0.0 % (2 seeds)", "90.0 ± 0.0 % (2 seeds)"]
+    assert [each.name for each in found] == ["kd_loss", "kd_loss"]
+    assert found[0].beside.startswith("rival, side by side: momentum, short, [")
+    assert {each.verdict for each in found} == {"verified: +0.0 ± 0.0 points apart"}
 
 
 def lines_of_runs() -> list[dict[str, Any]]:
