@@ -22,11 +22,12 @@ from official.case import Case
 from official.copies import Copy
 from official.of_losses import CASES as OF_LOSSES
 from official.of_strategies import CASES as OF_STRATEGIES
+from official.of_torchdistill import CASES as OF_TORCHDISTILL
 
 from fedkd.base.errors import InputError, did_you_mean
 
 RESULTS = Path(__file__).parent / "results" / "against_official.jsonl"
-CASES: list[Case] = [*OF_LOSSES, *OF_STRATEGIES]
+CASES: list[Case] = [*OF_LOSSES, *OF_TORCHDISTILL, *OF_STRATEGIES]
 
 
 def copy_of(word: str) -> Copy:

@@ -57,14 +57,16 @@ def of_gains(file: Path, root: Path, known: Mapping[str, str]) -> list[Evidence]
         name, run = row_of(said["name"], known, f"{file.name}, [[said]] {number}"), said["run"]
         here = gains[run].get(name, [])
         told.add((name, run))
-        beside = f"[{said['source']}]({said['link']}): {said['setting']}"
+        beside = (
+            f"points over {said['over']}, [{said['source']}]({said['link']}): {said['setting']}; here {_measured(runs[run])}"
+        )
         verdict = f"{NOT}: {_helps_there(said)} there, {helps(here)} here, in another and smaller setting"
-        found.append(Evidence(name, beside, _there(said), _here(runs[run], here), verdict))
+        found.append(Evidence(name, beside, _there(said), _here(here), verdict))
     for run, by_name in gains.items():
         for name, here in by_name.items():
             if (name, run) not in told:
                 verdict = f"{NOT}: {helps(here)} here; nothing to hold it against"
-                found.append(Evidence(name, "", "", _here(runs[run], here), verdict))
+                found.append(Evidence(name, f"points {_measured(runs[run])}", "", _here(here), verdict))
     return found
 
 
@@ -115,16 +117,17 @@ def _by_seed(lines: Iterable[Line], key: str) -> dict[int, float]:
 
 def _there(said: Line) -> str:
     if "range" in said:
-        return f"{said['range'][0]:+.1f} to {said['range'][1]:+.1f} points over {said['over']}"
-    return f"{points(said['gains'], signed=True)} points over {said['over']} ({count(said['gains'], 'setting')})"
+        return f"{said['range'][0]:+.1f} to {said['range'][1]:+.1f}"
+    return f"{points(said['gains'], signed=True)} ({count(said['gains'], 'setting')})"
 
 
 def _helps_there(said: Line) -> str:
     return ("gains" if min(said["range"]) > 0 else "gains or loses") if "range" in said else helps(said["gains"])
 
 
-def _here(run: Line, values: Sequence[float]) -> str:
-    if not values:
-        return "not run"
-    gained = f"{points(values, signed=True)} points over {run['over']} ({count(values, 'seed')})"
-    return f"{gained}: [{run['setting']}]({run['page']})"
+def _measured(run: Line) -> str:
+    return f"over {run['over']}, [{run['setting']}]({run['page']})"
+
+
+def _here(values: Sequence[float]) -> str:
+    return f"{points(values, signed=True)} ({count(values, 'seed')})" if values else "not run"

@@ -29,7 +29,7 @@ from fedkd.losses.distillers import DISTILLERS  # noqa: E402
 
 ROOT = HERE.parent
 PAGE = HERE / "verified.md"
-HEAD = ("name", "compared with", "number there", "number here", "verdict", "recomputed")
+HEAD = ("name", "verdict", "recomputed", "compared with", "number there", "number here")
 
 
 def rows() -> dict[str, list[str]]:
@@ -79,11 +79,14 @@ def rows_of(name: str, evidence: Iterable[Evidence], tests: Iterable[Recomputed]
     With ``whole`` the name is a function that tests can recompute altogether, where of a strategy they recompute a part.
     """
     mine, marks = [each for each in evidence if each.name == name], [test for test in tests if test.name == name]
-    found = [(each.beside, each.there, each.here, each.verdict) for each in mine]
     if whole and marks and not any(each.verdict.startswith(VERIFIED) for each in mine):
-        found.insert(0, ("its definition, in tests", "", "", f"{VERIFIED} by tests"))
-    first, *others = found or [("", "", "", NOT)]
-    return [(f"`{name}`", *first, summed(marks)), *(("", *other, "") for other in others)]
+        mine.insert(0, Evidence(name, "its definition, in tests", "", "", f"{VERIFIED} by tests"))
+    mine = mine or [Evidence(name, "", "", "", NOT)]
+    firsts = [(f"`{name}`", summed(marks)), *[("", "")] * (len(mine) - 1)]
+    return [
+        (called, each.verdict, tests, each.beside, each.there, each.here)
+        for (called, tests), each in zip(firsts, mine, strict=True)
+    ]
 
 
 def summed(tests: Iterable[Recomputed]) -> str:

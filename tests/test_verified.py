@@ -120,15 +120,18 @@ def test_gains_here_beside_what_others_say(docs: dict[str, ModuleType], tmp_path
     declared = tmp_path / "verified.toml"
     declared.write_text(RUN)
     (alone,) = docs["gains"].of_gains(declared, tmp_path, ROWS)
-    assert alone.here == "+2.0 ± 2.5 points over local (3 seeds): [ten digits](results/mine.md)"
+    assert (alone.beside, alone.here) == ("points over local, [ten digits](results/mine.md)", "+2.0 ± 2.5 (3 seeds)")
     assert alone.verdict == "not verified: gains nothing beyond the interval here; nothing to hold it against"
     declared.write_text(RUN + SAID)
     (beside,) = docs["gains"].of_gains(declared, tmp_path, ROWS)
-    assert beside.there == "+3.5 ± 6.4 points over local (2 settings)"
+    assert beside.there == "+3.5 ± 6.4 (2 settings)"
     assert (beside.name, beside.here) == ("fd", alone.here)
+    assert beside.beside == (
+        "points over local, [its paper](https://example.org): all digits; here over local, [ten digits](results/mine.md)"
+    )
     declared.write_text(RUN + SAID.replace("gains = [3.0, 4.0]", "range = [1.5, 5.5]"))
     (beside,) = docs["gains"].of_gains(declared, tmp_path, ROWS)
-    assert beside.there == "+1.5 to +5.5 points over local"
+    assert beside.there == "+1.5 to +5.5"
     assert beside.verdict == (
         "not verified: gains there, gains nothing beyond the interval here, in another and smaller setting"
     )
@@ -200,9 +203,9 @@ def test_a_function_is_verified_by_its_tests_and_a_strategy_is_not(docs: dict[st
     test = docs["recomputed"].Recomputed("fd", "hand", ROOT / "tests" / "test_fd.py", 1, "two and two")
     rows_of = docs["verified"].rows_of
     assert rows_of("fd", [], [test], whole=True) == [
-        ("`fd`", "its definition, in tests", "", "", "verified by tests", "[hand](../tests/test_fd.py)")
+        ("`fd`", "verified by tests", "[hand](../tests/test_fd.py)", "its definition, in tests", "", "")
     ]
-    assert rows_of("fd", [], [test], whole=False)[0][4] == rows_of("fd", [], [], whole=True)[0][4] == "not verified"
+    assert rows_of("fd", [], [test], whole=False)[0][1] == rows_of("fd", [], [], whole=True)[0][1] == "not verified"
 
 
 def test_everything_that_has_a_name_has_a_row(docs: dict[str, ModuleType]) -> None:

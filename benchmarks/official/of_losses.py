@@ -116,6 +116,14 @@ def _their_signed(copy: Copy, d: Drawn) -> Tensor:
     return _their_singular(copy.define("distiller_zoo/KDSVD.py", "KDSVD", torch=known), d)
 
 
+def _their_seed(copy: Copy, d: Drawn) -> Tensor:
+    code = copy.define("tools/utils.py", "soft_cross_entropy", torch=torch)
+    step = copy.lines("seed/builder.py", "logit_stu = torch.einsum", "logit_tea = nn.functional.softmax")
+    queue = SimpleNamespace(queue=_unit(d.anchors).T, t=0.2, temp=0.05)
+    ran = step(self=queue, s_emb=_unit(d.es), t_emb=_unit(d.et))
+    return code.soft_cross_entropy(ran.logit_stu, ran.logit_tea)  # type: ignore[no-any-return]
+
+
 def _unit(rows: Tensor) -> Tensor:
     return nn.functional.normalize(rows, dim=1)
 
@@ -275,6 +283,8 @@ CASES: list[Case] = [
           lambda d: losses.ofd_margin(d.points[0], d.points[1]), ""),
     _case("cwd_loss", "irfanICMLL/TorchDistiller", "SemSeg-distill/utils/criterion.py", "CriterionCWD ChannelNorm",
           lambda c, d: c.CriterionCWD("channel", "kl", 4.0)(d.ms, d.mt), lambda d: losses.cwd_loss(d.ms, d.mt), "ms"),
+    Case("seed_loss", "jacobswan1/SEED", "seed/builder.py: forward, tools/utils.py: soft_cross_entropy", _their_seed,
+         lambda d: losses.seed_loss(d.es, d.et, d.anchors, teacher_temperature=0.05), "es", what="teacher's temperature 0.05"),
     _case("confidence", "Rorozhl/CA-MKD", "distiller_zoo/CAMKD.py", "CAMKD",
           lambda c, d: c.CAMKD()([d.es] * 3, [d.et] * 3, list(_averaged(d)), d.labels)[1],
           lambda d: targets.confidence_weights(_averaged(d), d.labels), "", what="shares of three teachers"),
