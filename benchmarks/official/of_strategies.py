@@ -221,7 +221,7 @@ CASES: list[Case] = [
     Case("fedkd", HTFL, "clientkd.py: train", lambda copy, d: _their_fedkd(copy, d, "mean"), _fedkd, "s t es et",
          what="loss of a step",
          because="HtFLlib's KL is a mean over classes too (ten times smaller here), and each net is also moved by what it "
-         "teaches and by the divisor; here, as in the paper, KL sums over classes, teachers and divisor are constants"),
+         "teaches and by the divisor; here KL sums over classes, and teachers and divisor are constants"),
     Case("fedproto", HTFL, "clientproto.py: train", lambda copy, d: _their_prototypes(copy, d, range(10)),
          lambda d: losses.prototype_loss(d.es, d.points, d.labels, torch.ones(10).bool()), "es",
          what="its term where every class has a prototype, `prototype_loss`"),
@@ -237,7 +237,7 @@ CASES: list[Case] = [
     Case("fedtgp", HTFL, "servertgp.py: receive_protos", _their_gap, _gap, what="the margin"),
     Case("fd", HTFL, "clientfd.py: train", _their_fd,
          lambda d: losses.soft_cross_entropy(d.s, d.t.softmax(1)[d.labels]), "s", what="its term",
-         because="HtFLlib averages logits and takes them for probabilities as they are, below 0 too; here, as in the paper, "
+         because="HtFLlib averages logits and takes them for probabilities as they are, below 0 too; here "
          "outputs of the softmax are averaged"),
     Case("fedmlb", "jinkyu032/FedMLB", "local_update_method/FedMLB.py: KD",
          lambda copy, d: copy.define("local_update_method/FedMLB.py", "KD").KD(d.t, d.s, 2.0),
