@@ -2,137 +2,30 @@
 
     python benchmarks/when_helps.py                        # the cells not yet in results/when_helps.jsonl, seed by seed
     python benchmarks/when_helps.py --kinds signals --seeds 0
-    python benchmarks/when_helps.py --table                # run nothing: the advice, and the figures' numbers as tables
-    python benchmarks/when_helps.py --figures docs/images  # run nothing: draw the figures
+    python benchmarks/when_helps.py --table                # run nothing: print the advice, and what came of the plan
+    python benchmarks/when_helps.py --page                 # run nothing: that into docs/results/when_helps.md, and its figures
 
-The plan, written before the runs, is plans/when_helps.md; what the data are says when_helps_data.py, which writes them to
-runs/when_helps. A cell is one run in a one-thread process, on the engine `together`; the last round counts.
+The plan, written before the runs, is plans/when_helps.md; helps/plan.py is what is run, helps/data.py what the data are, which
+are written to runs/when_helps. A cell is one run in a one-thread process, on the engine `together`; the last round counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cells import fill, finished
-
-if TYPE_CHECKING:
-    from fedkd import Experiment
+from helps.data import write_data
+from helps.figures import draw_all
+from helps.plan import DATA, KINDS, Cell, Condition, plan
+from helps.tables import tables, write_page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "when_helps.jsonl"
-DATA = ROOT / "runs" / "when_helps"
-#: Kind of samples -> what its runs have in common.
-KINDS: dict[str, dict[str, Any]] = {
-    "images": {"nets": "mlp", "net_options": {"mlp": {"hidden": [64]}}, "train": {"epochs": 2, "batch_size": 10, "lr": 0.05}},
-    "signals": {"nets": "mlp", "net_options": {"mlp": {"hidden": [64]}}, "train": {"epochs": 2, "batch_size": 10, "lr": 0.02}},
-}
-ROUNDS, VALIDATION = 15, 50
-#: Those that the others are held against.
-BASES: dict[str, dict[str, Any]] = {"local": {}, "fedavg": {}}
-#: Method -> its keys that are not the defaults.
-METHODS: dict[str, dict[str, Any]] = {
-    "fedmd": {},
-    "dsfl": {},
-    "feddf": {"steps": 100, "patience": 50},
-    "fd": {},
-    "fedproto": {},
-    "fedntd": {},
-    "fml": {},
-    "fedgen": {"alpha": 2.0, "beta": 2.0},
-}
-#: Which of them ask for answers about public samples: the others' runs are the same whatever the public samples are.
-PUBLIC = ("fedmd", "dsfl", "feddf")
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is varied."""
-
-    alpha: float = 0.3
-    public: int = 200
-    public_of: str = "same"
-    clients: int = 10
-    samples: int = 30  # for training at a client, in the mean
-
-    def without_public(self) -> Condition:
-        """The same for those that use no public samples."""
-        return replace(self, public=DEFAULT.public, public_of=DEFAULT.public_of)
-
-
-DEFAULT = Condition()
-#: Axis of a figure -> its values on either kind; the default's is among them. Signals have 327 public windows.
-AXES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "alpha": dict.fromkeys(KINDS, (0.05, 0.1, 0.3, 1.0, 10.0)),
-    "public": {"images": (50, 200, 1000), "signals": (50, 200, 320)},
-    "public_of": dict.fromkeys(KINDS, ("same", "other", "noise")),
-    "clients": dict.fromkeys(KINDS, (3, 10, 30)),
-    "samples": dict.fromkeys(KINDS, (10, 30, 100)),
-}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run."""
-
-    kind: str
-    condition: Condition
-    method: str
-    seed: int
-
-    def strategy(self) -> dict[str, Any]:
-        """The strategy's table."""
-        return {"name": self.method, **{**BASES, **METHODS}[self.method]}
-
-    def experiment(self) -> Experiment:
-        """What is run."""
-        from when_helps_data import file_of
-
-        from fedkd import Experiment
-
-        at = self.condition
-        public = {"public": at.public, "public_source": str(file_of(DATA, self.kind, at.public_of))}
-        data = {
-            "source": str(file_of(DATA, self.kind)),
-            "clients": at.clients,
-            "alpha": at.alpha,
-            "self_balancing": True,
-            "min_partition_size": 3,
-            "client_test": 1 / 3,
-            "validation": VALIDATION,
-            "train_limit": VALIDATION + at.clients * at.samples * 3 // 2,
-            **(public if self.method in PUBLIC else {}),
-        }
-        shared = {**KINDS[self.kind], "rounds": ROUNDS, "evaluate_every": 10**6}
-        return Experiment(strategy=self.strategy(), seed=self.seed, data=data, **shared)
-
-    def setting(self) -> dict[str, Any]:
-        """What a line is made with: another setting, another line."""
-        shared = {**KINDS[self.kind], "rounds": ROUNDS, "kind": self.kind}
-        return {**shared, "condition": asdict(self.condition), "strategy": self.strategy()}
-
-
-def conditions(kind: str) -> Iterator[Condition]:
-    """The default, then each other value of each axis."""
-    yield DEFAULT
-    for axis, values in AXES.items():
-        yield from (replace(DEFAULT, **{axis: value}) for value in values[kind] if value != getattr(DEFAULT, axis))
-
-
-def plan(seeds: Iterable[int], kinds: Sequence[str] = tuple(KINDS)) -> list[Cell]:
-    """All cells, each once: seed by seed, condition by condition, the bases first."""
-    cells = [
-        Cell(kind, at if method in PUBLIC else at.without_public(), method, seed)
-        for seed in seeds
-        for ats in zip(*map(conditions, kinds), strict=True)
-        for kind, at in zip(kinds, ats, strict=True)
-        for method in (*BASES, *METHODS)
-    ]
-    return list(dict.fromkeys(cells))
+PAGE, IMAGES = ROOT / "docs" / "results" / "when_helps.md", ROOT / "docs" / "images"
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -160,8 +53,7 @@ def run(cell: Cell) -> dict[str, Any]:
 
 def describe(line: Mapping[str, Any]) -> str:
     """What came out of a cell."""
-    changed = {key: value for key, value in line["setting"]["condition"].items() if value != getattr(DEFAULT, key)}
-    at = ", ".join(f"{key} {value}" for key, value in changed.items()) or "default"
+    at = Condition(**line["setting"]["condition"]).named()
     return f"{line['kind']}, {at}: {line['method']}, seed {line['seed']}: own {line['own']:.3f}, all {line['all']:.3f}"
 
 
@@ -170,13 +62,20 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS], metavar="KIND", choices=[*KINDS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page's tables and figures")
     given = parser.parse_args()
-    from when_helps_data import write_data
-
-    write_data(DATA)
-    cells = plan(given.seeds, given.kinds)
-    there = finished(cells, RESULTS)
-    fill([cell for cell in cells if cell not in there], run, RESULTS, describe=describe, workers=given.workers)
+    if not (given.table or given.page):
+        write_data(DATA)
+        cells = plan(given.seeds, given.kinds)
+        there = finished(cells, RESULTS)
+        fill([cell for cell in cells if cell not in there], run, RESULTS, describe=describe, workers=given.workers)
+    whole = plan(given.seeds)
+    found = finished(whole, RESULTS)
+    print("\n\n".join(tables(found, whole).values()))
+    if given.page:
+        write_page(PAGE, found, whole)
+        draw_all(found, IMAGES)
 
 
 if __name__ == "__main__":

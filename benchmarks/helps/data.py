@@ -1,4 +1,4 @@
-"""The data of when_helps.py, as .npz files: what clients share, and public samples of three kinds, disjoint from these.
+"""The data of ../when_helps.py, as .npz files: what clients share, and public samples of three kinds, disjoint from these.
 
 images: Fashion-MNIST, each 2 x 2 pixels averaged to one, 14 x 14 are left. 40,000 images for clients, and 2,000 of all
     classes to test on; public are 2,000 others.
@@ -55,12 +55,8 @@ def _images(write: Callable[..., None]) -> None:
     from fedkd.data import load_source
 
     clothes, digits = load_source("fashion_mnist"), load_source("digits")
-    images, labels, tests = (
-        clothes.train_inputs,
-        clothes.train_labels,
-        (_halved(clothes.test_inputs[:2000]), clothes.test_labels[:2000]),
-    )
-    write("", _halved(images[:40000]), labels[:40000], *tests)
+    images, labels = clothes.train_inputs, clothes.train_labels
+    write("", _halved(images[:40000]), labels[:40000], _halved(clothes.test_inputs[:2000]), clothes.test_labels[:2000])
     public = _halved(images[40000:42000])
     write("same", public, labels[40000:42000], public[:FEW], labels[40000 : 40000 + FEW])
     large = F.interpolate(torch.as_tensor(digits.train_inputs).float(), size=(14, 14), mode="bilinear").round().to(torch.uint8)

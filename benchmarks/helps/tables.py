@@ -1,0 +1,123 @@
+"""The tables of ../when_helps.py as Markdown, and their places in the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from helps.plan import DEFAULT, KINDS, Cell, Condition
+from helps.readings import CASES, MEASURES, Advice, Found, advise, gain, that_do_not_count
+
+#: What was expected, and what shows it: method, base, measure, and in which conditions.
+EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = (
+    (
+        "1. On own tests nobody beats `local` at alpha 0.1 and below",
+        tuple((m, "local", "own", replace(DEFAULT, alpha=0.1)) for m in ("fedmd", "fd", "fml", "fedavg")),
+    ),
+    (
+        "1. ... and at alpha 1 and above `fedavg` and what builds on it do",
+        tuple((m, "local", "own", replace(DEFAULT, alpha=1.0)) for m in ("fedavg", "fedntd", "fedgen", "fml")),
+    ),
+    (
+        "2. On all classes whatever averages weights is first",
+        tuple((m, "local", "all", DEFAULT) for m in ("fedavg", "feddf", "fedntd", "fml", "fedgen", "dsfl", "fedmd")),
+    ),
+    ("2. ... and answers by class are where `local` is", tuple((m, "local", "all", DEFAULT) for m in ("fd", "fedproto"))),
+    (
+        "3. `fedmd` gains on all classes and loses nothing on own; `dsfl` gains more and loses there",
+        tuple((m, "local", key, DEFAULT) for m in ("fedmd", "dsfl") for key in ("all", "own")),
+    ),
+    (
+        "4. More public samples help less and less",
+        tuple((m, "local", "all", replace(DEFAULT, public=count)) for m in ("fedmd", "dsfl") for count in (50, 200, 1000, 320)),
+    ),
+    (
+        "4. ... of another data set half as much, and noise not at all",
+        tuple((m, "local", "all", replace(DEFAULT, public_of=of)) for m in ("fedmd", "dsfl") for of in ("other", "noise")),
+    ),
+    (
+        "5. With 100 samples a client gains over `local` are smaller than with 10",
+        tuple((m, "local", "all", replace(DEFAULT, samples=count)) for m in ("fedavg", "fedmd", "fml") for count in (10, 100)),
+    ),
+    (
+        "5. ... and with 30 clients larger than with 3",
+        tuple((m, "local", "all", replace(DEFAULT, clients=count)) for m in ("fedavg", "fedmd", "fml") for count in (3, 30)),
+    ),
+    (
+        "6. `fml` is as good as `local` on own tests, and as `fedavg` on all classes",
+        (("fml", "local", "own", DEFAULT), ("fml", "fedavg", "all", DEFAULT)),
+    ),
+)
+
+
+def tables(found: Found, cells: Sequence[Cell]) -> dict[str, str]:
+    """Mark of the page -> what stands there."""
+    return {"seeds": seeds_said(found, cells), "advice": advice_table(found), "expected": expected_table(found)}
+
+
+def write_page(page: Path, found: Found, cells: Sequence[Cell]) -> None:
+    """Put the tables into the page, each between ``<!-- its name -->`` and ``<!-- end -->``."""
+    text = page.read_text()
+    for name, made in tables(found, cells).items():
+        mark = f"<!-- {name} -->"
+        text, times = re.subn(f"{mark}\n.*?<!-- end -->", lambda _, m=mark, t=made: f"{m}\n{t}\n<!-- end -->", text, flags=re.S)
+        if times != 1:
+            raise SystemExit(f"{page}: {mark} ... <!-- end --> stands there {times} times: it must once")
+    page.write_text(text)
+
+
+def seeds_said(found: Found, cells: Sequence[Cell]) -> str:
+    """How many cells there are of each seed, and which conditions do not count.
+
+    >>> seeds_said({}, [])
+    'Runs that are there: none.'
+    """
+    counted = []
+    for seed in sorted({cell.seed for cell in cells}):
+        there, all_of = (sum(cell.seed == seed for cell in group) for group in (found, cells))
+        counted.append(f"seed {seed}: {there} of {all_of}" if there < all_of else f"seed {seed}: all {all_of}")
+    said = f"Runs that are there: {', '.join(counted) or 'none'}."
+    if len({cell.seed for cell in found}) == 1:
+        said += " **With one seed nothing is claimed**: a difference may be this draw's."
+    if silent := that_do_not_count(found):
+        said += f" By the plan's rule these do not count: {'; '.join(silent)}."
+    return said
+
+
+def advice_table(found: Found) -> str:
+    """A row a case: whom to take for either measure."""
+    heads = ["if you have", *(f"for {name} take" for name in reversed(MEASURES.values())), "seeds"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for case in CASES:
+        advices = [advise(found, case, key) for key in reversed(MEASURES)]
+        seeds = {str(advice.seeds) for advice in advices if advice}
+        lines.append(f"| {' | '.join([case.name, *map(advised, advices), ', '.join(sorted(seeds))])} |")
+    return "\n".join(lines)
+
+
+def advised(advice: Advice | None) -> str:
+    """One cell of it; in bold what is claimed on both kinds of data."""
+    if advice is None:
+        return "not measured"
+    gains = ", ".join(f"{each} {kind}" for kind, each in advice.gains.items())
+    name = f"`{advice.method}`"
+    if all(each.claimed and each.mean > 0 for each in advice.gains.values()):
+        name = f"**{name}**"
+    near = f"; as good: {', '.join(f'`{method}`' for method in advice.near)}" if advice.near else ""
+    return f"{name} ({gains}){near}"
+
+
+def expected_table(found: Found) -> str:
+    """What was expected beside what came."""
+    lines = ["| expected | points that came: images, signals |", "|---|---|"]
+    for said, shown in EXPECTED:
+        parts: dict[str, list[str]] = {}
+        for method, base, key, at in shown:
+            gains = [str(each) for kind in KINDS if (each := gain(found, kind, at, method, base, key))]
+            what = f"{MEASURES[key]}, over `{base}`{'' if at == DEFAULT else f', {at.named()}'}"
+            parts.setdefault(what, []).extend([f"`{method}` {', '.join(gains)}"] if gains else [])
+        came = "<br>".join(f"{what}: {'; '.join(each)}" for what, each in parts.items() if each)
+        lines.append(f"| {said} | {came or 'not measured'} |")
+    return "\n".join(lines)
