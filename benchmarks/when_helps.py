@@ -20,7 +20,7 @@ from typing import Any
 from cells import fill, finished
 from helps.data import write_data
 from helps.figures import draw_all
-from helps.plan import DATA, KINDS, Cell, Condition, plan
+from helps.plan import DATA, KINDS, ROUNDS, Cell, Condition, plan
 from helps.tables import tables, write_page
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +54,7 @@ def run(cell: Cell) -> dict[str, Any]:
 def describe(line: Mapping[str, Any]) -> str:
     """What came out of a cell."""
     at = Condition(**line["setting"]["condition"]).named()
+    at += "" if line["setting"]["rounds"] == ROUNDS else f", {line['setting']['rounds']} rounds"
     return f"{line['kind']}, {at}: {line['method']}, seed {line['seed']}: own {line['own']:.3f}, all {line['all']:.3f}"
 
 

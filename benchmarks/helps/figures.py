@@ -30,6 +30,8 @@ COLUMNS = {
 }
 #: Its place among the colours.
 BLACK = 6
+#: Pixels an inch: seven pictures of a page, drawn anew with each seed.
+DPI = 110
 #: Points at which a map's colours end.
 DEEPEST = 30.0
 #: From how many seeds on intervals are drawn; below, dots for seeds, as t intervals of two are wider than any panel.
@@ -80,7 +82,7 @@ def draw_gains(found: Found, kind: str, key: str, file: Path) -> list[Path]:
         figure.suptitle(
             f"{kind.capitalize()}: gain on {MEASURES[key]} over training alone (0); {_seeds_said(found)}", fontsize=11
         )
-        return save_figure(figure, file, [".png"])
+        return save_figure(figure, file, [".png"], dpi=DPI)
 
 
 def _draw_panel(axis: Axes, found: Found, kind: str, key: str, column: str, methods: tuple[str, ...]) -> None:
@@ -170,7 +172,7 @@ def draw_map(found: Found, key: str, file: Path) -> list[Path]:
         figure.suptitle(
             f"Gain on {MEASURES[key]}; {_seeds_said(found, bars='bold: the 95 % t interval leaves out 0')}", fontsize=11
         )
-        return save_figure(figure, file, [".png"])
+        return save_figure(figure, file, [".png"], dpi=DPI)
 
 
 def _draw_one_map(axis: Axes, found: Found, kind: str, key: str, base: str) -> AxesImage:
@@ -236,7 +238,7 @@ def draw_bytes(found: Found, file: Path) -> list[Path]:
         for axis in axes[-1]:
             axis.set_xlabel("bytes up and down of a client in the whole run, log scale")
         figure.suptitle(f"What bytes buy in the default setting; {_seeds_said(found)}", fontsize=11)
-        return save_figure(figure, file, [".png"])
+        return save_figure(figure, file, [".png"], dpi=DPI)
 
 
 def _draw_bytes_of(axis: Axes, found: Found, kind: str, key: str) -> None:

@@ -32,6 +32,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "fml": {},
     "fedgen": {"alpha": 2.0, "beta": 2.0},
 }
+#: Whether fifteen rounds are enough: so many in the default setting, of these.
+LONGER, LONG = 60, ("local", "fedavg", "fedmd", "fml", "fedgen")
 #: Which of them ask for answers about public samples: the others' runs are the same whatever the public samples are.
 PUBLIC = ("fedmd", "dsfl", "feddf")
 
@@ -79,6 +81,7 @@ class Cell:
     condition: Condition
     method: str
     seed: int
+    rounds: int = ROUNDS
 
     def strategy(self) -> dict[str, Any]:
         """The strategy's table."""
@@ -101,12 +104,12 @@ class Cell:
             "train_limit": VALIDATION + at.clients * at.samples * 3 // 2,
             **(public if self.method in PUBLIC else {}),
         }
-        shared = {**KINDS[self.kind], "rounds": ROUNDS, "evaluate_every": 10**6}
+        shared = {**KINDS[self.kind], "rounds": self.rounds, "evaluate_every": 10**6}
         return Experiment(strategy=self.strategy(), seed=self.seed, data=data, **shared)
 
     def setting(self) -> dict[str, Any]:
         """What a line is made with: another setting, another line."""
-        shared = {**KINDS[self.kind], "rounds": ROUNDS, "kind": self.kind}
+        shared = {**KINDS[self.kind], "rounds": self.rounds, "kind": self.kind}
         return {**shared, "condition": asdict(self.condition), "strategy": self.strategy()}
 
 
@@ -118,12 +121,12 @@ def conditions(kind: str) -> Iterator[Condition]:
 
 
 def plan(seeds: Iterable[int], kinds: Sequence[str] = tuple(KINDS)) -> list[Cell]:
-    """All cells, each once: seed by seed, condition by condition, the bases first."""
-    cells = [
-        Cell(kind, at if method in PUBLIC else at.without_public(), method, seed)
-        for seed in seeds
-        for ats in zip(*map(conditions, kinds), strict=True)
-        for kind, at in zip(kinds, ats, strict=True)
-        for method in (*BASES, *METHODS)
-    ]
+    """All cells, each once: seed by seed, condition by condition, the bases first; then the longer runs."""
+    cells = []
+    for seed in seeds:
+        for ats in zip(*map(conditions, kinds), strict=True):
+            for kind, at in zip(kinds, ats, strict=True):
+                for method in (*BASES, *METHODS):
+                    cells.append(Cell(kind, at if method in PUBLIC else at.without_public(), method, seed))
+        cells += [Cell(kind, DEFAULT, method, seed, LONGER) for kind in kinds for method in LONG]
     return list(dict.fromkeys(cells))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from helps.plan import BASES, DEFAULT, KINDS, METHODS, PUBLIC, Cell, Condition
+from helps.plan import BASES, DEFAULT, KINDS, METHODS, PUBLIC, ROUNDS, Cell, Condition
 
 Found = Mapping[Cell, Mapping[str, Any]]
 #: Key of a line -> what it is called.
@@ -32,7 +32,7 @@ class Gain:
         return abs(self.mean) > self.half
 
     def __str__(self) -> str:
-        return f"{self.mean:+.1f}" + (f" ± {self.half:.1f}" if len(self.each) > 1 else "")
+        return f"{round(self.mean, 1) + 0.0:+.1f}" + (f" ± {self.half:.1f}" if len(self.each) > 1 else "")
 
 
 def gain_of(values: Mapping[int, float], base: Mapping[int, float]) -> Gain | None:
@@ -43,12 +43,10 @@ def gain_of(values: Mapping[int, float], base: Mapping[int, float]) -> Gain | No
     return Gain(*map(float, mean_interval(each)), each) if each else None
 
 
-def by_seed(found: Found, kind: str, at: Condition, method: str, key: str) -> dict[int, float]:
+def by_seed(found: Found, kind: str, at: Condition, method: str, key: str, rounds: int = ROUNDS) -> dict[int, float]:
     """A number of each seed; those that use no public samples have one number whatever these are."""
-    at = at if method in PUBLIC else at.without_public()
-    return {
-        cell.seed: line[key] for cell, line in found.items() if (cell.kind, cell.condition, cell.method) == (kind, at, method)
-    }
+    looked_for = Cell(kind, at if method in PUBLIC else at.without_public(), method, 0, rounds)
+    return {cell.seed: line[key] for cell, line in found.items() if replace(cell, seed=0) == looked_for}
 
 
 def gain(found: Found, kind: str, at: Condition, method: str, base: str, key: str) -> Gain | None:
@@ -88,7 +86,7 @@ class Case:
 #: Those whose clients may have nets that differ.
 NETS_MAY_DIFFER = ("local", "fedmd", "dsfl", "feddf", "fd", "fedproto", "fml")
 CASES = (
-    Case("the setting that all others vary", DEFAULT),
+    Case("10 clients, alpha 0.3, 30 samples each: the setting that all others vary", DEFAULT),
     Case("clients with one or two classes (alpha 0.05)", replace(DEFAULT, alpha=0.05)),
     Case("clients that are nearly alike (alpha 10)", replace(DEFAULT, alpha=10.0)),
     Case("10 samples a client", replace(DEFAULT, samples=10)),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from helps.plan import DEFAULT, KINDS, Cell, Condition
-from helps.readings import CASES, MEASURES, Advice, Found, advise, gain, that_do_not_count
+from helps.plan import DEFAULT, KINDS, LONG, LONGER, PUBLIC, ROUNDS, Cell, Condition
+from helps.readings import CASES, MEASURES, Advice, Found, advise, by_seed, gain, that_do_not_count
 
 #: What was expected, and what shows it: method, base, measure, and in which conditions.
 EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = (
@@ -31,11 +31,11 @@ EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = 
     ),
     (
         "4. More public samples help less and less",
-        tuple((m, "local", "all", replace(DEFAULT, public=count)) for m in ("fedmd", "dsfl") for count in (50, 200, 1000, 320)),
+        tuple((m, "local", "all", replace(DEFAULT, public=count)) for count in (50, 200, 1000, 320) for m in PUBLIC),
     ),
     (
         "4. ... of another data set half as much, and noise not at all",
-        tuple((m, "local", "all", replace(DEFAULT, public_of=of)) for m in ("fedmd", "dsfl") for of in ("other", "noise")),
+        tuple((m, "local", "all", replace(DEFAULT, public_of=of)) for of in ("other", "noise") for m in PUBLIC),
     ),
     (
         "5. With 100 samples a client gains over `local` are smaller than with 10",
@@ -54,7 +54,12 @@ EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = 
 
 def tables(found: Found, cells: Sequence[Cell]) -> dict[str, str]:
     """Mark of the page -> what stands there."""
-    return {"seeds": seeds_said(found, cells), "advice": advice_table(found), "expected": expected_table(found)}
+    return {
+        "seeds": seeds_said(found, cells),
+        "advice": advice_table(found),
+        "expected": expected_table(found),
+        "longer": longer_table(found),
+    }
 
 
 def write_page(page: Path, found: Found, cells: Sequence[Cell]) -> None:
@@ -101,12 +106,13 @@ def advised(advice: Advice | None) -> str:
     """One cell of it; in bold what is claimed on both kinds of data."""
     if advice is None:
         return "not measured"
-    gains = ", ".join(f"{each} {kind}" for kind, each in advice.gains.items())
+    itself = not any(any(each.each) for each in advice.gains.values())  # the base, which is nothing over itself
+    gains = "" if itself else f" ({', '.join(f'{each} {kind}' for kind, each in advice.gains.items())})"
     name = f"`{advice.method}`"
     if all(each.claimed and each.mean > 0 for each in advice.gains.values()):
         name = f"**{name}**"
     near = f"; as good: {', '.join(f'`{method}`' for method in advice.near)}" if advice.near else ""
-    return f"{name} ({gains}){near}"
+    return f"{name}{gains}{near}"
 
 
 def expected_table(found: Found) -> str:
@@ -120,4 +126,19 @@ def expected_table(found: Found) -> str:
             parts.setdefault(what, []).extend([f"`{method}` {', '.join(gains)}"] if gains else [])
         came = "<br>".join(f"{what}: {'; '.join(each)}" for what, each in parts.items() if each)
         lines.append(f"| {said} | {came or 'not measured'} |")
+    return "\n".join(lines)
+
+
+def longer_table(found: Found) -> str:
+    """Accuracy after the usual rounds and after many more, in the default setting."""
+    from fedkd.results.statistics import percent
+
+    columns = [(key, kind) for key in reversed(MEASURES) for kind in KINDS]
+    heads = ["rounds", *(f"{MEASURES[key]}, {kind}" for key, kind in columns)]
+    lines = [f"|  | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for method in LONG:
+        for rounds in (ROUNDS, LONGER):
+            shares = [by_seed(found, kind, DEFAULT, method, key, rounds) for key, kind in columns]
+            texts = [percent([*each.values()]) if each else "not measured" for each in shares]
+            lines.append(f"| `{method}` | {' | '.join([str(rounds), *texts])} |")
     return "\n".join(lines)

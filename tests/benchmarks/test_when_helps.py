@@ -41,10 +41,21 @@ def test_one_thing_is_varied_at_a_time_and_no_cell_is_run_twice() -> None:
     from helps.plan import DEFAULT, plan
 
     cells = plan([0, 1])
-    assert len(set(cells)) == len(cells) == 2 * 2 * (10 * 9 + 3 * 4)  # seeds, kinds; all methods, and those with public samples
+    assert (
+        len(set(cells)) == len(cells) == 2 * 2 * (10 * 9 + 3 * 4 + 5)
+    )  # seeds, kinds; all methods, those with public samples, longer runs
     assert all(cell.condition.named().count(",") == 0 for cell in cells)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     assert {cell.condition for cell in cells[:20]} == {DEFAULT}
+
+
+def test_longer_runs_are_kept_apart_from_the_usual_ones() -> None:
+    from helps.plan import DEFAULT, LONGER, Cell
+    from helps.readings import by_seed
+
+    found = {Cell("images", DEFAULT, "local", 0): {"own": 0.5}, Cell("images", DEFAULT, "local", 0, LONGER): {"own": 0.6}}
+    assert by_seed(found, "images", DEFAULT, "local", "own") == {0: 0.5}
+    assert by_seed(found, "images", DEFAULT, "local", "own", LONGER) == {0: 0.6}
 
 
 def test_other_public_samples_are_run_only_where_they_are_used() -> None:
@@ -119,8 +130,8 @@ def test_tables_say_that_one_seed_claims_nothing_and_stand_between_the_marks(tmp
     write_page(page, found, plan([0]))
     text = page.read_text()
     assert "old" not in text
-    assert "seed 0: 8 of 204. **With one seed nothing is claimed**" in text
-    assert "| no weights, no public samples | `local` (+0.0 images, +0.0 signals); as good: `fd`, `fedproto` | " in text
+    assert "seed 0: 8 of 214. **With one seed nothing is claimed**" in text
+    assert "| no weights, no public samples | `local`; as good: `fd`, `fedproto` | " in text
     assert "| `fd` (+5.0 images, +5.0 signals) | 1 |" in text
     write_page(page, found, plan([0]))
     assert page.read_text() == text
