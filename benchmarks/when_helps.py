@@ -21,6 +21,7 @@ from cells import fill, finished
 from helps.data import write_data
 from helps.figures import draw_all
 from helps.plan import DATA, KINDS, ROUNDS, Cell, Condition, plan
+from helps.readings import of_whole_seeds
 from helps.tables import tables, write_page
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def main() -> None:
     print("\n\n".join(tables(found, whole).values()))
     if given.page:
         write_page(PAGE, found, whole)
-        draw_all(found, IMAGES)
+        draw_all(of_whole_seeds(found, whole), IMAGES)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,12 @@ def counts(found: Found, kind: str, at: Condition) -> bool | None:
     if alone is None or averaged is None:
         return None
     return min(alone, averaged) >= OVER_CHANCE / CLASSES[kind] and max(alone, averaged) <= SATURATED
+
+
+def of_whole_seeds(found: Found, cells: Sequence[Cell]) -> dict[Cell, Mapping[str, Any]]:
+    """The lines of seeds of which all cells are there, so that the same seeds are compared; all lines if there are none."""
+    missing = {cell.seed for cell in cells if cell not in found}
+    return {cell: line for cell, line in found.items() if cell.seed not in missing} or dict(found)
 
 
 def that_do_not_count(found: Found) -> list[str]:

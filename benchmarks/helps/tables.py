@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from helps.plan import DEFAULT, KINDS, LONG, LONGER, PUBLIC, ROUNDS, Cell, Condition
-from helps.readings import CASES, MEASURES, Advice, Found, advise, by_seed, gain, that_do_not_count
+from helps.readings import CASES, MEASURES, Advice, Found, advise, by_seed, gain, of_whole_seeds, that_do_not_count
 
 #: What was expected, and what shows it: method, base, measure, and in which conditions.
 EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = (
@@ -54,12 +54,9 @@ EXPECTED: tuple[tuple[str, tuple[tuple[str, str, str, Condition], ...]], ...] = 
 
 def tables(found: Found, cells: Sequence[Cell]) -> dict[str, str]:
     """Mark of the page -> what stands there."""
-    return {
-        "seeds": seeds_said(found, cells),
-        "advice": advice_table(found),
-        "expected": expected_table(found),
-        "longer": longer_table(found),
-    }
+    used = of_whole_seeds(found, cells)
+    made = {"advice": advice_table(used), "expected": expected_table(used), "longer": longer_table(used)}
+    return {"seeds": seeds_said(found, cells), **made}
 
 
 def write_page(page: Path, found: Found, cells: Sequence[Cell]) -> None:
@@ -84,9 +81,12 @@ def seeds_said(found: Found, cells: Sequence[Cell]) -> str:
         there, all_of = (sum(cell.seed == seed for cell in group) for group in (found, cells))
         counted.append(f"seed {seed}: {there} of {all_of}" if there < all_of else f"seed {seed}: all {all_of}")
     said = f"Runs that are there: {', '.join(counted) or 'none'}."
-    if len({cell.seed for cell in found}) == 1:
+    used = of_whole_seeds(found, cells)
+    if len(used) < len(found):
+        said += " Tables and figures are of the whole seeds."
+    if len({cell.seed for cell in used}) == 1:
         said += " **With one seed nothing is claimed**: a difference may be this draw's."
-    if silent := that_do_not_count(found):
+    if silent := that_do_not_count(used):
         said += f" By the plan's rule these do not count: {'; '.join(silent)}."
     return said
 

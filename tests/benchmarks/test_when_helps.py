@@ -120,6 +120,18 @@ def test_a_condition_at_chance_or_saturated_does_not_count() -> None:
     assert advise(found, CASES[0], "own") is None
 
 
+def test_a_seed_that_is_not_whole_is_left_out_of_the_page_and_said() -> None:
+    from helps.plan import plan
+    from helps.readings import of_whole_seeds
+    from helps.tables import seeds_said
+
+    cells = plan([0, 1])
+    found = {cell: {"own": 0.5, "all": 0.5} for cell in cells if cell.seed == 0 or cell.method == "local"}
+    assert {cell.seed for cell in of_whole_seeds(found, cells)} == {0}
+    said = "seed 0: all 214, seed 1: 20 of 214. Tables and figures are of the whole seeds. **With one seed nothing is claimed**"
+    assert said in seeds_said(found, cells)
+
+
 def test_tables_say_that_one_seed_claims_nothing_and_stand_between_the_marks(tmp_path: Path) -> None:
     from helps.plan import plan
     from helps.tables import tables, write_page
