@@ -7,6 +7,7 @@
 
 The plan, written before the runs, is plans/when_helps.md; helps/plan.py is what is run, helps/data.py what the data are, which
 are written to runs/when_helps. A cell is one run in a one-thread process, on the engine `together`; the last round counts.
+A seed has 214 cells: about an hour on a core that other work shares.
 """
 
 from __future__ import annotations
