@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
@@ -127,8 +128,8 @@ def test_match_spatial_returns_what_fits_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["at", "at, paper", "at, kd_lib", "nst"])
 def test_maps_of_other_sizes_are_averaged_first(name: str) -> None:
-    loss, large = LOSSES[name], maps(3, B, 5, 2 * HEIGHT, 2 * WIDTH)
-    small = large.view(B, 5, HEIGHT, 2, WIDTH, 2).mean((3, 5))
+    loss, large = LOSSES[name], maps(3, B, CHANNELS, 2 * HEIGHT, 2 * WIDTH)
+    small = large.view(B, CHANNELS, HEIGHT, 2, WIDTH, 2).mean((3, 5))
     torch.testing.assert_close(loss(STUDENT, large), loss(STUDENT, small))
     torch.testing.assert_close(loss(large, TEACHER), loss(small, TEACHER))
 
@@ -161,13 +162,25 @@ def test_at_loss_is_its_definition_in_every_preset(p: int) -> None:
     expected = {
         "repdistiller": sum((d**2).sum() / places for d in differences) / B,
         "paper": sum((d**2).sum().sqrt() for d in differences) / B,
-        "kd_lib": sum((d.abs() ** p).sum() / places for d in differences) / B,
     }
     for preset, value in expected.items():
         torch.testing.assert_close(at_loss(STUDENT, WIDE_TEACHER, p=p, preset=preset), value, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("preset", ["repdistiller", "paper", "kd_lib"])
+@pytest.mark.parametrize("p", [2, 3])
+def test_at_loss_of_kd_lib_keeps_the_channels_as_its_code_does(p: int) -> None:
+    def of_its_code(activation: Tensor) -> Tensor:  # KD_Lib/KD/vision/attention/loss_metric.py; maps after a ReLU
+        return F.normalize(activation.pow(p).view(activation.size(0), -1))
+
+    student, teacher = STUDENT.relu(), TEACHER.relu()
+    expected = (of_its_code(student) - of_its_code(teacher)).abs().pow(p).mean()
+    torch.testing.assert_close(at_loss(student, teacher, p=p, preset="kd_lib"), expected, rtol=1e-9, atol=0)
+    assert at_loss(student, student[:, PERMUTATION], p=p, preset="kd_lib") > 1e-3  # the same attention, in other channels
+    with pytest.raises(ValueError, match="'kd_lib' compares channel with channel, and student and teacher have 4 and 6"):
+        at_loss(STUDENT, WIDE_TEACHER, preset="kd_lib")
+
+
+@pytest.mark.parametrize("preset", ["repdistiller", "paper"])
 def test_at_loss_sees_neither_scale_nor_sign_nor_order_of_channels(preset: str) -> None:
     loss = partial(at_loss, preset=preset)
     expected = loss(STUDENT, TEACHER)
