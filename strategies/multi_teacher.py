@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 from fedkd import (
@@ -16,11 +16,13 @@ from fedkd import (
     Positive,
     Server,
     Settings,
+    Share,
     Strategy,
     TensorSpec,
 )
 from fedkd.experiment.algorithm.conditions import Idle, IfSet, Unless, When, WithLabels
 from fedkd.losses.distillers import ON_LOGITS, LossName
+from fedkd.methods.ramp import ramped
 from fedkd.methods.students import student as learner
 from fedkd.methods.students.teachers import CLASSES, beside_logits, make_teachers
 from fedkd.methods.students.teaching import Numbers, RunNames, TargetName, TeachingTask, teach
@@ -42,7 +44,8 @@ class MultiTeacher(Strategy):
     training samples of all clients at one place, as in ``centralised``. A loss on logits has one target made of all
     teachers; a loss on features or maps has each teacher by itself, the mean counts, and the target does not matter.
     Views are not augmented unless told to, so teachers' outputs of a sample are computed once and looked up by its id.
-    The optimiser is new each round.
+    The optimiser is new each round. DKD with a large ``beta`` wants a ``ramp``: its code raises the loss over 20 of 240
+    epochs.
     Deviations: those of target and loss, and of fedkd.losses.distillers: ``weight`` is relative to what the loss's
     code, or RepDistiller, gives it; the student's maps meet the teacher's deepest ones of the nearest size; OFD's
     margin is the mean of the teacher's own negative responses; the paraphraser of factor transfer learns along with the
@@ -56,6 +59,7 @@ class MultiTeacher(Strategy):
     temperature: Positive = 4.0  # of softened predictions
     weight: NonNegative = 1.0  # of the loss, times its usual weight
     label_weight: NonNegative = 1.0  # of the cross-entropy on labels
+    ramp: Share = 0.0  # share of the rounds over which the loss grows to its weight; 0 = from the start
     loss_options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the loss: {beta = 2.0}
     teacher_weights: Numbers = ()  # of target "weighted", in order of the teachers
     vote_noise: NonNegative = 0.0  # of target "vote": the scale of Laplace noise, in votes
@@ -68,7 +72,7 @@ class MultiTeacher(Strategy):
     )
     idle: ClassVar[Idle] = {
         "target": (Unless(weight=0), When("loss", *ON_LOGITS)),
-        **dict.fromkeys(("loss", "loss_options", "temperature"), (Unless(weight=0),)),
+        **dict.fromkeys(("loss", "loss_options", "temperature", "ramp"), (Unless(weight=0),)),
         "teacher_weights": (When("target", "weighted"),),
         "vote_noise": (When("target", "vote"),),
         "label_weight": (WithLabels(),),
@@ -109,6 +113,7 @@ class MultiTeacher(Strategy):
     def server_update(self, server: Server, uploads: Mapping[int, Knowledge]) -> Knowledge:
         """The student's epochs."""
         task, student = TeachingTask.of(self), learner.student_net(server)
+        task = replace(task, weight=task.weight * ramped(server, self.ramp))
         data = task.samples(learner.transfer_samples(server))
         teachers, clients = make_teachers(server, self.teachers, uploads, data, task.needs, augmented=self.augmented)
         if self.teachers or clients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,18 @@ def test_the_loss_is_the_sum_of_its_weighted_parts() -> None:
     assert other["distillation"] == pytest.approx(3 * usual["distillation"])
     assert other["cross_entropy"] == pytest.approx(usual["cross_entropy"] / 2)
     assert parts(label_weight=0.0).keys() == {"distillation", "loss"}
+
+
+def test_a_ramp_raises_the_loss_over_the_rounds_and_leaves_the_labels_alone(finished_run: str) -> None:
+    """At a learning rate of nothing, on all samples at once, only the weight changes: exp(-5 (1 - t)^2), t = 0 and 1/2."""
+    grown = experiment(
+        {"name": "multi_teacher", "teachers": finished_run, "ramp": 1.0, "loss": "dkd"},
+        rounds=2,
+        train={"lr": 1e-12, "batch_size": 30},
+    )
+    first, second = simulate(grown).metrics[1:]
+    assert second["server_distillation"] / first["server_distillation"] == pytest.approx(math.exp(5 - 5 / 4), rel=1e-3)
+    assert second["server_cross_entropy"] == pytest.approx(first["server_cross_entropy"], rel=1e-3)
 
 
 # What is kept over rounds
