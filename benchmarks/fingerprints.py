@@ -48,7 +48,7 @@ ENGINES = ("in-process", "ray")
 #: Of a hash, in hexadecimal.
 DIGITS = 12
 #: Keys of a row that differ from run to run.
-TIMES = ("seconds", "client_seconds")
+TIMES = ("seconds", "cpu_seconds", "joules", "client_seconds")
 
 
 def main() -> None:

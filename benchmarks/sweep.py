@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fedkd.results.history import TIMES
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sweep.jsonl"
 FEDKD = [sys.executable, "-c", "from fedkd.cli import main; main()"]
@@ -57,7 +59,7 @@ def results_of(folder: Path) -> dict[str, list[dict[str, object]]]:
     """The rows of every run below a folder, without what a clock measured."""
     return {
         str(file.parent.relative_to(folder)): [
-            {key: value for key, value in json.loads(line).items() if key != "seconds"} for line in file.open()
+            {key: value for key, value in json.loads(line).items() if key not in TIMES} for line in file.open()
         ]
         for file in sorted(folder.rglob("metrics.jsonl"))
     }

@@ -25,7 +25,10 @@ def plot(
     metric: Annotated[str, typer.Option(help="The key of metrics.jsonl to draw.")] = "accuracy",
     x: Annotated[
         list[str] | None,
-        typer.Option(help="One panel only: rounds, bytes, seconds or simulated_seconds. Again for more.", show_default="all"),
+        typer.Option(
+            help="One panel only: rounds, bytes, seconds, cpu_seconds, joules or simulated_seconds. Again for more.",
+            show_default="all but joules",
+        ),
     ] = None,
     target: Annotated[float | None, typer.Option(help="A value to reach, as 0.8: drawn, and what it took is printed.")] = None,
     title: Annotated[str, typer.Option(help="Above the figure.")] = "",
@@ -36,7 +39,7 @@ def plot(
     ] = "",
     pdf: Annotated[bool, typer.Option("--pdf", help="Write a .pdf too, its fonts inside.")] = False,
 ) -> None:
-    """Overlay RUNS, directories of runs or of seeds: accuracy against rounds, uploaded bytes and seconds.
+    """Overlay RUNS, directories of runs or of seeds: accuracy against rounds, uploaded bytes, seconds and CPU seconds.
 
     Seeds of one experiment become their mean with a 95 % band. What is drawn is written as .csv beside the figure.
     """
@@ -73,10 +76,12 @@ def in_words(line: Curve, drawing: Drawing) -> str:
 
 
 def _cost(spent: Mapping[str, float]) -> str:
-    from fedkd.results.statistics import duration, size
+    from fedkd.results.statistics import duration, energy, size
 
     parts = [f"in round {spent['rounds']:.0f}"]
     parts += [f"after {size(spent['bytes'])} of uploads"] if "bytes" in spent else []
     parts += [duration(spent["seconds"])]
+    parts += [f"{duration(spent['cpu_seconds'])} of CPU time"] if "cpu_seconds" in spent else []
+    parts += [energy(spent["joules"])] if "joules" in spent else []
     parts += [f"{duration(spent['simulated_seconds'])} of simulated time"] if "simulated_seconds" in spent else []
     return ", ".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +21,9 @@ DOWN = ("bytes_down", "coded_bytes_down", "wire_bytes_down")
 class RoundMetrics:
     """Filled while a round goes on, and closed at its end."""
 
-    def __init__(self, round: int, timeout: float) -> None:
+    def __init__(self, round: int, timeout: float, spending: Callable[[], Mapping[str, float]] = dict) -> None:
         self._began, self._timeout = time.perf_counter(), timeout
+        self._spending, self._spent_before = spending, spending()
         self.row: dict[str, Any] = {"round": round}
         self.clients: dict[int, dict[str, Any]] = {}
         #: Bytes of messages to clients, whoever answered; of evaluation, in both directions.
@@ -118,6 +119,7 @@ class RoundMetrics:
         if reasons := {str(row["client"]): first_line(row["reason"]) for row in clients if "reason" in row}:
             row["failures"] = reasons
         row["seconds"] = time.perf_counter() - self._began
+        row |= {key: until_now - self._spent_before[key] for key, until_now in self._spending().items()}
         return row, clients
 
 

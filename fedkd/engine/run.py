@@ -19,6 +19,7 @@ from fedkd.engine.opened import open_training, open_transport
 from fedkd.engine.own_nodes import met
 from fedkd.engine.rehearsal import rehearse
 from fedkd.engine.round_metrics import RoundMetrics
+from fedkd.engine.spending import Spending
 from fedkd.engine.stopping import RunStop
 from fedkd.engine.training_round import Exchanges
 from fedkd.experiment.algorithm.device import device_of
@@ -63,6 +64,7 @@ class Run:
         self.training = open_training(experiment, self.server, self.transport, self.broadcasts)
         self._initial_arrays, self._on_round = initial_arrays, on_round
         self.metrics, self.stopping = RoundMetrics(0, experiment.timeout), RunStop(experiment)
+        self._spending = Spending(grid)
         #: All rows so far; ``restore`` puts those of the rounds that are done here.
         self.history = History()
         self._prepared, self._reasons, self._lost = False, reasons, LostRounds(reasons)
@@ -89,7 +91,7 @@ class Run:
         try:
             if not self._prepared:
                 self.prepare()
-            with torch_threads(self.experiment.engine.num_cpus):
+            with torch_threads(self.experiment.engine.num_cpus), self._spending:
                 for round in range(self.done + 1, self.experiment.rounds + 1):
                     if not self.stopping.is_over(self.history.metrics):
                         self._round(round)
@@ -156,7 +158,7 @@ class Run:
         """Begin a round, with metrics of its own. Nodes that were started again since the last one are helped."""
         if round:
             welcome_back(self.transport, round - 1)
-        self.metrics = RoundMetrics(round, self.experiment.timeout)
+        self.metrics = RoundMetrics(round, self.experiment.timeout, self._spending.so_far)
         self.training.pace.begin(self.metrics)
         self.server.round, self.server.exchange, self.server.reported = round, 0, {}
 

@@ -38,6 +38,10 @@ class JobGrid(Grid):
 
     keeps_contexts: ClassVar[bool] = True
     """Whether a client is handed the very same Context object as long as its process lives."""
+    on_this_machine = True
+    """Whether all clients are at work on the machine that the grid is on."""
+    cpu_seconds = 0.0
+    """What processes that the grid has started have computed so far, user and system, beside this one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # Flower's compatibility mode pushes and pulls from many threads

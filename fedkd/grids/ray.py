@@ -47,6 +47,7 @@ class RayGrid(JobGrid):
             raise InputError(f"RayGrid({given}): actors must be at least 1, num_cpus above 0 and num_gpus not below 0")
         super().__init__()
         self._actors, self._num_cpus, self._num_gpus, self._address = actors, num_cpus, num_gpus, address
+        self.on_this_machine, self.cpu_seconds = not address, 0.0
         self._seats: list[Seat] = []
         self._cluster = ExitStack()
 
@@ -199,6 +200,7 @@ class RayGrid(JobGrid):
         seat.started, seat.since = True, time.monotonic()
         for job, answer in zip(jobs, answers, strict=True):
             self._schedule.end(job.node_id, answer.seconds)
+            self.cpu_seconds += answer.cpu_seconds
             if answer.state is not None and job.node_id in seat.nodes:
                 self.context(job.node_id).state = records_from_plain(answer.state, from_buffer)
             self._contexts.leave(job.node_id, job.messages)

@@ -47,6 +47,7 @@ class Answer(NamedTuple):
     replies: list[PlainMessage]
     state: PlainRecords | None  # None: as it was
     seconds: float
+    cpu_seconds: float  # of the whole process since its last answer
 
 
 def is_large(data: bytes) -> bool:
@@ -105,6 +106,7 @@ class ClientWorker:
         """Take the app. Answers, with nothing, once clients may have ``timeout`` seconds."""
         self._client_app, self._nodes, self._run_config = client_app, nodes, dict(run_config)
         gc.freeze()  # and between clients too
+        self._cpu = time.process_time()
         return self.be_ready_for(timeout)
 
     def be_ready_for(self, timeout: float) -> list[list[Any]]:
@@ -133,9 +135,13 @@ class ClientWorker:
         seconds = time.perf_counter() - begun
         state = plain_records(context.state)
         if state == self._reported[task.node_id]:
-            return Answer(replies, None, seconds)
+            return Answer(replies, None, seconds, self._cpu_seconds())
         self._reported[task.node_id] = state
-        return Answer(replies, plain_records(context.state, to_buffer), seconds)
+        return Answer(replies, plain_records(context.state, to_buffer), seconds, self._cpu_seconds())
+
+    def _cpu_seconds(self) -> float:
+        before, self._cpu = self._cpu, time.process_time()
+        return self._cpu - before
 
     def _context(self, task: Task) -> Context:
         if task.state is not None:

@@ -1,4 +1,4 @@
-"""From logged rows to the lines of a figure: mean and band over seeds, cumulative bytes and seconds."""
+"""From logged rows to the lines of a figure: mean and band over seeds, cumulative bytes, seconds and joules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Curve:
     rounds: Floats
     uploaded: Floats  # bytes sent by all clients since the start; NaN before the first, for a log axis
     seconds: Floats  # since the start
-    simulated_seconds: Floats  # by the virtual clock, since the start; NaN where a run has none
+    cpu_seconds: Floats  # likewise, as are those below; NaN where a run has not recorded them
+    joules: Floats
+    simulated_seconds: Floats  # by the virtual clock
     values: Floats  # (S, R), a row for each seed
     mean: Floats
     half_width: Floats  # of the 95 % interval; NaN for one seed
@@ -40,7 +42,7 @@ class Curve:
 
 
 #: What a metric is drawn against.
-XS = ("rounds", "bytes", "seconds", "simulated_seconds")
+XS = ("rounds", "bytes", "seconds", "cpu_seconds", "joules", "simulated_seconds")
 
 
 def curve(seeds: Seeds, metric: str) -> Curve:
@@ -60,22 +62,25 @@ def curve_of(label: str, seeds: Sequence[int], tables: Sequence[Rows], metric: s
         sums: Floats = np.mean([_sum_until(rows, number, rounds) for rows in tables], axis=0)
         return sums
 
+    def recorded(key: str) -> Floats:
+        there = all(is_recorded(rows, key) for rows in tables)
+        return spent(lambda row: row.get(key) or 0.0) if there else np.full(len(rounds), np.nan)
+
     uploaded = spent(sent_up)
     uploaded = np.where(uploaded > 0, uploaded, np.nan)
-    simulated = spent(lambda row: row.get("simulated_seconds") or 0.0)
-    simulated = simulated if all(map(has_clock, tables)) else np.full(len(rounds), np.nan)
-    seconds = spent(lambda row: row["seconds"])
-    return Curve(label, tuple(seeds), np.array(rounds, float), uploaded, seconds, simulated, values, mean, half_width, whose)
+    taken = spent(lambda row: row["seconds"])
+    others = recorded("cpu_seconds"), recorded("joules"), recorded("simulated_seconds")
+    return Curve(label, tuple(seeds), np.array(rounds, float), uploaded, taken, *others, values, mean, half_width, whose)
 
 
-def has_clock(rows: Rows) -> bool:
-    """Whether the run had a virtual clock: each round says how long it would have taken by it.
+def is_recorded(rows: Rows, key: str) -> bool:
+    """Whether each round after 0 says what it has taken, so that sums are of the whole run.
 
-    >>> has_clock([{"round": 0}, {"round": 1, "simulated_seconds": 2.5}]), has_clock([{"round": 0}, {"round": 1}])
+    >>> is_recorded([{"round": 0}, {"round": 1, "joules": 2.5}], "joules"), is_recorded([{"round": 0}, {"round": 1}], "joules")
     (True, False)
     """
     trained = [row for row in rows if row["round"] > 0]
-    return bool(trained) and all(row.get("simulated_seconds") is not None for row in trained)
+    return bool(trained) and all(row.get(key) is not None for row in trained)
 
 
 def reached(line: Curve, metric: str, target: float) -> int | None:

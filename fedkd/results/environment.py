@@ -15,11 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fedkd.base.energy import Energy
+
 PACKAGES = ("fedkd", "torch", "flwr", "flwr-datasets", "ray", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """The content of ``env.json``. Memory is in bytes; ``git`` is None outside a checkout."""
+    """The content of ``env.json``. Memory is in bytes; ``git`` is None outside a checkout; ``energy``: why none is measured."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command(sys.argv),
@@ -30,6 +32,7 @@ def environment() -> dict[str, Any]:
         "cores": cores(),
         "memory": memory(),
         "gpus": gpus(),
+        "energy": Energy().why_not,
         "git": git_state(Path.cwd()),
     }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RECORD = "fedkd.results.history"
 #: Keys that differ between two runs of the same experiment: all others are equal to the last bit.
-TIMES = ("seconds",)
+TIMES = ("seconds", "cpu_seconds", "joules")
 #: Keys that an engine says of itself, of how it computed: another engine's rows lack them.
 OF_ENGINE = ("trained_together",)
 
@@ -84,7 +84,7 @@ class History:
         style: str = "",
         width: str | float = "",
     ) -> Picture:
-        """Draw a metric against ``x``: "rounds", "bytes", "seconds" or "simulated_seconds", or a list of them, a panel each.
+        """Draw a metric against ``x``: "rounds", "bytes", "seconds", "cpu_seconds", "joules", "simulated_seconds", or several.
 
         Gives a matplotlib Figure, made without pyplot: a notebook shows it, ``savefig`` writes it. ``target`` is a value to
         reach; ``style`` "neurips", "icml" or "ieee"; ``width`` "column", "page" or a number of inches.

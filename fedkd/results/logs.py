@@ -9,7 +9,7 @@ from typing import Any, final
 
 from fedkd.base.errors import InputError
 from fedkd.results.files import append_lines, read_lines
-from fedkd.results.row_keys import BYTES, SECONDS, SHARE, describe_key
+from fedkd.results.row_keys import BYTES, JOULES, SECONDS, SHARE, describe_key
 
 METRICS, CLIENTS, FLOW = "metrics.jsonl", "clients.jsonl", "flow.jsonl"
 CURE = "bring the file back from a copy, or leave this run out"
@@ -27,7 +27,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if row.get("round") != number:
             raise InputError(f"{where} should be round {number} and is {row.get('round')}: lines are lost or doubled: {CURE}")
         for key, value in row.items():
-            summed = describe_key(key).unit in (SHARE, BYTES, SECONDS)
+            summed = describe_key(key).unit in (SHARE, BYTES, SECONDS, JOULES)
             if summed and isinstance(value, str | dict):
                 raise InputError(f"{where}: {key} is {value!r}, no number: {CURE}")
     return rows

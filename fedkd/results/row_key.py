@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import final
 
-SHARE, BYTES, SECONDS, NATS, CLIENTS = "share", "bytes", "s", "nats", "clients"
+SHARE, BYTES, SECONDS, JOULES, NATS, CLIENTS = "share", "bytes", "s", "J", "nats", "clients"
 
 
 @final
@@ -17,7 +17,7 @@ class RowKey:
         key: as it is written; ``<name>`` stands for any word.
         label: what the axis of a figure says.
         meaning: how the number comes about.
-        unit: ``SHARE`` of 1, ``BYTES``, ``SECONDS``, ``NATS``, ``CLIENTS``; empty for a number without one, or for text.
+        unit: ``SHARE`` of 1, ``BYTES``, ``SECONDS``, ``JOULES``, ``NATS``, ``CLIENTS``; empty for a number without, or text.
         heading: what a column or a legend says, where there is little room; default, the label.
         owned: whether only fedkd may write it: a strategy's own metrics have other names.
     """

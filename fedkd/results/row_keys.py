@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from fedkd.results.row_key import BYTES as BYTES
 from fedkd.results.row_key import CLIENTS, NATS, RowKey, of_strategy
+from fedkd.results.row_key import JOULES as JOULES
 from fedkd.results.row_key import SECONDS as SECONDS
 from fedkd.results.row_key import SHARE as SHARE
 from fedkd.results.row_keys_of_strategies import OF_STRATEGIES as OF_STRATEGIES
@@ -108,6 +109,13 @@ OF_ROUNDS = (
     RowKey("bytes_down", "downloaded, raw", "broadcasts to all clients, as the tensors are", BYTES, "down, raw"),
     RowKey("coded_bytes_down", "downloaded, coded", "broadcasts to all clients, as codecs made them", BYTES, "down, coded"),
     RowKey("seconds", "time", "wall-clock time of the round; in a client's line, of its training", SECONDS),
+    RowKey(
+        *("cpu_seconds", "CPU time"),
+        *("user and system time of the round, of all threads of the run's process and of its actors", SECONDS),
+    ),
+    RowKey(
+        *("joules", "energy", "of the machine's processor packages in the round, whatever else was at work on them", JOULES),
+    ),
     RowKey(
         *("simulated_seconds", "simulated time", "seconds of the round by the virtual clock; in a client's line, of its part"),
         *(SECONDS, "simulated"),

@@ -124,6 +124,19 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def energy(joules: float) -> str:
+    """An amount of energy.
+
+    >>> energy(3.21), energy(950), energy(46_028)
+    ('3.2 J', '950 J', '46.0 kJ')
+    """
+    for unit in ("J", "kJ"):
+        if joules < 999.5:
+            return f"{joules:.3g} {unit}" if joules >= 100 else f"{joules:.1f} {unit}"
+        joules /= 1000
+    return f"{joules:.1f} MJ"
+
+
 def duration(seconds: float) -> str:
     """A length of time in the two units that matter.
 

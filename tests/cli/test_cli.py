@@ -21,6 +21,7 @@ from fedkd.cli import commands as cli
 from fedkd.cli import launch
 from fedkd.results import RunDirectory
 from fedkd.results.files import read_lines
+from fedkd.results.history import TIMES
 from fedkd.results.live_table import LiveTable
 
 EXPERIMENT = """\
@@ -70,9 +71,7 @@ Fedkd = Callable[[str], Done]
 
 def numbers(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a run without what a clock measured."""
-    return [
-        {key: value for key, value in row.items() if "seconds" not in key} for row in read_lines(Path(path) / "metrics.jsonl")
-    ]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_lines(Path(path) / "metrics.jsonl")]
 
 
 @pytest.mark.slow

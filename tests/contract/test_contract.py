@@ -10,6 +10,7 @@ from grids.forgetful import ForgetfulGrid
 from fedkd import Experiment, History, Strategy, simulate
 from fedkd.base.errors import Notice
 from fedkd.grids import InProcessGrid
+from fedkd.results.history import TIMES
 
 
 def run(strategy: Strategy, grid: object = None, *, clients: int = 3, rounds: int = 2, **changes: object) -> History:
@@ -56,11 +57,11 @@ def test_nets_and_optimisers_are_kept_by_name(grid: type) -> None:
 def test_a_grid_that_forgets_gives_the_same_metrics() -> None:
     for strategy in (LeaveOneOut(), Counting(), TwoNets()):
         rows = [run(strategy, grid).metrics for grid in (InProcessGrid(), ForgetfulGrid())]
-        assert without_seconds(rows[0]) == without_seconds(rows[1])
+        assert without_times(rows[0]) == without_times(rows[1])
 
 
-def without_seconds(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+def without_times(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_participation_is_a_seeded_draw_in_order_of_client_id() -> None:
     assert all(len(cohort) == 3 and cohort == sorted(cohort) for cohort in cohorts)
     assert len({tuple(cohort) for cohort in cohorts}) > 1
     again = run(Counting(exchanges=1), clients=10, rounds=3, participation=0.3)
-    assert without_seconds(history.metrics) == without_seconds(again.metrics)
+    assert without_times(history.metrics) == without_times(again.metrics)
 
 
 def test_simulating_leaves_torch_as_it_was() -> None:
@@ -123,5 +124,5 @@ def test_live_nets_are_bounded_in_number_and_those_put_out_lose_nothing(monkeypa
 
     plain = run(TwoNets(), clients=5)
     monkeypatch.setattr(client_half, "LIVE_CLIENTS", 2)
-    assert without_seconds(run(TwoNets(), clients=5).metrics) == without_seconds(plain.metrics)
+    assert without_times(run(TwoNets(), clients=5).metrics) == without_times(plain.metrics)
     assert len(client_half._LIVE) <= 2

@@ -13,7 +13,7 @@ from fedkd.engine.cells import Cell, State, cells_of_seeds
 from fedkd.results import RunDirectory
 from fedkd.results.files import read_lines
 from fedkd.results.histories import Histories
-from fedkd.results.history import History
+from fedkd.results.history import TIMES, History
 
 SMALL = Experiment(
     rounds=1, nets="mlp", net_options={"mlp": {"hidden": [4]}}, data={"clients": 2, "partition": "iid", "train_limit": 60}
@@ -21,7 +21,7 @@ SMALL = Experiment(
 
 
 def without_times(history: History) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in history.metrics]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in history.metrics]
 
 
 @pytest.mark.slow

@@ -33,6 +33,19 @@ def test_clients_stay_at_their_actor_and_find_their_context_there() -> None:
     with_grid(RayGrid(actors=2), 4, body)
 
 
+def test_actors_tell_how_long_their_processors_were_at_work() -> None:
+    def body(grid: JobGrid) -> None:
+        ask(grid, "count", [0, 1], group="1")
+        before = grid.cpu_seconds
+        assert before > 0
+        ask(grid, "count", [0, 1], group="2")
+        assert grid.cpu_seconds > before
+
+    grid = RayGrid(actors=2)
+    assert grid.on_this_machine and not RayGrid(address="auto").on_this_machine
+    with_grid(grid, 2, body)
+
+
 def kill_content(folder: Path, times: int) -> RecordDict:
     return RecordDict({"config": ConfigRecord({"files": str(folder), "times": times})})
 

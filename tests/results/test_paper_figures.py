@@ -12,7 +12,7 @@ from run_rows import MakeRun, rows_of
 
 from fedkd.base.errors import InputError
 from fedkd.results.curves import check_measured, curve, curve_of, reached
-from fedkd.results.figures.convergence import convergence, draw_convergence
+from fedkd.results.figures.convergence import convergence, draw_convergence, picture_of
 from fedkd.results.figures.looks import VENUES, look_of
 from fedkd.results.figures.panels import Drawing, spent_until
 from fedkd.results.figures.picture import styled_figure
@@ -101,6 +101,23 @@ def test_a_fourth_panel_stands_where_every_run_had_a_clock(make_run: MakeRun) ->
     assert Drawing().panels(both) == ("rounds", "bytes", "seconds")
     with pytest.raises(InputError, match=r"x simulated_seconds: local ran without a \[clock\]"):
         Drawing(xs=("simulated_seconds",)).panels(both)
+
+
+def test_cpu_time_has_a_panel_where_every_run_recorded_it_and_energy_where_it_is_asked_for(make_run: MakeRun) -> None:
+    measured = [{**row, "cpu_seconds": 1.5, "joules": 20.0} for row in rows_of(0.1, 0.2, 0.3)]
+    run = RecordedRun.read(make_run("a", rows=measured).path)
+    line = curve(group_seeds([run])[0], "accuracy")
+    assert (line.cpu_seconds.tolist(), line.joules.tolist()) == ([1.5, 3.0, 4.5], [20, 40, 60])
+    assert Drawing().panels([line]) == ("rounds", "bytes", "seconds", "cpu_seconds")
+    assert Drawing(xs=("joules",)).panels([line]) == ("joules",)
+    older = [{**measured[0]}, {**measured[1]}, rows_of(0.1, 0.2, 0.3)[2]]  # gone on with where nothing was measured
+    part = curve(group_seeds([RecordedRun.read(make_run("b", strategy="local", rows=older).path)])[0], "accuracy")
+    for x, why in (("cpu_seconds", "recorded no CPU time"), ("joules", "measured no energy")):
+        with pytest.raises(InputError, match=f"^x {x}: local {why}"):
+            Drawing(xs=(x,)).panels([line, part])
+    figure = picture_of([line], Drawing(xs=("cpu_seconds", "joules")))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["CPU time (s)", "energy (J)"]
+    assert figure.axes[1].get_lines()[0].get_xdata().tolist() == [20, 40, 60]
 
 
 def test_what_is_no_number_is_not_drawn(make_run: MakeRun) -> None:

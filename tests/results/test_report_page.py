@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,24 @@ def test_seeds_are_a_line_with_a_band_and_other_experiments_other_lines(make_run
     assert names[:2] == ["fedavg", "fedprox"]
     assert "55.0 ± 63.5 %" in page.text  # t(0.975, 1) = 12.706, times 0.0707 / sqrt(2)
     assert text.count('class="band"') >= 2 and "In what the experiments differ" in page.text
+
+
+def test_cost_is_said_and_energy_or_why_there_is_none(make_run: MakeRun) -> None:
+    timed = [{**row, "cpu_seconds": 1.25} for row in rows_of(0.1, 0.3, 0.5)]
+    metered = [{**row, "joules": 500.0} for row in timed]
+    directory = make_run("metered", rows=metered).path
+    page = Page(render(RecordedRun.read(directory))).text
+    assert "Accuracy against rounds, uploaded bytes, time, CPU time and energy" in page
+    assert "3.8 s" in page and "1.5 kJ" in page
+    assert "1.5 kJ of the machine's processor packages, of whatever ran on them; memory and GPUs not counted" in page
+    directory = make_run("timed", rows=timed).path
+    for why_not, said in (("nobody may read it", "nobody may read it"), ("", "clients were at work on other machines too")):
+        environment = json.loads((directory / "env.json").read_text())
+        write_atomically(directory / "env.json", json.dumps({**environment, "energy": why_not}))
+        page = Page(render(RecordedRun.read(directory))).text
+        assert f"not measured: {said}" in page and "CPU time and energy" not in page
+    write_atomically(directory / "env.json", "{}")  # of a fedkd that knew of no energy
+    assert "not measured" not in Page(render(RecordedRun.read(directory))).text
 
 
 def test_a_run_that_goes_on_or_failed_says_so(make_run: MakeRun) -> None:

@@ -6,13 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from fedkd.base.errors import InputError
 from fedkd.results.comparison.comparison import Comparison, Sample
-from fedkd.results.comparison.tables import Table, tables_of
+from fedkd.results.comparison.readings import Reached
+from fedkd.results.comparison.tables import NOT_ALWAYS, Table, tables_of
 from fedkd.results.files import plain, write_atomically, writing
 
 #: The columns of the CSV file: one line a number, empty where it has no such thing.
@@ -60,11 +61,11 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, object]]:
         for name, sample in group.clients.items():
             yield _line(group.label, f"clients_{name}", sample)
         there = [each for each in group.reached.values() if each]
-        for name in ("round", "uploaded", "downloaded", "seconds", "simulated_seconds") if group.reached else ():
+        for name in [field.name for field in fields(Reached)] if group.reached else ():
             values = [value for each in there if (value := getattr(each, name)) is not None]
             whole = len(values) == len(group.reached)  # no mean of some seeds alone
             line = _line(group.label, f"{name}_to_target", Sample.of(values)) if whole else {}
-            if values or name != "simulated_seconds":
+            if values or name not in NOT_ALWAYS:
                 named = {"group": group.label, "quantity": f"{name}_to_target"}
                 yield {**named, **line, "seeds": len(values), "of_seeds": len(group.reached)}
     for each in comparison.differences:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedkd.results.curves import is_recorded
 from fedkd.results.row_keys import SHARE, describe_key
 from fedkd.results.statistics import sent_down, sent_up
 
@@ -30,7 +31,9 @@ class Reached:
     uploaded: float  # bytes
     downloaded: float  # bytes
     seconds: float
-    simulated_seconds: float | None  # None without a virtual clock
+    cpu_seconds: float | None  # None where a round has not recorded it, as are those below
+    joules: float | None
+    simulated_seconds: float | None  # by the virtual clock
 
 
 def higher_is_better(metric: str) -> bool:
@@ -71,18 +74,21 @@ def reach(rows: Rows, metric: str, target: float) -> Reached | None:
 
     >>> rows = [{"round": r, "accuracy": a, "bytes_up": 10, "seconds": 2.0} for r, a in enumerate([0.9, 0.5, 0.75])]
     >>> reach(rows, "accuracy", 0.75)
-    Reached(round=2, uploaded=30.0, downloaded=0.0, seconds=6.0, simulated_seconds=None)
+    Reached(round=2, uploaded=30.0, downloaded=0.0, seconds=6.0, cpu_seconds=None, joules=None, simulated_seconds=None)
     """
     there = (value >= target if higher_is_better(metric) else value <= target for _, value in measured(rows, metric))
     at = next((row["round"] for (row, _), is_there in zip(measured(rows, metric), there, strict=True) if is_there), None)
     if at is None:
         return None
     until = [row for row in rows if row["round"] <= at]
-    clocked = [row["simulated_seconds"] for row in until if row.get("simulated_seconds") is not None]
     return Reached(
         int(at),
         sum(map(sent_up, until)),
         sum(map(sent_down, until)),
         sum(float(row.get("seconds") or 0) for row in until),
-        sum(map(float, clocked)) if clocked else None,
+        *(_sum(until, key) for key in ("cpu_seconds", "joules", "simulated_seconds")),
     )
+
+
+def _sum(rows: Rows, key: str) -> float | None:
+    return sum(float(row.get(key) or 0) for row in rows) if is_recorded(rows, key) else None

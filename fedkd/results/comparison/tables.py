@@ -8,13 +8,15 @@ from math import comb, isnan
 
 from fedkd.results.comparison.comparison import SIGNIFICANT, Comparison, Difference, Group, Sample
 from fedkd.results.comparison.intervals import RESAMPLES, Interval
-from fedkd.results.comparison.readings import Reached, higher_is_better
+from fedkd.results.comparison.readings import higher_is_better
 from fedkd.results.curves import is_share
 from fedkd.results.row_keys import describe_key, with_test_set
-from fedkd.results.statistics import duration, size
+from fedkd.results.statistics import duration, energy, size
 
 #: From so many seeds on the bootstrap's interval is about as wide as it should be.
 ENOUGH_FOR_BOOTSTRAP = 10
+#: What it took to reach a target, as far as runs have recorded it.
+NOT_ALWAYS = ("cpu_seconds", "joules", "simulated_seconds")
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,20 @@ def clients_table(groups: Sequence[Group]) -> Table:
 def target_table(comparison: Comparison) -> Table:
     """What it took to reach the target. No mean is taken of some seeds where others did not get there."""
     target, write = comparison.target or 0.0, writer(comparison.metric)
-    clocked = any(each and each.simulated_seconds is not None for group in comparison.groups for each in group.reached.values())
-    columns: dict[str, Callable[[Reached], float | None]] = {
-        "rounds": lambda each: float(each.round),
-        "uploaded": lambda each: each.uploaded,
-        "downloaded": lambda each: each.downloaded,
-        "time": lambda each: each.seconds,
-        **({"simulated time": lambda each: each.simulated_seconds} if clocked else {}),
+    reached = [each for group in comparison.groups for each in group.reached.values() if each]
+    also = [key for key in NOT_ALWAYS if any(getattr(each, key) is not None for each in reached)]
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        "rounds": ("round", "{:.3g}".format),
+        "uploaded": ("uploaded", size),
+        "downloaded": ("downloaded", size),
+        "time": ("seconds", duration),
+        **{describe_key(key).label: (key, energy if key == "joules" else duration) for key in also},
     }
-    writers = {"rounds": "{:.3g}".format, "uploaded": size, "downloaded": size, "time": duration, "simulated time": duration}
     rows = []
     for group in comparison.groups:
         there = [each for each in group.reached.values() if each]
-        cells = {name: _spent(map(of, there), len(group.reached), writers[name]) for name, of in columns.items()}
+        taken = {name: ([getattr(each, of) for each in there], write_one) for name, (of, write_one) in columns.items()}
+        cells = {name: _spent(values, len(group.reached), write_one) for name, (values, write_one) in taken.items()}
         rows.append({"group": group.label, "reached by": f"{len(there)} of {len(group.reached)} seeds", **cells})
     unit = " %" if is_share(comparison.metric) else ""
     notes = [
@@ -163,10 +166,10 @@ def target_table(comparison: Comparison) -> Table:
     return Table(f"to {describe_key(comparison.metric).short} {write(target)}{unit}", rows, notes)
 
 
-def _spent(values: Iterator[float | None], seeds: int, write: Callable[[float], str]) -> str:
+def _spent(values: Sequence[float | None], seeds: int, write: Callable[[float], str]) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "not reached"
+        return "not recorded" if values else "not reached"
     if len(known) == seeds:
         return write(sum(known) / seeds)
     low, high = write(min(known)), write(max(known))

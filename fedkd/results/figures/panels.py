@@ -1,4 +1,4 @@
-"""Panels of curves: a metric against rounds, uploaded bytes, seconds and simulated seconds."""
+"""Panels of curves: a metric against rounds, uploaded bytes, seconds, and what else the runs have recorded of their cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ NAMES = {
     "rounds": (describe_key("round").axis,) * 2,
     "bytes": ("uploaded by all clients, cumulative (bytes, log scale)", "uploaded, log scale"),
     "seconds": (describe_key("seconds").axis,) * 2,
+    "cpu_seconds": (describe_key("cpu_seconds").axis,) * 2,
+    "joules": (describe_key("joules").axis,) * 2,
     "simulated_seconds": (describe_key("simulated_seconds").axis,) * 2,
+}
+#: What not every run has -> why, and what to do about it.
+MISSING = {
+    "cpu_seconds": "recorded no CPU time: its clients were on other nodes, or its fedkd was older; take seconds",
+    "joules": "measured no energy, and its report says why; take cpu_seconds",
+    "simulated_seconds": "ran without a [clock]: leave it out, or take seconds",
 }
 GREY = "#555555"
 
@@ -36,7 +44,7 @@ class Drawing:
 
     Args:
         metric: the key of a row.
-        xs: the panels in order, names of ``XS``; empty: all, simulated seconds where every run has them.
+        xs: the panels in order, names of ``XS``; empty: all that every run has recorded, but for energy.
         target: a value of the metric: a line, and a mark where each curve first reaches it.
         title: above all panels.
         look: its sizes.
@@ -55,11 +63,12 @@ class Drawing:
         check_target(self.target, self.metric)
 
     def panels(self, curves: Sequence[Curve]) -> tuple[str, ...]:
-        """The horizontal axes. Raises InputError for simulated seconds where a run has none."""
-        without = [line.label for line in curves if np.isnan(line.simulated_seconds).any()]
-        if "simulated_seconds" in self.xs and without:
-            raise InputError(f"x simulated_seconds: {without[0]} ran without a [clock]: leave it out, or take seconds")
-        return self.xs or tuple(x for x in XS if x != "simulated_seconds" or not without)
+        """The horizontal axes. Raises InputError for one that a run has not recorded."""
+        without = {x: [line.label for line in curves if np.isnan(line.along(x)).any()] for x in MISSING}
+        for x in self.xs:
+            if without.get(x):
+                raise InputError(f"x {x}: {without[x][0]} {MISSING[x]}")
+        return self.xs or tuple(x for x in XS if x != "joules" and not without.get(x))
 
     def size(self, panels: int) -> tuple[float, float, int]:
         """Inches of width and height of so many panels without title and legend, and how many stand side by side."""

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from fedkd.results.row_keys import BYTES, SECONDS, SHARE, describe_key
-from fedkd.results.statistics import duration, size
+from fedkd.results.row_keys import BYTES, JOULES, SECONDS, SHARE, describe_key
+from fedkd.results.statistics import duration, energy, size
 
 
 def cell(key: str, value: object) -> str:
     """The value of a key, with its unit.
 
-    >>> cell("accuracy", 0.5), cell("bytes_up", 1500), cell("loss", None)
-    ('50.0 %', '1.5 kB', '')
+    >>> cell("accuracy", 0.5), cell("bytes_up", 1500), cell("joules", 12.0), cell("loss", None)
+    ('50.0 %', '1.5 kB', '12.0 J', '')
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return "" if value is None or isinstance(value, float) else str(value)
     unit = describe_key(key).unit
     if unit == SHARE:
         return f"{100 * value:.1f} %"
-    if unit == BYTES:
-        return size(value)
+    if unit in (BYTES, JOULES):
+        return size(value) if unit == BYTES else energy(value)
     return duration(value) if unit == SECONDS else f"{value:.4g}"
 
 

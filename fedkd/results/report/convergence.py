@@ -1,18 +1,21 @@
-"""The first section: accuracy against rounds, bytes, seconds, and the seconds of the virtual clock where there is one."""
+"""The first section: accuracy against rounds, bytes, seconds, and what else every run has recorded of its cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedkd.results.curves import curve, headline, measures
+from fedkd.results.curves import curve, headline, is_recorded, measures
 from fedkd.results.recorded import Seeds
-from fedkd.results.report.cells import number
+from fedkd.results.report.cells import cell, number
 from fedkd.results.report.chart import Axis, line_chart
 from fedkd.results.report.comparison import refusal
 from fedkd.results.report.parts import Figure, Panel, Section, Table
 from fedkd.results.report.series import Read, axis_of, course, line_of, measured_rounds, summed
 from fedkd.results.row_keys import describe_key, with_test_set
-from fedkd.results.statistics import duration, sent_up, size
+from fedkd.results.statistics import sent_up, size
+
+#: What a round takes: a panel each, the last three where every round of every run has recorded it.
+COSTS = ("seconds", "cpu_seconds", "joules", "simulated_seconds")
 
 
 def convergence(groups: Sequence[Seeds]) -> Section:
@@ -28,10 +31,13 @@ def convergence(groups: Sequence[Seeds]) -> Section:
     against: list[tuple[str, Axis, Read | None]] = [
         ("rounds", Axis("round", "round"), None),
         ("uploaded bytes", Axis("uploaded by all clients (log scale)", "bytes"), sent_up),
-        ("time", Axis("time since the start", "seconds"), lambda row: number(row, "seconds")),
     ]
-    if any(number(row, "simulated_seconds") is not None for _, group in shown for run in group.runs for row in run.rows):
-        against.append(("simulated time", Axis("simulated time", "seconds"), lambda row: number(row, "simulated_seconds")))
+    runs = [run for _, group in shown for run in group.runs]
+    costs = [key for key in COSTS if key == "seconds" or all(is_recorded(run.rows, key) for run in runs)]
+    for key in costs:
+        label = "time since the start" if key == "seconds" else describe_key(key).label
+        axis = Axis(describe_key(key).axis) if key == "joules" else Axis(label, "seconds")
+        against.append((describe_key(key).label, axis, _reader(key)))
     lines = {style: line_of(group, "accuracy", style=style) for style, group in shown}
     courses = "; ".join(course(line, "accuracy") for line in lines.values())
     panels = []
@@ -48,23 +54,27 @@ def convergence(groups: Sequence[Seeds]) -> Section:
     )
     if why := refusal([group for _, group in shown]):
         intro += f" These numbers must not be held against each other: {why}."
-    title = "Accuracy against rounds, bytes and time"
+    *names_of_axes, last = (what for what, *_ in against)
+    title = f"Accuracy against {', '.join(names_of_axes)} and {last}"
     legend = [
         (style, line.name + (f": {headline(groups[style].runs[0])}" if len(names) > 1 else "")) for style, line in lines.items()
     ]
-    return Section("convergence", "Convergence", intro, [Figure(title, panels, _table(shown, len(against) > 3), legend)])
+    return Section("convergence", "Convergence", intro, [Figure(title, panels, _table(shown, costs), legend)])
 
 
-def _table(shown: Sequence[tuple[int, Seeds]], clock: bool) -> Table:
+def _reader(key: str) -> Read:
+    return lambda row: number(row, key)
+
+
+def _table(shown: Sequence[tuple[int, Seeds]], costs: Sequence[str]) -> Table:
     """A row for each group and round: accuracy, and what it had taken until then."""
-    columns = ["round", "run", "accuracy", "uploaded", describe_key("seconds").short, *(["simulated time"] if clock else [])]
+    columns = ["round", "run", "accuracy", "uploaded", *(describe_key(key).short for key in costs)]
     rows = []
     for _, group in shown:
         line, rounds = line_of(group, "accuracy"), measured_rounds(group, "accuracy")
-        sums = [_mean(group, sent_up, rounds), _mean(group, lambda row: number(row, "seconds"), rounds)]
-        sums += [_mean(group, lambda row: number(row, "simulated_seconds"), rounds)] if clock else []
+        sent, sums = _mean(group, sent_up, rounds), {key: _mean(group, _reader(key), rounds) for key in costs}
         for place, round in enumerate(rounds):
-            taken = [size(sums[0][place]), *(duration(each[place]) for each in sums[1:])]
+            taken = [size(sent[place]), *(cell(key, each[place]) for key, each in sums.items())]
             rows.append([str(round), group.label, line.values[place], *taken])
     return Table("Accuracy, and what it had taken until then", columns, rows)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedkd.results.changes import read_changes
-from fedkd.results.curves import headline
+from fedkd.results.curves import headline, is_recorded
 from fedkd.results.environment import read_environment
 from fedkd.results.identity import read_code
 from fedkd.results.recorded import RecordedRun, Seeds
@@ -14,7 +14,7 @@ from fedkd.results.report.algorithm import told_of
 from fedkd.results.report.names import DETAILED
 from fedkd.results.report.parts import Section, Table
 from fedkd.results.row_keys import with_test_set
-from fedkd.results.statistics import size
+from fedkd.results.statistics import energy, size
 
 #: How the headline numbers are chosen.
 CHOSEN = (
@@ -119,8 +119,14 @@ def _changes(run: RecordedRun) -> Iterator[tuple[str, str]]:
 def _machine(run: RecordedRun) -> Iterator[tuple[str, str]]:
     found = read_environment(run.path)
     names = {"command": "Command line", "time": "Begun", "versions": "Versions", "cpu": "Processor", "gpus": "GPUs"}
+    why_not = found.pop("energy", None)
     for key, value in found.items():
         yield names.get(key, key.capitalize()), _flat(key, value)
+    if is_recorded(run.rows, "joules"):
+        whole = energy(sum(row.get("joules") or 0.0 for row in run.rows))
+        yield "Energy", f"{whole} of the machine's processor packages, of whatever ran on them; memory and GPUs not counted"
+    elif why_not is not None:
+        yield "Energy", f"not measured: {why_not or 'clients were at work on other machines too'}"
     if run.rounds_done >= 0:
         yield "To run it again", "fedkd run experiment.toml, with the file of that name in the run's directory"
 

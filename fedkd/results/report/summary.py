@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedkd.results.curves import is_recorded
 from fedkd.results.environment import read_environment
 from fedkd.results.recorded import RecordedRun, Seeds
 from fedkd.results.report.adversity import conditions, failures
 from fedkd.results.report.cells import cell, with_interval
-from fedkd.results.statistics import duration, last_measured, mean_interval, size
+from fedkd.results.statistics import duration, energy, last_measured, mean_interval, size
 from fedkd.results.statistics import summary as summarise
 
 
@@ -78,8 +79,12 @@ def tiles(group: Seeds) -> list[tuple[str, str, str]]:
     of = "" if len(group.runs) == 1 else f", seed {run.seed}"
     shown.append((f"Uploaded{of}", travelled(run, "up"), f"downloaded {travelled(run, 'down')}"))
     cores = read_environment(run.path).get("cores", "unknown")
-    shown.append((f"Time{of}", duration(sum(row.get("seconds") or 0 for row in run.rows)), f"{cores} cores"))
-    if (simulated := sum(row.get("simulated_seconds") or 0 for row in run.rows)) > 0:
+    shown.append((f"Time{of}", duration(_sum(run, "seconds")), f"{cores} cores"))
+    if is_recorded(run.rows, "cpu_seconds"):
+        shown.append((f"CPU time{of}", duration(_sum(run, "cpu_seconds")), "user and system, all threads"))
+    if is_recorded(run.rows, "joules"):
+        shown.append((f"Energy{of}", energy(_sum(run, "joules")), "of the whole processor"))
+    if (simulated := _sum(run, "simulated_seconds")) > 0:
         shown.append((f"Simulated time{of}", duration(simulated), "by the virtual clock"))
     shown.append((f"Failed or late{of}", cell("count", len(list(failures(run)))), "replies, all rounds"))
     return shown
@@ -89,3 +94,7 @@ def travelled(run: RecordedRun, direction: str) -> str:
     """The bytes of a direction over all rounds; where they were coded, so and raw."""
     raw, coded = (sum(row.get(f"{kind}bytes_{direction}") or 0 for row in run.rows) for kind in ("", "coded_"))
     return f"{size(coded)} coded, {size(raw)} raw" if coded and coded != raw else size(raw)
+
+
+def _sum(run: RecordedRun, key: str) -> float:
+    return float(sum(row.get(key) or 0 for row in run.rows))

@@ -40,7 +40,7 @@ from fedkd.losses import cross_entropy_loss
 from fedkd.results.history import OF_ENGINE, TIMES
 
 #: What every row of metrics.jsonl has, before training too.
-ALWAYS = {"round", "seconds", "bytes_up", "bytes_down", "wire_bytes_up", "wire_bytes_down", "evaluation_bytes"}
+ALWAYS = {"round", "seconds", "cpu_seconds", "bytes_up", "bytes_down", "wire_bytes_up", "wire_bytes_down", "evaluation_bytes"}
 ALWAYS |= {"clients_ok", "clients_late", "clients_failed"}
 EVALUATED = {"accuracy", "client_accuracy", "worst_tenth_accuracy"}
 

@@ -14,6 +14,7 @@ from fedkd.engine.cells import Cell, State, cells_of_seeds
 from fedkd.engine.sweep.carry_out import Outcome, Watcher, carry_out, fitting, run_to_end
 from fedkd.grids.side_by_side import Begun, Call, Ended, side_by_side
 from fedkd.results.files import read_lines
+from fedkd.results.history import TIMES
 
 SMALL = Experiment(
     rounds=1, nets="mlp", net_options={"mlp": {"hidden": [4]}}, data={"clients": 2, "partition": "iid", "train_limit": 60}
@@ -35,7 +36,7 @@ class Heard(Watcher):
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in read_lines(path / "metrics.jsonl")]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_lines(path / "metrics.jsonl")]
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def test_to_a_target_no_seed_that_missed_it_is_passed_over(groups: list[Seeds]) 
     assert list(target.rows[0].values()) == ["fedavg", "2 of 3 seeds", "(1)", "(1.0 kB)", "(0 B)", "(4.0 s)"]
     assert target.rows[1]["reached by"] == "3 of 3 seeds" and target.rows[1]["rounds"] == "1"
     assert tables_of(compare(groups, target=0.99))[-1].rows[0]["rounds"] == "not reached"
+    assert "CPU time" not in target.rows[0]
     with pytest.raises(InputError, match=r"target 80: accuracy is a share of one: give 0\.8 for 80 %"):
         compare(groups, target=80.0)
 
