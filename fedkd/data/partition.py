@@ -97,11 +97,18 @@ def _iid(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list
     return shuffled(torch.randperm(len(labels), generator=generator(seed, "partition")).tensor_split(clients), seed)
 
 
-def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:
-    """Each owner is a client: ``data.client_column`` says whose a sample is, or folders or files by client do."""
+def _natural_id(labels: Tensor, groups: Tensor | None, clients: int, seed: int, *, min_partition_size: int = 0) -> list[Tensor]:
+    """Each owner is a client: ``data.client_column`` says whose a sample is, or folders or files by client do.
+
+    Args:
+        min_partition_size: an owner with fewer samples than this is no client, and nobody holds them.
+    """
     owners = owners_of(groups, "natural_id")
     sizes = torch.unique(owners, return_counts=True)[1].tolist()
-    return list(torch.split(owners.argsort(stable=True), sizes))
+    parts = [part for part in torch.split(owners.argsort(stable=True), sizes) if len(part) >= min_partition_size]
+    if not parts:
+        raise InputError(f"data.min_partition_size = {min_partition_size}: no owner has so many samples, the most {max(sizes)}")
+    return parts
 
 
 def _shared(labels: Tensor, groups: Tensor | None, clients: int, seed: int) -> list[Tensor]:

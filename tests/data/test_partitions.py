@@ -157,6 +157,23 @@ def test_natural_owners_keep_their_images(toy: Source, federate: Callable[..., F
     assert sorted(len(pairs.client_train(client)) for client in range(3)) == [8, 16, 16]
 
 
+def test_owners_of_few_samples_are_no_clients(federate: Callable[..., Federation]) -> None:
+    """Of three writers two have five samples or more. What the third wrote is with nobody, and that is said."""
+    labels, writers = torch.arange(16) % 2, torch.tensor([7] * 5 + [8] * 4 + [9] * 7)
+    source = Source("letters", torch.randn(16, 3), labels, torch.randn(4, 3), labels[:4], ("a", "b"), writers)
+    few = {"arguments": {"min_partition_size": 5}, "client_test": 0.0}
+    federation = federate(source, 2, "natural_id", **few)
+    with pytest.warns(Notice, match=r"data\.partition leaves 4 of 16 samples with no client"):
+        assert [federation.client_train(client).indices.sort().values.tolist() for client in (0, 1)] == [
+            [0, 1, 2, 3, 4],
+            [9, 10, 11, 12, 13, 14, 15],
+        ]
+    with pytest.raises(InputError, match=r"makes 2 parts: set data\.clients = 2, not 3"):
+        federate(source, 3, "natural_id", **few).client_train(0)
+    with pytest.raises(InputError, match=r"data\.min_partition_size = 8: no owner has so many samples, the most 7"):
+        federate(source, 1, "natural_id", arguments={"min_partition_size": 8}).client_train(0)
+
+
 def test_data_that_are_dealt_out_already_say_so(toy: Source, federate: Callable[..., Federation]) -> None:
     with pytest.warns(Notice, match=r"its samples are those of 5 clients, and data\.partition = 'iid' deals them out anew"):
         federate(toy, 4)
