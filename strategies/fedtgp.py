@@ -61,7 +61,8 @@ class FedTGP(Strategy):
     prototypes; the authors were asked which of the two they report (issue 6 of FedTGP).
     Deviations: distances are computed from differences. The official code takes the root of expanded squares, which is
     not a number where rounding makes these negative, as it does for about a third of equal points. Where clients hold
-    only one class the margin is tau, as it is there. The server's rate there is the clients'.
+    only one class the margin is tau, as it is there. The server's rate there is the clients'. There a client takes its
+    means before it stores the net that it has trained, so of the net as the round before left it.
     """
 
     prototype_weight: NonNegative = 10.0  # lambda; the official command's, whose default is 1
