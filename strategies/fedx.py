@@ -27,7 +27,7 @@ from fedkd import (
     Strategy,
 )
 from fedkd.base.inputs import concatenate, count, rows
-from fedkd.experiment.algorithm.conditions import Idle, Unless
+from fedkd.experiment.algorithm.conditions import Idle, LeftOut, Unless
 from fedkd.losses import nt_xent_loss, relational_loss
 from fedkd.methods.contrastive import Base, Views, make_base
 from fedkd.methods.encoders.global_encoder import average, first_weights, global_encoder, train_by
@@ -38,6 +38,7 @@ from fedkd.nets import Net
 PREDICTION = "prediction"
 #: In the server's memory: the moving average of the global nets.
 AVERAGE = "fedx/average/"
+GLOBAL = ("global_contrastive", "global_relational")
 Term = Literal["local_contrastive", "global_contrastive", "local_relational", "global_relational"]
 
 
@@ -79,7 +80,13 @@ class FedX(Strategy):
     paper: ClassVar[str] = "Han et al., ECCV 2022, arXiv 2207.09158"
     sends: ClassVar[str] = "weights and buffers of encoder and heads, both ways"
     needs: ClassVar[Needs] = Needs(equal_nets=True, uses=("views", "representations"))
-    idle: ClassVar[Idle] = dict.fromkeys(("ramp", "teacher_decay"), (Unless(global_weight=0),))
+    idle: ClassVar[Idle] = {
+        "global_weight": (LeftOut(*GLOBAL),),
+        **dict.fromkeys(("ramp", "teacher_decay"), (LeftOut(*GLOBAL), Unless(global_weight=0))),
+        "local_target_temperature": (LeftOut("local_relational"),),
+        "global_target_temperature": (LeftOut("global_relational"), Unless(global_weight=0)),
+        **dict.fromkeys(("divergence", "detach_target"), (LeftOut("local_relational", "global_relational"),)),
+    }
 
     def check(self, experiment: Settings) -> None:
         """Also what the base asks for; and FedX starts at some time."""

@@ -14,7 +14,7 @@ from public_runs import server_of
 from torch import Tensor
 
 import fedkd.methods.encoders.global_encoder as training_module
-from fedkd import Experiment, InputError, Knowledge, load, simulate
+from fedkd import Experiment, InputError, Knowledge, Notice, load, simulate
 from fedkd.experiment.algorithm.client import Client
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.knowledge.memory import Memory
@@ -161,6 +161,19 @@ def test_fedprox_without_its_term_is_fedavg_and_with_it_stays_nearer() -> None:
     assert runs["0"]["accuracy"] == runs["avg"]["accuracy"]
     assert runs["10"]["proximal"] > 0
     assert runs["10"]["cross_entropy"] > runs["avg"]["cross_entropy"]  # held near the start, it learns less
+
+
+@pytest.mark.parametrize(
+    ("left_out", "idle"),
+    [
+        (["global_relational", "global_contrastive"], {"teacher_decay": 0.9}),
+        (["local_relational"], {"local_target_temperature": 0.3}),
+        (["local_relational", "global_relational"], {"detach_target": True}),
+    ],
+)
+def test_what_only_terms_that_are_left_out_would_read_is_said(left_out: list[str], idle: dict[str, Any]) -> None:
+    with pytest.warns(Notice, match=f"strategy.{next(iter(idle))} = .* does nothing here: strategy.without leaves out"):
+        small({"name": "fedx", "without": left_out, **idle}, rounds=1)
 
 
 def test_a_load_of_other_weights_names_what_is_wrong() -> None:

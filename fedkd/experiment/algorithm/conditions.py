@@ -65,6 +65,20 @@ class IfSet(Condition):
 
 
 @final
+class LeftOut(Condition):
+    """It counts for nothing where all these terms stand in ``without``."""
+
+    harmless: bool = True
+
+    def __init__(self, *terms: str) -> None:
+        self.terms = terms
+
+    def explain(self, strategy: Any, experiment: Settings) -> str:
+        """Names the terms, if all are left out."""
+        return "" if set(self.terms) - set(strategy.without) else f"strategy.without leaves out {' and '.join(self.terms)}"
+
+
+@final
 class Always(Condition):
     """It never counts. ``harmless``: a key that other strategies use, which a table of several may hold."""
 
