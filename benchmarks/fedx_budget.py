@@ -75,7 +75,11 @@ FEDX_CHANGES: dict[str, dict[str, Any]] = {
     "global weight 0.1": {"global_weight": 0.1},
     "average teaches": {"teacher_decay": 0.9},
     "start at half, average": {"start_round": "half", "teacher_decay": 0.9},
+    "ramp, average": {"ramp": 1.0, "teacher_decay": 0.9},
+    "ramp, temperature 0.2": {"ramp": 1.0},
 }
+#: What such a change comes on top of, for SimCLR too; else nothing.
+ON_TOP_OF = dict.fromkeys(FEDX_CHANGES, "plain") | {"ramp, temperature 0.2": "temperature 0.2"}
 #: Data and net; the first is that of the other steps.
 RESNET: dict[str, Any] = {"nets": "resnet18", "net_options": {"resnet18": {"width": 16}}}
 PLACES: dict[str, dict[str, Any]] = {
@@ -105,7 +109,7 @@ class Cell:
 
     def setting(self) -> dict[str, Any]:
         """All that the run is made with but the seed: another setting, another line."""
-        shared = SHARED_CHANGES.get(self.change, {})
+        shared = SHARED_CHANGES.get(ON_TOP_OF.get(self.change, self.change), {})
         own = FEDX_CHANGES.get(self.change, {}) if self.method != "simclr" else {}
         own = {key: 1 + self.rounds // 2 if value == "half" else value for key, value in own.items()}
         place = PLACES[self.place]
@@ -246,7 +250,7 @@ def table(found: Mapping[Cell, Mapping[str, Any]]) -> str:
             ("without", "simclr", "without the global contrastive term"),
             ("official", "official_simclr", f"{change}, official code"),
         ):
-            over = here("plain" if change in FEDX_CHANGES else change, base)
+            over = here(ON_TOP_OF.get(change, change), base)
             if over and (mine := here(change, method)):
                 lines.append(f"| {' | '.join([place, f'{rounds} x {epochs}', what, *row_of(mine, over)])} |")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """pfl's CIFAR-10 benchmark at a small budget: FedAvg by pfl 0.6 and by fedkd on the same clients, and what distillation adds.
 
     python benchmarks/pfl_cifar10.py --cifar10 DIR               # DIR holds train.parquet and test.parquet; else the hub
-    python benchmarks/pfl_cifar10.py --cifar10 DIR --seeds 0 1 2 --split dirichlet
+    python benchmarks/pfl_cifar10.py --cifar10 DIR --seeds 1 2 --split dirichlet --methods fedavg
     python benchmarks/pfl_cifar10.py --table                     # only print what is there
 
 As the benchmark of pfl-research is set up (benchmarks/image_classification/configs/baseline.yaml): users of 50 images each,
@@ -161,12 +161,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
     parser.add_argument("--split", nargs="+", default=[*ALPHAS], choices=[*ALPHAS])
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], help="pfl's own is FedAvg")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     who = [(PFL, "fedavg"), *(("fedkd", method) for method in METHODS)]
-    cells = [Cell(*each, split, seed) for seed in given.seeds for split in given.split for each in who]
+    cells = [
+        Cell(*each, split, seed) for seed in given.seeds for split in given.split for each in who if each[1] in given.methods
+    ]
     if not given.table:
         there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10)
         left = [cell for cell in cells if cell not in there]

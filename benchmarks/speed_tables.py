@@ -87,6 +87,11 @@ GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
     ),
     ("data-free, DENSE's server: 1.3 x the bare loop", "data_free", ("ratio",), "{:.2f}", "data_free.py", "2"),
     ("a table by sample id, FedCache: 5 % of a round", "sample_table", ("share",), "{:.1%}", "sample_table.py", "1"),
+    *(
+        (f"a cell's {what} over bare training, {cell}: 1.10 x", "overhead", ("cells", cell, key), "{:.2f}", "overhead.py", "15")
+        for cell in ("FedX, 10 clients of 400 images", "FedAvg, 50 users of 50 images", "FedAvg, 10 clients of 30 images")
+        for what, key in (("rounds", "rounds"), ("whole run", "cell"))
+    ),
     ("two nodes over one", "two_nodes", ("two nodes / one node",), "{:.2f}", "two_nodes.py", "4"),
 ]
 
