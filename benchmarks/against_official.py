@@ -23,11 +23,12 @@ from official.copies import Copy
 from official.of_losses import CASES as OF_LOSSES
 from official.of_strategies import CASES as OF_STRATEGIES
 from official.of_torchdistill import CASES as OF_TORCHDISTILL
+from official.of_unsupervised import CASES as OF_UNSUPERVISED
 
 from fedkd.base.errors import InputError, did_you_mean
 
 RESULTS = Path(__file__).parent / "results" / "against_official.jsonl"
-CASES: list[Case] = [*OF_LOSSES, *OF_TORCHDISTILL, *OF_STRATEGIES]
+CASES: list[Case] = [*OF_LOSSES, *OF_TORCHDISTILL, *OF_STRATEGIES, *OF_UNSUPERVISED]
 
 
 def copy_of(word: str) -> Copy:

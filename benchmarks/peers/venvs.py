@@ -44,6 +44,17 @@ PFL = ("with_pfl.py", (TORCH, "pfl==0.6.0"))
 PFL_CIFAR10 = Peer("with_pfl_cifar10.py", PFL[1])
 #: What the official code of FedX needs; the code itself is no package.
 FEDX = Peer("with_fedx.py", (TORCH, "torchvision==0.28.0"), python="3.13")
+#: What EasyFL's package asks for, at versions that Python 3.13 has; its code is a copy of the user's.
+EASYFL_NEEDS = (
+    "protobuf==3.20.3",
+    "omegaconf==2.3.0",
+    "grpcio==1.80.0",
+    "requests==2.34.2",
+    "tqdm==4.70.1",
+    "kubernetes==37.0.2",
+    "etcd3==0.12.0",
+)
+EASYFL = Peer("with_easyfl.py", (TORCH, "torchvision==0.28.0", *EASYFL_NEEDS), python="3.13")
 #: Name in the results -> how to run it. torchvision fits only the torch of the same index, whatever build of it is here.
 PEERS = {
     "fluke 0.8.1": Peer("with_fluke.py", (TORCH, "torchvision", "fluke-fl==0.8.1"), python="3.13"),
