@@ -31,7 +31,8 @@ from peers import fedssl as rival
 RESULTS = Path(__file__).parent / "results" / "side_by_side_unsupervised.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "side_by_side_unsupervised.md"
 CODES = ("fedkd", *rival.CODES)
-WHOLE = "two epochs a round"
+#: Where their code is also run with its own views; and the code that computes what fedkd does.
+WHOLE, SAME = "two epochs a round", f"{rival.NAME}, changed"
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,21 @@ def why_not(copy: str) -> str:
 
 
 def cells_of(
-    settings: Sequence[str], methods: Sequence[str], seeds: Sequence[int], copy: str = "", cifar10: str = ""
+    settings: Sequence[str],
+    codes: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    copy: str = "",
+    cifar10: str = "",
 ) -> list[Cell]:
-    """All runs, seed by seed; their code as it is only where it is run as people run it."""
-    codes = {name: CODES if name == WHOLE else ("fedkd", CODES[2]) for name in settings}
+    """All runs, seed by seed; their code with its own views only where it is run as people run it."""
     return [
         Cell(name, code, method, seed, copy, cifar10)
         for seed in seeds
         for name in settings
-        for code in codes[name]
+        for code in codes
         for method in methods
+        if name == WHOLE or code in ("fedkd", SAME)
     ]
 
 
@@ -172,6 +178,7 @@ def main() -> None:
     parser.add_argument("--code", default="", metavar="PATH", help=f"your copy of {rival.NAME}")
     parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
     parser.add_argument("--settings", nargs="+", default=[*rival.SETTINGS], metavar="NAME", choices=[*rival.SETTINGS])
+    parser.add_argument("--codes", nargs="+", default=[*CODES], metavar="NAME", choices=[*CODES])
     parser.add_argument("--only", nargs="+", default=[*rival.METHODS], metavar="METHOD", choices=[*rival.METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1)
@@ -180,7 +187,7 @@ def main() -> None:
     if not given.table:
         if wrong := why_not(given.code):
             parser.exit(2, f"{wrong}\n")
-        done, cells = there(), cells_of(given.settings, given.only, given.seeds, given.code, given.cifar10)
+        done, cells = there(), cells_of(given.settings, given.codes, given.only, given.seeds, given.code, given.cifar10)
         fill([cell for cell in cells if cell not in done], run, RESULTS, describe=describe, workers=given.workers)
     for name in rival.SETTINGS:
         print(f"{name}\n\n{table(there(), name)}\n")

@@ -161,6 +161,7 @@ def main() -> None:
     with np.load(task["images"]) as file:
         images, labels, owners = (file[f"train_{name}"] for name in ("images", "labels", "clients"))
     data = {str(k): {"x": images[owners == k], "y": labels[owners == k].tolist()} for k in range(int(owners.max()) + 1)}
+    torch.manual_seed(task["seed"])  # its ``main.py`` makes the model before it sets seeds
     model = make_model()
     keep(model)
     easyfl.register_dataset(Images(data, simulated=True, do_simulate=False, process_x=None, process_y=None), None)
