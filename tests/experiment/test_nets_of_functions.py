@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedkd import Experiment, InputError, simulate
+from fedkd.base import remembered_draws
 from fedkd.base.errors import Notice
 from fedkd.data import Source
+from fedkd.experiment.algorithm import net_supply
 from fedkd.experiment.algorithm.functions import Functions
 from fedkd.grids import JobGrid
 from fedkd.nets import as_function
@@ -114,6 +117,53 @@ def test_hooks_that_reach_their_own_net_still_do() -> None:
             return logits
 
     assert run(Hooked)[1]["clients_ok"] == 3
+
+
+class Noisy(nn.Module):
+    """Much of it is in no state dict: a random table, a share of dropout that is drawn, a hook, a count of passes."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.2))
+        self.register_buffer("table", torch.randn(256), persistent=False)
+        self.p, self.passes, self.last = random.uniform(0.1, 0.5), 0, nn.Linear(256, classes)
+        self.body.register_forward_hook(lambda module, inputs, output: output + 0.01 * self.passes * self.table)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        logits: Tensor = self.last(nn.functional.dropout(self.body(images), self.p, self.training))
+        return logits
+
+
+def usual(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(), nn.Linear(256, classes))
+    nn.init.xavier_uniform_(net[1].weight)
+    return net
+
+
+@pytest.mark.parametrize("net", [usual, Noisy])
+@pytest.mark.parametrize("strategy", ["fedavg", "local"])
+def test_what_is_remembered_of_draws_changes_no_number(strategy: str, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client's net is made by the function; only numbers that were drawn before are copied."""
+    found = run(net, strategy=strategy, rounds=2)
+    monkeypatch.setattr(net_supply, "draws_of", lambda seed: nullcontext())
+    assert run(net, strategy=strategy, rounds=2) == found
+
+
+def test_what_is_remembered_of_draws_outlives_a_run_and_no_net_does() -> None:
+    gain, p = 1.0, 0.5
+
+    def net(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        made = usual(shape, classes)
+        nn.init.xavier_uniform_(made[1].weight, gain)
+        made[4].p = p
+        return made
+
+    first = run(net, strategy="fedavg")
+    gain, p = 3.0, 0.1
+    second = run(net, strategy="fedavg")
+    remembered_draws._OF_SEEDS.clear()
+    assert run(net, strategy="fedavg") == second != first
 
 
 class OfNumPy(nn.Module):

@@ -1,13 +1,15 @@
 """Where nodes get their nets from: nets of the zoo are used again, those of a user's function are made anew each time.
 
 A net of the zoo is whole in its state dict, so one that is overwritten is as good as new. A user's may hold more (buffers that
-are not persistent, attributes, hooks), and its function may change between two runs: nothing of it is kept.
+are not persistent, attributes, hooks), and its function may change between two runs: nothing of it is kept but the numbers that
+a seed's draws gave.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from fedkd.base.errors import InputError, Notice
 from fedkd.base.inputs import Shape
 from fedkd.base.randomness import seeded
+from fedkd.base.remembered_draws import draws_of
 from fedkd.knowledge.knowledge import DTYPES
 from fedkd.nets import ZOO, Copies, Net, build_net, copied, load
 
@@ -124,7 +127,7 @@ def take(plan: NetPlan, seed: int, held: Mapping[str, Tensor] | None, found: Fou
         load(net, _initial(plan, seed, common) if held is None else held)
         net.requires_grad_(True)
         return net
-    with seeded(seed):
+    with seeded(seed), draws_of(seed) if common else nullcontext():
         net = fresh(plan, found, differs=not common)
     if held is not None:
         load(net, held)
