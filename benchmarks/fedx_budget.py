@@ -4,32 +4,27 @@
     python benchmarks/fedx_budget.py --step changes --at 20 10 --only plain "start at half"
     python benchmarks/fedx_budget.py --step places --cifar10 DIR               # DIR holds train.parquet and test.parquet
     python benchmarks/fedx_budget.py --step official --cifar10 DIR --code COPY # of github.com/Sungwon-Han/FEDX
-    python benchmarks/fedx_budget.py --table               # only print what is there
+    python benchmarks/fedx_budget.py --page                # only print what is there, and write docs/results/fedx.md
 
 The plan, written before the runs, with its stopping rule: plans/fedx_budget.md. A cell is one run of SimCLR, of FedX on it, or
 of FedX without its global contrastive term, in a one-thread process; two run side by side. The official code runs in an
-environment of its own, which is made once (peers/with_fedx.py says what is changed in it).
+environment of its own, which is made once (fedx_official.py; peers/with_fedx.py says what is changed in it).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cells import fill, finished, intervals_over
-
-sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from venvs import CACHE, FEDX
+from cells import fill, finished
+from fedx_page import Pair, explain, table, write_page
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -91,7 +86,6 @@ PLACES: dict[str, dict[str, Any]] = {
 FASHION, _, CIFAR10, _ = PLACES
 #: By the official code, which has no SimCLR alone: what is left of its loss without FedX's terms.
 OFFICIAL = {"official_simclr": "simclr", "official": "fedx"}
-COSTS = ("seconds", "bytes")
 STEPS = ("budget", "changes", "places", "official")
 CHANGES = ("plain", *SHARED_CHANGES, *FEDX_CHANGES)
 
@@ -112,7 +106,7 @@ class Cell:
         shared = SHARED_CHANGES.get(ON_TOP_OF.get(self.change, self.change), {})
         own = FEDX_CHANGES.get(self.change, {}) if self.method != "simclr" else {}
         own = {key: 1 + self.rounds // 2 if value == "half" else value for key, value in own.items()}
-        place = PLACES[self.place]
+        place, strategy = PLACES[self.place], METHODS[OFFICIAL.get(self.method, self.method)]
         return {
             **SETTING,
             **place,
@@ -120,7 +114,7 @@ class Cell:
             "evaluate_every": max(1, self.rounds // 8),
             "train": {**SETTING["train"], "epochs": self.epochs, **shared.get("train", {})},
             "data": {**SETTING["data"], **place.get("data", {}), **shared.get("data", {})},
-            "strategy": {**METHODS[OFFICIAL.get(self.method, self.method)], **shared.get("strategy", {}), **own},
+            "strategy": {**strategy, **shared.get("strategy", {}), **own},
         }
 
     def experiment(self, cifar10: str = "") -> Experiment:
@@ -134,44 +128,18 @@ class Cell:
 
 
 def run_official(cell: Cell, cifar10: str, code: str) -> dict[str, Any]:
-    """One line of the results, of the official code on the very images and parts; its features under our probe."""
-    import numpy as np
-    import torch
+    """One line of the results, of the official code on the very images and parts."""
+    from fedx_official import train
 
-    from fedkd.engine.evaluation.probe import linear_probe
-    from fedkd.experiment.algorithm.loaded import federation_of
     from fedkd.results.environment import cpu_model
 
-    began, experiment = time.perf_counter(), cell.experiment(cifar10)
-    data, train, every = federation_of(experiment.data, cell.seed), experiment.train, experiment.evaluate_every
-    parts = [data.client_train(client).indices for client in range(experiment.data.clients)]
-    training = {"batch-size": 2 * train.batch_size, "lr": train.lr, "reg": train.weight_decay}  # it halves the batches
-    options = {**training, "epochs": cell.epochs, "comm_round": cell.rounds, "n_parties": len(parts), "init_seed": cell.seed}
-    task = {"clients": len(parts), "rounds": cell.rounds, "every": every, "base_alone": cell.method == "official_simclr"}
-    arrays: dict[str, Any] = {"clients": np.repeat(np.arange(len(parts)), [len(part) for part in parts])}
-    for split, rows, source in (("train", torch.cat(parts), data.train), ("test", data.test.indices, data.test)):
-        images = source.inputs[rows]
-        assert isinstance(images, torch.Tensor) and images.dtype == torch.uint8
-        arrays[f"{split}_images"] = images.permute(0, 2, 3, 1).numpy()
-        arrays[f"{split}_labels"] = source.labels[rows].numpy()
-    with tempfile.TemporaryDirectory() as folder:
-        given, out = Path(folder) / "task.npz", Path(folder) / "features.npz"
-        np.savez(given, task=json.dumps(task | {"options": options} | experiment.net_options["cnn"]), **arrays)
-        subprocess.run([*FEDX.command(CACHE), code, str(given), str(out)], check=True, stdout=subprocess.DEVNULL)
-        features = {name: torch.from_numpy(array) for name, array in np.load(out).items()}
-    curve: dict[str, list[Any]] = {"round": [], "accuracy": []}
-    for number in sorted(int(name.removeprefix("train_")) for name in features if name.startswith("train_")):
-        rng = torch.Generator().manual_seed(cell.seed)
-        labels, wanted = (torch.from_numpy(arrays[f"{split}_labels"]) for split in ("train", "test"))
-        probe = linear_probe(features[f"train_{number}"], labels, classes=10, generator=rng)
-        right = probe.logits(features[f"test_{number}"]).argmax(1) == wanted
-        curve["round"].append(number)
-        curve["accuracy"].append(float(right.float().mean()))
+    began = time.perf_counter()
+    accuracies = train(cell.experiment(cifar10), base_alone=cell.method == "official_simclr", code=code)
     commit = subprocess.run(["git", "-C", code, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     return {
         **asdict(cell),
-        "last": curve["accuracy"][-1],
-        "curves": curve,
+        "last": [*accuracies.values()][-1],
+        "curves": {"round": [*accuracies], "accuracy": [*accuracies.values()]},
         "commit": commit.stdout.strip(),
         "seconds": time.perf_counter() - began,
         "cpu": cpu_model(),
@@ -212,7 +180,7 @@ def cells_of(step: str, seeds: list[int], only: list[str], budgets: tuple[tuple[
     elif step == "official":
         wanted = [(method, "views of FedX", CIFAR10) for method in ("simclr", "fedx", *OFFICIAL)]
     else:
-        methods = {change: ("fedx",) if change in FEDX_CHANGES else ("simclr", "fedx") for change in only}
+        methods = {change: ("fedx",) if change in FEDX_CHANGES else tuple(METHODS) for change in only}
         wanted = [(method, change, FASHION) for change in only for method in methods[change]]
     cells = [
         Cell(method, change, *budget, seed, place) for seed in seeds for budget in budgets for method, change, place in wanted
@@ -226,56 +194,51 @@ def describe(line: Mapping[str, Any]) -> str:
     return f"{where}: {line['last']:.4f}"
 
 
-def row_of(lines: list[Mapping[str, Any]], base: list[Mapping[str, Any]]) -> list[str]:
-    """How many seeds, both accuracies, the gain paired by seed, and what it costs in time and bytes."""
-    from fedkd.results.statistics import percent
-
-    accuracies = [percent([line["last"] for line in some]) for some in (base, lines)]
-    sums = {key: [sum(line.get(key, 0) for line in some) / len(some) for some in (lines, base)] for key in COSTS}
-    ratios = [f"{mine / theirs:.1f} x" if mine and theirs else "" for mine, theirs in sums.values()]
-    return [str(len(lines)), *accuracies, intervals_over(lines, base, "last"), *ratios]
-
-
-def table(found: Mapping[Cell, Mapping[str, Any]]) -> str:
-    """A row a setting, as Markdown: SimCLR, FedX, the gain."""
+def pairs(found: Mapping[Cell, Mapping[str, Any]]) -> Iterator[Pair]:
+    """Each setting that was run with FedX and without it, the seeds that both have."""
     by: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell, line in found.items():
         by.setdefault((cell.place, cell.rounds, cell.epochs, cell.change, cell.method), []).append(line)
-    titles = ("data and net", "rounds x epochs", "changed", "seeds", "SimCLR", "FedX", "gain", "time", "bytes")
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for place, (rounds, epochs), change in product(PLACES, BUDGETS, CHANGES):
         here = partial(lambda *key: by.get(key, []), place, rounds, epochs)
         for method, base, what in (
             ("fedx", "simclr", change),
-            ("without", "simclr", "without the global contrastive term"),
+            ("without", "simclr", f"{change}, without the global contrastive term"),
             ("official", "official_simclr", f"{change}, official code"),
         ):
-            over = here(ON_TOP_OF.get(change, change), base)
-            if over and (mine := here(change, method)):
-                lines.append(f"| {' | '.join([place, f'{rounds} x {epochs}', what, *row_of(mine, over)])} |")
-    return "\n".join(lines)
+            over = {line["seed"]: line for line in here(ON_TOP_OF.get(change, change), base)}
+            if mine := [line for line in here(change, method) if line["seed"] in over]:
+                yield Pair(place, rounds, epochs, what, mine, [over[line["seed"]] for line in mine])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", choices=STEPS, default="budget")
     parser.add_argument("--only", nargs="+", default=[*CHANGES], metavar="CHANGE", choices=[*CHANGES])
+    every_method = [*METHODS, *OFFICIAL]
+    parser.add_argument("--methods", nargs="+", default=every_method, metavar="METHOD", choices=every_method)
     parser.add_argument("--at", nargs=2, type=int, metavar=("ROUNDS", "EPOCHS"), help="default: of budget all, else 20 2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
     parser.add_argument("--code", default="", metavar="COPY", help="of the official code; needed by step official")
     parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--page", action="store_true", help="run nothing; write the table and the figure of docs/results/fedx.md"
+    )
     given = parser.parse_args()
-    if given.step == "official" and not given.table and not (Path(given.code) / "losses.py").is_file():
+    if given.step == "official" and not (given.table or given.page) and not (Path(given.code) / "losses.py").is_file():
         parser.error(f"--code {given.code or '(nothing)'}: no losses.py there: give a copy of github.com/Sungwon-Han/FEDX")
-    if not given.table:
+    if not (given.table or given.page):
         budgets = (tuple(given.at),) if given.at else BUDGETS if given.step == "budget" else ((20, 2),)
-        cells = cells_of(given.step, given.seeds, given.only, budgets)
+        cells = [cell for cell in cells_of(given.step, given.seeds, given.only, budgets) if cell.method in given.methods]
         there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10, code=given.code)
         fill([cell for cell in cells if cell not in there], do, RESULTS, describe=describe, workers=given.workers)
     every = {cell for step in STEPS for cell in cells_of(step, [*range(5)], [*CHANGES], BUDGETS)}
-    print(table(finished(sorted(every, key=str), RESULTS)))
+    found = [*pairs(finished(sorted(every, key=str), RESULTS))]
+    print(f"{table(found)}\n\n{explain(found)}")
+    if given.page:
+        write_page(found)
 
 
 if __name__ == "__main__":
