@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedkd.base.errors import InputError, did_you_mean
@@ -115,15 +116,19 @@ def _number(values: Sequence[float]) -> str:
 # ---- others' code in the same runs
 
 
-def side_by_side(file: Path, known: Mapping[str, str], explained: Mapping[str, str]) -> tuple[list[Evidence], list[str]]:
+def side_by_side(
+    file: Path, known: Mapping[str, str], explained: Mapping[str, str], same: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Evidence], list[str]]:
     """Lines with ``method``, ``seed``, ``code`` ("fedkd" or a rival's name), ``accuracy``; and methods that have no row.
 
     A method may have a variant behind a comma, "kd, momentum"; what has no line of fedkd is compared with nothing.
-    ``explained`` says of "FILE METHOD CODE" why the two differ, where that is known.
+    ``explained`` says of "FILE METHOD CODE" why the two differ, where that is known; ``same``, what fedkd calls that method,
+    where it has another name here.
     """
     groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for line in lines_of(file, "method", "seed", "code", "accuracy"):
-        by_code = groups.setdefault((line["method"], _common_setting(line)), {})
+        method = same.get(f"{file.name} {line['method']} {line['code']}", line["method"])
+        by_code = groups.setdefault((method, _common_setting(line)), {})
         by_code.setdefault(line["code"], {})[line["seed"]] = 100 * float(line["accuracy"])
     found, strange = [], dict[str, None]()
     for (method, setting), codes in groups.items():
@@ -165,6 +170,8 @@ def of_accuracies(ours: Mapping[int, float], theirs: Mapping[int, float], becaus
     'not verified: +5.0 ± 0.1 points apart, not explained'
     >>> of_accuracies({0: 80.0}, {0: 80.0})
     'not verified: fewer than two seeds in common'
+    >>> of_accuracies({0: 80.0, 1: 81.0}, {0: 10.0, 1: 81.0}, "a net there ends at chance")
+    'not verified: +35.0 ± 444.7 points apart, an interval too wide to tell: a net there ends at chance'
     """
     common = sorted(ours.keys() & theirs.keys())
     if len(common) < 2:
@@ -173,7 +180,7 @@ def of_accuracies(ours: Mapping[int, float], theirs: Mapping[int, float], becaus
     mean, half = interval(differences)
     apart = f"{points(differences, signed=True)} points apart"
     if half > WIDE:
-        return f"{NOT}: {apart}, an interval too wide to tell"
+        return f"{NOT}: {apart}, an interval too wide to tell{because and ': '}{because}"
     if abs(mean) <= half:
         return f"{VERIFIED}: {apart}"
     return f"{DIFFERS} {because} ({apart})" if because else f"{NOT}: {apart}, not explained"

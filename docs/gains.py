@@ -35,6 +35,8 @@ def declared(file: Path) -> dict[str, Any]:
             raise InputError(f"{file.name}, [[said]] {number}: no run {said.get('run', '')!r}: {cure}")
     for number, entry in enumerate(table.get("explained", []), start=1):
         entries.append((f"[[explained]] {number}", entry, ("file", "method", "code", "because")))
+    for number, entry in enumerate(table.get("same", []), start=1):
+        entries.append((f"[[same]] {number}", entry, ("file", "method", "code", "here")))
     for where, entry, keys in entries:
         for key in keys:
             if key not in entry:
@@ -45,6 +47,11 @@ def declared(file: Path) -> dict[str, Any]:
 def explained(file: Path) -> dict[str, str]:
     """Why accuracies differ, by "FILE METHOD CODE" of a run side by side."""
     return {f"{each['file']} {each['method']} {each['code']}": each["because"] for each in declared(file).get("explained", [])}
+
+
+def same_methods(file: Path) -> dict[str, str]:
+    """What fedkd calls "FILE METHOD CODE" of a run side by side, where the other code has another name for it."""
+    return {f"{each['file']} {each['method']} {each['code']}": each["here"] for each in declared(file).get("same", [])}
 
 
 def of_gains(file: Path, root: Path, known: Mapping[str, str]) -> list[Evidence]:

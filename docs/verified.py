@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from evidence import NOT, SAME, VERIFIED, WIDE, Evidence, of_official_code, side_by_side  # noqa: E402, beside this file
-from gains import explained, of_gains  # noqa: E402, beside this file
+from gains import explained, of_gains, same_methods  # noqa: E402, beside this file
 from pieces import page, table  # noqa: E402, beside this file
 from recomputed import BY, Recomputed, recomputed  # noqa: E402, beside this file
 
@@ -58,7 +58,7 @@ def verified_page(root: Path = ROOT, declared: Path = HERE / "verified.toml") ->
     evidence = of_official_code(results / "against_official.jsonl", known)
     strange: list[str] = []
     for file in sorted(results.glob("side_by_side*.jsonl")):
-        found, without = side_by_side(file, known, explained(declared))
+        found, without = side_by_side(file, known, explained(declared), same_methods(declared))
         evidence = [*found, *evidence]
         strange += [f"{method} (`{file.name}`)" for method in without]
     evidence += of_gains(declared, root, known)

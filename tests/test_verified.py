@@ -92,6 +92,18 @@ def test_accuracies_side_by_side_by_hand(docs: dict[str, ModuleType], tmp_path: 
     assert fd.verdict == "differs because of its mean (+4.1 ± 1.3 points apart)"
 
 
+def test_one_method_under_two_names_is_compared(docs: dict[str, ModuleType], tmp_path: Path) -> None:
+    """What the rival calls "magic" is FD here: 70, 72 there and 70, 72 here."""
+    lines = [
+        {"method": method, "code": code, "seed": seed, "accuracy": value}
+        for method, code in (("magic", "rival"), ("FD", "fedkd"))
+        for seed, value in enumerate((0.70, 0.72))
+    ]
+    file = written(tmp_path / "side_by_side.jsonl", *lines)
+    (fd,), strange = docs["evidence"].side_by_side(file, ROWS, {}, {"side_by_side.jsonl magic rival": "FD"})
+    assert not strange and (fd.name, fd.verdict) == ("fd", "verified: +0.0 ± 0.0 points apart")
+
+
 def test_what_was_run_in_other_settings_is_another_comparison(docs: dict[str, ModuleType], tmp_path: Path) -> None:
     """What belongs to a code alone is no other setting; a rival's run beside which nothing was run has no row."""
     lines = [
