@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -50,6 +51,18 @@ def finished(cells: Iterable[Any], results: Path) -> dict[Any, dict[str, Any]]:
         if mine := [line for line in lines if (line["method"], line["seed"]) == (cell.method, cell.seed)]:
             found[cell] = mine[-1]
     return found
+
+
+def put_tables(page: Path, tables: Mapping[str, str]) -> None:
+    """Put tables into a page, each between ``<!-- its name -->`` and ``<!-- end -->``."""
+    text = page.read_text()
+    for name, table in tables.items():
+        mark = f"<!-- {name} -->"
+        block = f"{mark}\n{table}\n<!-- end -->"
+        text, times = re.subn(f"{mark}\n.*?<!-- end -->", lambda _, block=block: block, text, flags=re.S)
+        if times != 1:
+            raise SystemExit(f"{page}: {mark} ... <!-- end --> stands there {times} times: it must once")
+    page.write_text(text)
 
 
 def intervals_over(found: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], key: str) -> str:

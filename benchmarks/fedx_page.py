@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import intervals_over
+from cells import intervals_over, put_tables
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURE = DOCS / "results" / "fedx.md", DOCS / "images" / "fedx_budget.png"
@@ -77,13 +76,7 @@ def explain(pairs: Sequence[Pair]) -> str:
 
 def write_page(pairs: Sequence[Pair]) -> None:
     """The table and what follows from it between their marks, and the figure."""
-    text = PAGE.read_text()
-    for name, made in (("where it turns", table(pairs)), ("spread", explain(pairs))):
-        mark = f"<!-- {name} -->"
-        text = re.sub(
-            rf"{mark}\n.*?<!-- end -->", lambda _, made=made, mark=mark: f"{mark}\n{made}\n<!-- end -->", text, flags=re.S
-        )
-    PAGE.write_text(text)
+    put_tables(PAGE, {"where it turns": table(pairs), "spread": explain(pairs)})
     draw(pairs)
 
 

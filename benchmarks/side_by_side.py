@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cells import fill, lines_of
+from cells import fill, lines_of, put_tables
 from peers import htfllib as rival
 
 RESULTS = Path(__file__).parent / "results" / "side_by_side.jsonl"
@@ -111,12 +111,8 @@ def gap(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
 
 
 def write_page(found: Mapping[Cell, Mapping[str, Any]], page: Path) -> None:
-    """Put each setting's table between its marks, <!-- its name --> and <!-- end -->."""
-    text = page.read_text()
-    for name in rival.SETTINGS:
-        before, rest = text.split(f"<!-- {name} -->\n", 1)
-        text = f"{before}<!-- {name} -->\n{table(found, name)}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
-    page.write_text(text)
+    """Put each setting's table into the page."""
+    put_tables(page, {name: table(found, name) for name in rival.SETTINGS})
 
 
 def table(found: Mapping[Cell, Mapping[str, Any]], setting: str) -> str:

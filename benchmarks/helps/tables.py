@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cells import put_tables
 from helps.plan import DEFAULT, KINDS, LONG, LONGER, PUBLIC, ROUNDS, Cell, Condition
 from helps.readings import CASES, MEASURES, Advice, Found, advise, by_seed, gain, of_whole_seeds, that_do_not_count
 
@@ -60,14 +60,8 @@ def tables(found: Found, cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def write_page(page: Path, found: Found, cells: Sequence[Cell]) -> None:
-    """Put the tables into the page, each between ``<!-- its name -->`` and ``<!-- end -->``."""
-    text = page.read_text()
-    for name, made in tables(found, cells).items():
-        mark = f"<!-- {name} -->"
-        text, times = re.subn(f"{mark}\n.*?<!-- end -->", lambda _, m=mark, t=made: f"{m}\n{t}\n<!-- end -->", text, flags=re.S)
-        if times != 1:
-            raise SystemExit(f"{page}: {mark} ... <!-- end --> stands there {times} times: it must once")
-    page.write_text(text)
+    """Put the tables into the page."""
+    put_tables(page, tables(found, cells))
 
 
 def seeds_said(found: Found, cells: Sequence[Cell]) -> str:

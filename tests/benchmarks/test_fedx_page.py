@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +9,6 @@ import pytest
 
 if TYPE_CHECKING:
     from fedx_page import Pair
-
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture(autouse=True)
-def benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield
-    for name in ("cells", "fedx_page"):
-        sys.modules.pop(name, None)
 
 
 def line(seed: int, last: float, uniformity: float, seconds: float) -> dict[str, Any]:

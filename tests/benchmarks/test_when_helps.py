@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,16 +12,6 @@ import torch
 
 if TYPE_CHECKING:
     from helps.plan import Cell
-
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
-
-@pytest.fixture(autouse=True)
-def benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "helps"]:
-        del sys.modules[name]
 
 
 def lines(own: Mapping[str, tuple[float, ...]], kinds: tuple[str, ...] = ("images", "signals")) -> dict[Cell, dict[str, float]]:
