@@ -36,21 +36,26 @@ def fill(
 
 
 def lines_of(results: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of this very setting; a line that a crash cut off does not count."""
+    """The lines of this very setting."""
+    return [line for line in written(results) if line["setting"] == json.loads(json.dumps(setting))]
+
+
+def written(results: Path) -> list[dict[str, Any]]:
+    """All lines; one that a crash cut off does not count."""
     if not results.exists():
         return []
-    lines = [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
-    return [line for line in lines if line["setting"] == json.loads(json.dumps(setting))]
+    return [json.loads(line) for line in results.read_text().splitlines() if line.endswith("}")]
 
 
 def finished(cells: Iterable[Any], results: Path) -> dict[Any, dict[str, Any]]:
     """The lines that are there of these cells, which have a ``method``, a ``seed`` and a ``setting()``."""
-    found = {}
-    for cell in cells:
-        lines = lines_of(results, cell.setting())
-        if mine := [line for line in lines if (line["method"], line["seed"]) == (cell.method, cell.seed)]:
-            found[cell] = mine[-1]
-    return found
+
+    def key(method: str, seed: int, setting: Mapping[str, Any]) -> str:
+        return json.dumps([method, seed, setting], sort_keys=True)
+
+    last = {key(line["method"], line["seed"], line["setting"]): line for line in written(results)}
+    keys = {cell: key(cell.method, cell.seed, cell.setting()) for cell in cells}
+    return {cell: last[made] for cell, made in keys.items() if made in last}
 
 
 def put_tables(page: Path, tables: Mapping[str, str]) -> None:

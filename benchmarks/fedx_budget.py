@@ -3,6 +3,7 @@
     python benchmarks/fedx_budget.py --step budget         # the cells not yet in results/fedx_budget.jsonl
     python benchmarks/fedx_budget.py --step changes --at 20 10 --only plain "start at half"
     python benchmarks/fedx_budget.py --step places --cifar10 DIR               # DIR holds train.parquet and test.parquet
+    python benchmarks/fedx_budget.py --step places --place "CIFAR-10, ResNet-18" --only "views of FedX" --cifar10 DIR
     python benchmarks/fedx_budget.py --step official --cifar10 DIR --code COPY # of github.com/Sungwon-Han/FEDX
     python benchmarks/fedx_budget.py --page                # only print what is there, and write docs/results/fedx.md
 
@@ -88,6 +89,8 @@ FASHION, _, CIFAR10, _ = PLACES
 OFFICIAL = {"official_simclr": "simclr", "official": "fedx"}
 STEPS = ("budget", "changes", "places", "official")
 CHANGES = ("plain", *SHARED_CHANGES, *FEDX_CHANGES)
+#: The seeds by which a setting was chosen, and those drawn afterwards to judge it by: the plan keeps them apart.
+SEEDS, FRESH_SEEDS = range(5), range(5, 10)
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,12 @@ def cells_of(step: str, seeds: list[int], only: list[str], budgets: tuple[tuple[
     if step == "budget":
         wanted = [(method, "plain", FASHION) for method in METHODS]
     elif step == "places":
-        wanted = [(method, "plain", place) for place in PLACES for method in ("simclr", "fedx")]
+        wanted = [
+            (method, change, place)
+            for place in PLACES
+            for change in ("plain", "views of FedX")
+            for method in ("simclr", "fedx")
+        ]
     elif step == "official":
         wanted = [(method, "views of FedX", CIFAR10) for method in ("simclr", "fedx", *OFFICIAL)]
     else:
@@ -195,16 +203,18 @@ def describe(line: Mapping[str, Any]) -> str:
 
 
 def pairs(found: Mapping[Cell, Mapping[str, Any]]) -> Iterator[Pair]:
-    """Each setting that was run with FedX and without it, the seeds that both have."""
+    """Each setting that was run with FedX and without it, the seeds that both have; fresh seeds are a setting of their own."""
     by: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell, line in found.items():
-        by.setdefault((cell.place, cell.rounds, cell.epochs, cell.change, cell.method), []).append(line)
-    for place, (rounds, epochs), change in product(PLACES, BUDGETS, CHANGES):
-        here = partial(lambda *key: by.get(key, []), place, rounds, epochs)
+        fresh = cell.seed in FRESH_SEEDS
+        by.setdefault((cell.place, cell.rounds, cell.epochs, fresh, cell.change, cell.method), []).append(line)
+    for place, (rounds, epochs), change, fresh in product(PLACES, BUDGETS, CHANGES, (False, True)):
+        here = partial(lambda *key: by.get(key, []), place, rounds, epochs, fresh)
+        shown = f"{change}, seeds {FRESH_SEEDS[0]} to {FRESH_SEEDS[-1]}" if fresh else change
         for method, base, what in (
-            ("fedx", "simclr", change),
-            ("without", "simclr", f"{change}, without the global contrastive term"),
-            ("official", "official_simclr", f"{change}, official code"),
+            ("fedx", "simclr", shown),
+            ("without", "simclr", f"{shown}, without the global contrastive term"),
+            ("official", "official_simclr", f"{shown}, official code"),
         ):
             over = {line["seed"]: line for line in here(ON_TOP_OF.get(change, change), base)}
             if mine := [line for line in here(change, method) if line["seed"] in over]:
@@ -217,6 +227,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*CHANGES], metavar="CHANGE", choices=[*CHANGES])
     every_method = [*METHODS, *OFFICIAL]
     parser.add_argument("--methods", nargs="+", default=every_method, metavar="METHOD", choices=every_method)
+    parser.add_argument("--place", nargs="+", default=[*PLACES], metavar="PLACE", choices=[*PLACES], help="data and net")
     parser.add_argument("--at", nargs=2, type=int, metavar=("ROUNDS", "EPOCHS"), help="default: of budget all, else 20 2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=2)
@@ -231,10 +242,15 @@ def main() -> None:
         parser.error(f"--code {given.code or '(nothing)'}: no losses.py there: give a copy of github.com/Sungwon-Han/FEDX")
     if not (given.table or given.page):
         budgets = (tuple(given.at),) if given.at else BUDGETS if given.step == "budget" else ((20, 2),)
-        cells = [cell for cell in cells_of(given.step, given.seeds, given.only, budgets) if cell.method in given.methods]
+        cells = [
+            cell
+            for cell in cells_of(given.step, given.seeds, given.only, budgets)
+            if cell.method in given.methods and cell.place in given.place and cell.change in given.only
+        ]
         there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10, code=given.code)
         fill([cell for cell in cells if cell not in there], do, RESULTS, describe=describe, workers=given.workers)
-    every = {cell for step in STEPS for cell in cells_of(step, [*range(5)], [*CHANGES], BUDGETS)}
+    seeds = [*SEEDS, *FRESH_SEEDS]
+    every = {cell for step in STEPS for cell in cells_of(step, seeds, [*CHANGES], BUDGETS)}
     found = [*pairs(finished(sorted(every, key=str), RESULTS))]
     print(f"{table(found)}\n\n{explain(found)}")
     if given.page:

@@ -11,8 +11,9 @@ stands in peers/fedssl.py, how theirs is started in peers/with_easyfl.py.
 
 "EasyFL" is its code as it is, with its heads, views and order of samples. "EasyFL, changed" gets fedkd's, and the edits of
 peers/fedssl.py: where both compute the same, both curves are the same but for rounding. "EasyFL, own target" has only the edit
-that gives a client a target net in its first training. All encoders are judged by fedkd's linear probe, after each round. A
-cell takes one to two minutes of one core of an AMD EPYC.
+that gives a client a target net in its first training. "fedkd, nudged" is fedkd with its rate one float32 larger: how far two
+runs part that differ by rounding alone. All encoders are judged by fedkd's linear probe, after each round. A cell takes one to
+two minutes of one core of an AMD EPYC.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from peers import fedssl as rival
 
 RESULTS = Path(__file__).parent / "results" / "side_by_side_unsupervised.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "side_by_side_unsupervised.md"
-CODES = ("fedkd", *rival.CODES)
+NUDGED = "fedkd, nudged"
+CODES = ("fedkd", NUDGED, *rival.CODES)
 #: Where their code is also run with its own views; and the code that computes what fedkd does.
 WHOLE, SAME = "two epochs a round", f"{rival.NAME}, changed"
 
@@ -64,6 +66,8 @@ def run(cell: Cell) -> dict[str, Any]:
         rival.write_images(cell.cifar10, images, *same)
         if cell.code == "fedkd":
             result = rival.run_ours(images, cell.method, *same)
+        elif cell.code == NUDGED:
+            result = rival.run_ours(images, cell.method, nudged(cell.setting()), cell.seed)
         else:
             result = rival.run_theirs(images, cell.method, *same, cell.copy, edits)
     return {
@@ -77,6 +81,14 @@ def run(cell: Cell) -> dict[str, Any]:
         "cpu": cpu_model(),
         "setting": cell.setting(),
     }
+
+
+def nudged(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting with the next larger rate that a float32 can hold."""
+    import numpy as np
+
+    lr = float(np.nextafter(np.float32(setting["train"]["lr"]), np.float32(1)))
+    return {**setting, "train": {**setting["train"], "lr": lr}}
 
 
 def describe(line: Mapping[str, Any]) -> str:
@@ -165,7 +177,7 @@ def cells_of(
         for name in settings
         for code in codes
         for method in methods
-        if name == WHOLE or code in ("fedkd", SAME)
+        if name == WHOLE or code in ("fedkd", NUDGED, SAME)
     ]
 
 

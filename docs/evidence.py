@@ -121,7 +121,8 @@ def side_by_side(
 ) -> tuple[list[Evidence], list[str]]:
     """Lines with ``method``, ``seed``, ``code`` ("fedkd" or a rival's name), ``accuracy``; and methods that have no row.
 
-    A method may have a variant behind a comma, "kd, momentum"; what has no line of fedkd is compared with nothing.
+    A method may have a variant behind a comma, "kd, momentum"; what has no line of fedkd is compared with nothing, nor is
+    fedkd with itself ("fedkd, nudged").
     ``explained`` says of "FILE METHOD CODE" why the two differ, where that is known; ``same``, what fedkd calls that method,
     where it has another name here.
     """
@@ -138,7 +139,8 @@ def side_by_side(
             strange[called] = None
             continue
         ours = codes.pop("fedkd", {})
-        for code, theirs in codes.items() if ours else ():
+        theirs_by_code = {code: theirs for code, theirs in codes.items() if ours and not code.startswith("fedkd, ")}
+        for code, theirs in theirs_by_code.items():
             there, here = (f"{points([*each.values()])} % ({count(each, 'seed')})" for each in (theirs, ours))
             how = [variant, json.loads(setting).get("name", ""), f"[{file.name}](../benchmarks/results/{file.name})"]
             verdict = of_accuracies(ours, theirs, explained.get(f"{file.name} {method} {code}", ""))

@@ -91,7 +91,7 @@ def helps(values: Sequence[float]) -> str:
 
 def _gains(run: Line, root: Path, known: Mapping[str, str], where: str) -> dict[str, list[float]]:
     """Row -> what each seed's run has over the baseline of the same seed, in points."""
-    lines = lines_of(root / run["file"], "seed")
+    lines = [line for line in lines_of(root / run["file"], "seed") if line["seed"] in run.get("seeds", [line["seed"]])]
     base = _by_seed(_most_seeds(line for line in lines if run["base"].items() <= line.items()), run["key"])
     if not base:
         raise InputError(f"{where}: no line of {run['file']} is its base {run['base']}: correct it")

@@ -73,6 +73,14 @@ def test_the_views_that_are_handed_over_are_those_that_fedkd_trains_on(
     assert (handed.swapaxes(0, 1).reshape(-1, 2, 3, 32, 32) == torch.stack(seen).numpy()).all()
 
 
+def test_a_nudged_run_has_the_next_rate_that_float32_can_hold(setting: dict[str, Any]) -> None:
+    import side_by_side_unsupervised as benchmark
+
+    before, after = (np.float32(each["train"]["lr"]) for each in (setting, benchmark.nudged(setting)))
+    assert after > before
+    assert np.nextafter(before, np.float32(1)) == after
+
+
 def test_a_copy_that_is_missing_or_lacks_the_commit_is_named_with_the_cure(tmp_path: Path) -> None:
     import side_by_side_unsupervised as benchmark
 
