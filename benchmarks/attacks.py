@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cells import fill, lines_of
+from given import positive
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[NONE, *ATTACKS], choices=[NONE, *ATTACKS], metavar="ATTACK")
     parser.add_argument("--reductions", nargs="+", default=list(REDUCTIONS), choices=REDUCTIONS, metavar="REDUCTION")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     if not given.table:

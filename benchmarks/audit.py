@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import fill, lines_of
+from given import positive
 
 RESULTS = Path(__file__).parent / "results" / "audit.jsonl"
 SHADOW_RUNS = 16
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=RUNS, metavar="RUN")
     parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=SOURCES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     if not given.table:

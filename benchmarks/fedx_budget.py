@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from cells import fill, finished
 from fedx_page import Pair, explain, table, write_page
+from given import cifar10_folder, positive
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -228,16 +229,22 @@ def main() -> None:
     every_method = [*METHODS, *OFFICIAL]
     parser.add_argument("--methods", nargs="+", default=every_method, metavar="METHOD", choices=every_method)
     parser.add_argument("--place", nargs="+", default=[*PLACES], metavar="PLACE", choices=[*PLACES], help="data and net")
-    parser.add_argument("--at", nargs=2, type=int, metavar=("ROUNDS", "EPOCHS"), help="default: of budget all, else 20 2")
+    parser.add_argument("--at", nargs=2, type=positive, metavar=("ROUNDS", "EPOCHS"), help="default: of budget all, else 20 2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument(
+        "--cifar10", type=cifar10_folder, default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub"
+    )
     parser.add_argument("--code", default="", metavar="COPY", help="of the official code; needed by step official")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument(
         "--page", action="store_true", help="run nothing; write the table and the figure of docs/results/fedx.md"
     )
     given = parser.parse_args()
+    if given.at and tuple(given.at) not in BUDGETS:
+        parser.error(
+            f"--at {given.at[0]} {given.at[1]}: no budget of the plan: choose of {', '.join(f'{a} {b}' for a, b in BUDGETS)}"
+        )
     if given.step == "official" and not (given.table or given.page) and not (Path(given.code) / "losses.py").is_file():
         parser.error(f"--code {given.code or '(nothing)'}: no losses.py there: give a copy of github.com/Sungwon-Han/FEDX")
     if not (given.table or given.page):
@@ -247,6 +254,8 @@ def main() -> None:
             for cell in cells_of(given.step, given.seeds, given.only, budgets)
             if cell.method in given.methods and cell.place in given.place and cell.change in given.only
         ]
+        if not cells:
+            parser.error(f"--step {given.step}: no cell of it is of these methods, places and changes: leave one of them out")
         there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10, code=given.code)
         fill([cell for cell in cells if cell not in there], do, RESULTS, describe=describe, workers=given.workers)
     seeds = [*SEEDS, *FRESH_SEEDS]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cells import fill, finished, intervals_over
+from given import positive
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*METHODS], metavar="METHOD", choices=[*METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=SETTING["rounds"])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     cells = [Cell(method, seed, given.rounds) for seed in given.seeds for method in given.only]

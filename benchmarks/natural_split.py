@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import phone_activities
 from cells import fill, finished, intervals_over
+from given import positive
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*METHODS], metavar="METHOD", choices=[*METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--path", default="", help="the package's file, where it is not installed")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=positive, default=1)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     cells = [Cell(method, seed) for seed in given.seeds for method in given.only]

@@ -2,7 +2,7 @@
 
     python benchmarks/pfl_cifar10.py --cifar10 DIR               # DIR holds train.parquet and test.parquet; else the hub
     python benchmarks/pfl_cifar10.py --cifar10 DIR --seeds 1 2 --split dirichlet --methods fedavg
-    python benchmarks/pfl_cifar10.py --table                     # only print what is there
+    python benchmarks/pfl_cifar10.py --table                     # only print what is there, and write the page
 
 As the benchmark of pfl-research is set up (benchmarks/image_classification/configs/baseline.yaml): users of 50 images each,
 either of all classes alike or with classes drawn from Dirichlet(0.1); 50 users a round, drawn anew; one epoch in batches of
@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import fill, finished, intervals_over
+from cells import fill, finished, intervals_over, put_tables
+from given import cifar10_folder, positive
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from pfl_cifar10_net import make_net
 from venvs import CACHE, PFL_CIFAR10
 
 RESULTS = Path(__file__).parent / "results" / "pfl_cifar10.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "pfl_cifar10.md"
 ROUNDS, EVERY = 100, 10
 ALPHAS = {"iid": 0.0, "dirichlet": 0.1}
 #: Method in the table -> strategy.
@@ -159,12 +161,14 @@ def table(found: Mapping[Cell, Mapping[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
+    parser.add_argument(
+        "--cifar10", type=cifar10_folder, default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub"
+    )
     parser.add_argument("--split", nargs="+", default=[*ALPHAS], choices=[*ALPHAS])
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], help="pfl's own is FedAvg")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="run nothing")
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument("--table", action="store_true", help="run nothing; print the table and write the page")
     given = parser.parse_args()
     who = [(PFL, "fedavg"), *(("fedkd", method) for method in METHODS)]
     cells = [
@@ -176,7 +180,9 @@ def main() -> None:
         for cell in left:
             images_of(cell, given.cifar10)
         fill(left, do, RESULTS, describe=describe, workers=given.workers)
-    print(table(finished([Cell(*each, split, seed) for seed in range(5) for split in ALPHAS for each in who], RESULTS)))
+    found = finished([Cell(*each, split, seed) for seed in range(5) for split in ALPHAS for each in who], RESULTS)
+    print(table(found))
+    put_tables(PAGE, {"pfl": table(found)})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import fill, lines_of, put_tables
+from given import positive
 from peers import htfllib as rival
 
 RESULTS = Path(__file__).parent / "results" / "side_by_side.jsonl"
@@ -176,7 +177,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=[*rival.SETTINGS], metavar="NAME", choices=[*rival.SETTINGS])
     parser.add_argument("--only", nargs="+", default=[*rival.METHODS], metavar="METHOD", choices=[*rival.METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=positive, default=1)
     parser.add_argument("--table", action="store_true", help="run nothing; write the page's tables")
     given = parser.parse_args()
     if not given.table:

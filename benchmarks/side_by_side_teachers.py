@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cells import fill, finished, intervals_over
+from given import positive
 
 if TYPE_CHECKING:
     from fedkd import Experiment
@@ -251,7 +252,7 @@ def main() -> None:
     parser.add_argument("--copies", default="", metavar="DIR", help="where the rivals' checkouts lie")
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="of fedkd or of a rival, as the table names it")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     cells = [

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import fill, lines_of, put_tables
+from given import cifar10_folder, positive
 from peers import fedssl as rival
 
 RESULTS = Path(__file__).parent / "results" / "side_by_side_unsupervised.jsonl"
@@ -184,12 +185,14 @@ def cells_of(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--code", default="", metavar="PATH", help=f"your copy of {rival.NAME}")
-    parser.add_argument("--cifar10", default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub")
+    parser.add_argument(
+        "--cifar10", type=cifar10_folder, default="", metavar="DIR", help="train.parquet and test.parquet; default: the hub"
+    )
     parser.add_argument("--settings", nargs="+", default=[*rival.SETTINGS], metavar="NAME", choices=[*rival.SETTINGS])
     parser.add_argument("--codes", nargs="+", default=[*CODES], metavar="NAME", choices=[*CODES])
     parser.add_argument("--only", nargs="+", default=[*rival.METHODS], metavar="METHOD", choices=[*rival.METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=positive, default=1)
     parser.add_argument("--table", action="store_true", help="run nothing; write the page's table")
     given = parser.parse_args()
     if not given.table:

@@ -92,7 +92,7 @@ GOALS: list[tuple[str, str, tuple[str, ...], str, str, str]] = [
         for cell in ("FedX, 10 clients of 400 images", "FedAvg, 50 users of 50 images", "FedAvg, 10 clients of 30 images")
         for what, key in (("rounds", "rounds"), ("whole run", "cell"))
     ),
-    ("two nodes over one", "two_nodes", ("two nodes / one node",), "{:.2f}", "two_nodes.py", "4"),
+    ("two nodes over one (no goal)", "two_nodes", ("two nodes / one node",), "{:.2f}", "two_nodes.py", "4"),
 ]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import fill, finished
+from given import positive
 from helps.data import write_data
 from helps.figures import draw_all
 from helps.plan import DATA, KINDS, ROUNDS, Cell, Condition, plan
@@ -64,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", default=[*KINDS], metavar="KIND", choices=[*KINDS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page's tables and figures")
     given = parser.parse_args()

@@ -181,8 +181,8 @@ def of_accuracies(ours: Mapping[int, float], theirs: Mapping[int, float], becaus
     differences = [ours[seed] - theirs[seed] for seed in common]
     mean, half = interval(differences)
     apart = f"{points(differences, signed=True)} points apart"
+    if abs(mean) > half:
+        return f"{DIFFERS} {because} ({apart})" if because else f"{NOT}: {apart}, not explained"
     if half > WIDE:
         return f"{NOT}: {apart}, an interval too wide to tell{because and ': '}{because}"
-    if abs(mean) <= half:
-        return f"{VERIFIED}: {apart}"
-    return f"{DIFFERS} {because} ({apart})" if because else f"{NOT}: {apart}, not explained"
+    return f"{VERIFIED}: {apart}"

@@ -21,6 +21,8 @@ def declared(file: Path) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file, which says what is held beside what: restore it") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file.name}: no TOML: {error}") from None
     entries = [

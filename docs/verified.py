@@ -57,6 +57,9 @@ def verified_page(root: Path = ROOT, declared: Path = HERE / "verified.toml") ->
     results = root / "benchmarks" / "results"
     evidence = of_official_code(results / "against_official.jsonl", known)
     strange: list[str] = []
+    for name in sorted({key.partition(" ")[0] for key in explained(declared)}):
+        if not (results / name).is_file():
+            raise InputError(f"{results / name}: no such file of results, of which {declared.name} speaks: restore it")
     for file in sorted(results.glob("side_by_side*.jsonl")):
         found, without = side_by_side(file, known, explained(declared), same_methods(declared))
         evidence = [*found, *evidence]
@@ -138,7 +141,8 @@ Three questions are kept apart:
   stays open until it was run in theirs. The pages that a number links to say when and how it was measured.
 
 Intervals are 95 % t intervals, over seeds or, of what others say, over their settings. A verdict is "verified", "differs
-because" or "not verified"."""
+because" or "not verified"; of a loss, target or reduction that only tests recompute, "verified by tests". Strategies do
+not get that one, as a test recomputes a part of them."""
 
 KINDS = "As the names of the tests say it. " + "; ".join(f'"{kind}": {meaning}' for kind, meaning in BY.items()) + "."
 

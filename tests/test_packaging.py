@@ -35,7 +35,8 @@ def test_strategies_is_no_package_of_its_own() -> None:
 def test_a_wheel_has_every_package_and_every_file_of_the_checkout() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "fedkd").rglob("__init__.py")}
-    assert packages == set(setup["packages"])
+    templates = {"fedkd.cli.templates.app", "fedkd.cli.templates.kit"}  # folders of texts, which setuptools wants named too
+    assert packages | templates == set(setup["packages"])
     packed = {
         file
         for package, patterns in setup["package-data"].items()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fedkd.base.errors import InputError
@@ -26,7 +27,9 @@ def read_toml(path: str | Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"no experiment file {path}: name an existing .toml file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not a TOML file in UTF-8: save it in this encoding") from None
-    except (tomllib.TOMLDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory: name a .toml file in it") from None
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not a TOML file: {error}") from None
 
 
@@ -102,15 +105,17 @@ def places_of_error(message: str) -> list[str]:
 
 
 @contextmanager
-def located(file: str, text: str, *, besides: Collection[str] = ()) -> Iterator[None]:
-    """Say behind an InputError of the block where in the file its key stands; of a key given ``besides``, that it was so."""
+def located(file: str, text: str, *, besides: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """Say behind an InputError of the block where in the file its key stands, or that it or its value was given ``besides``."""
     try:
         yield
     except InputError as error:
         places = places_of_error(str(error))
         line = next((line for place in places if (line := line_of(text, place))), 0)
+        quoted = re.search(r"'([^']+)'", str(error))
         above = {key[: key.index(".", end)] for key in besides for end in range(len(key)) if "." in key[end:]}
-        if any(place in besides for place in places) or (not line and any(place in above for place in places)):
+        named = any(place in besides for place in places) or (not line and any(place in above for place in places))
+        if named or (quoted and quoted[1] in besides.values()):
             raise InputError(f"{error} (given beside the file, as by --set)") from None
         raise InputError(f"{error} ({file}:{line})" if line else f"{error} ({file})") from None
 

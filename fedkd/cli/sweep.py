@@ -136,6 +136,6 @@ def _report(place: Path, cells: Sequence[Cell], failures: Mapping[Path, Outcome]
         print_tables(tables_of(compare(group_seeds([RecordedRun.read(each) for each in done]))), stream)
     except InputError as error:
         print(f"not compared: {error}", file=stream)
-    if (place / "report.html").exists():
-        print(f"report: {place / 'report.html'}", file=stream)
-    print(f"next:   fedkd report {shlex.quote(str(place))}", file=stream)
+    if (report := place / "report.html").exists():
+        print(f"report: {report}", file=stream)
+    print(f"next:   fedkd {'compare' if report.exists() else 'report'} {shlex.quote(str(place))}", file=stream)

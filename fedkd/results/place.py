@@ -24,7 +24,7 @@ def refuse_if_taken(path: Path) -> None:
         if path.exists():
             kind = "a directory with other files" if path.is_dir() else "a file"
             raise InputError(f"{path} is {kind}: give a new or empty directory with --out")
-        if not path.parent.is_dir() and path.parent.exists():
+        if any(above.exists() and not above.is_dir() for above in path.parents):
             raise InputError(f"{path} lies below a file: give another directory with --out")
 
 

@@ -49,8 +49,7 @@ def test_a_sweep_runs_every_cell_once_and_prints_what_to_type_next(fedkd: Fedkd,
         *("report.html", "comparison.md", "comparison.csv"),
     }
     following = fedkd(lines[-1].removeprefix("next:").strip())
-    assert following.code == 0 and Path("report.html").exists()
-    assert "minus fedavg" in done.out and "minus fedavg" in fedkd("fedkd compare runs/small-sweep").out
+    assert following.code == 0 and "minus fedavg" in done.out and "minus fedavg" in following.out
 
     before = Path("runs/small-sweep/strategy=local/seed-1/metrics.jsonl").read_bytes()
     again = fedkd(GRID)

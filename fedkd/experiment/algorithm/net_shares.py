@@ -51,6 +51,8 @@ def read_nets(given: object) -> object:
     Raises:
         InputError: the shares are no numbers above 0, or do not sum to 1.
     """
+    if isinstance(given, str) and given.startswith("{"):
+        raise InputError(f"nets: {given} cannot be read: write a table as TOML has it, {{cnn = 0.5, mlp = 0.5}}")
     if isinstance(given, str) and ("," in given or given.rpartition(":")[2].replace(".", "", 1).isdigit()):
         given = {name: parse_value(share) for name, _, share in (pair.rpartition(":") for pair in given.split(","))}
     if not isinstance(given, Mapping):
