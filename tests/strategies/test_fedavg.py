@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from fedkd import Experiment, Knowledge, load, simulate
 from fedkd.aggregate import weighted_mean
@@ -62,6 +67,50 @@ def three_channels():  # type: ignore[no-untyped-def]
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(40) % 2
     return Source("random", images, labels, images[:10], labels[:10], ("a", "b"))
+
+
+@pytest.mark.recomputed("fedavg", by="formula")
+def test_two_rounds_have_the_weights_of_a_loop_by_hand(tmp_path: Path) -> None:
+    """Each client's samples are one batch, so that their order plays no part; without dropout nothing else is drawn."""
+    lr, momentum, epochs = 0.5, 0.9, 3
+    experiment = Experiment(
+        strategy="fedavg",
+        rounds=2,
+        nets=small_net,
+        data={"clients": 3, "partition": "dirichlet", "alpha": 1.0, "client_test": 0.0, "normalise": "none"},
+        train={"lr": lr, "momentum": momentum, "weight_decay": 0.0, "epochs": epochs, "batch_size": 2000},
+    )
+    simulate(experiment, out=tmp_path)
+
+    federation = experiment.run_federation
+    parts = [federation.client_train(client) for client in range(3)]
+    mean = small_net((1, 8, 8), 10).state_dict()
+    for _ in range(2):
+        total = {name: torch.zeros_like(tensor) for name, tensor in mean.items()}
+        for part in parts:
+            net = small_net((1, 8, 8), 10)
+            net.load_state_dict(mean)
+            optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
+            images, labels = part.take(torch.arange(len(part)))[:2]
+            for _ in range(epochs):
+                optimizer.zero_grad()
+                cross_entropy(net(images / 255), labels).backward()
+                optimizer.step()
+            for name, tensor in net.state_dict().items():
+                total[name] += tensor * (len(part) / sum(map(len, parts)))
+        mean = total
+    assert len({len(part) for part in parts}) > 1
+    by_fedkd = load_file(tmp_path / "checkpoint" / "round-00002" / "arrays.safetensors")["0:broadcast/fedkd.tensors/float32"]
+    torch.testing.assert_close(by_fedkd, torch.cat([tensor.flatten() for tensor in mean.values()]), rtol=0, atol=1e-6)
+
+
+def small_net(shape: tuple[int, ...], classes: int) -> nn.Module:
+    """One hidden layer, always with the same first weights."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, classes))
+    for place, parameter in enumerate(net.parameters()):
+        values = torch.arange(parameter.numel()).add(place).sin() / 4
+        nn.utils.vector_to_parameters(values, [parameter])
+    return net
 
 
 def test_fedavg_learns_digits() -> None:
