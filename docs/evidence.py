@@ -170,6 +170,8 @@ def of_accuracies(ours: Mapping[int, float], theirs: Mapping[int, float], becaus
     'verified: +0.0 ± 1.2 points apart'
     >>> of_accuracies({0: 80.0, 1: 81.0, 2: 82.0}, {0: 75.0, 1: 76.1, 2: 77.0})
     'not verified: +5.0 ± 0.1 points apart, not explained'
+    >>> of_accuracies({0: 80.0, 1: 82.0, 2: 84.0}, {0: 10.0, 1: 10.0, 2: 10.0})
+    'not verified: +72.0 ± 5.0 points apart, not explained'
     >>> of_accuracies({0: 80.0}, {0: 80.0})
     'not verified: fewer than two seeds in common'
     >>> of_accuracies({0: 80.0, 1: 81.0}, {0: 10.0, 1: 81.0}, "a net there ends at chance")

@@ -149,6 +149,25 @@ def test_gains_here_beside_what_others_say(docs: dict[str, ModuleType], tmp_path
     )
 
 
+def test_seeds_that_were_drawn_to_judge_by_are_judged_alone(docs: dict[str, ModuleType], tmp_path: Path) -> None:
+    """Of 1, 2 and 3 points the last two."""
+    written(tmp_path / "mine.jsonl", *lines_of_runs())
+    declared = tmp_path / "verified.toml"
+    declared.write_text(RUN.replace("[runs.mine]\n", "[runs.mine]\nseeds = [1, 2]\n"))
+    (alone,) = docs["gains"].of_gains(declared, tmp_path, ROWS)
+    assert alone.here == "+2.5 ± 6.4 (2 seeds)"
+
+
+def test_what_the_page_is_made_of_must_be_there(docs: dict[str, ModuleType], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"verified\.toml: no such file, which says what is held beside what"):
+        docs["gains"].declared(tmp_path / "verified.toml")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "against_official.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"side_by_side.*\.jsonl: no such file of results, of which verified\.toml speaks"):
+        docs["verified"].verified_page(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
