@@ -28,7 +28,7 @@ from fedx_careful import HEADS, batches, train_epochs
 from helps.data import write_data
 from helps.plan import DATA, DEFAULT
 from helps.plan import Cell as HelpsCell
-from peers.pfl_cifar10_net import make_net
+from peers.pfl_cifar10_task import make_net
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 

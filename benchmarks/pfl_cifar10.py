@@ -7,7 +7,7 @@
 As the benchmark of pfl-research is set up (benchmarks/image_classification/configs/baseline.yaml): users of 50 images each,
 either of all classes alike or with classes drawn from Dirichlet(0.1); 50 users a round, drawn anew; one epoch in batches of
 10, SGD with rate 0.1; the mean of the weights; "simple_cnn". But for 100 rounds, where it has 1,500. Cells are kept in
-results/pfl_cifar10.jsonl as they come. Both codes train in one thread; pfl is installed once in an environment of its own.
+results/pfl_cifar10.jsonl as they come. All train in one thread; pfl is installed once in an environment of its own.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from cells import fill, finished, intervals_over, put_tables
 from given import cifar10_folder, positive
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from pfl_cifar10_net import make_net
-from venvs import CACHE, PFL_CIFAR10
+from pfl_cifar10_task import EVERY, make_net
+from venvs import CACHE, PFL_CIFAR10, PFL_CIFAR10_LOOP, PFL_CIFAR10_USERS, Peer
 
 RESULTS = Path(__file__).parent / "results" / "pfl_cifar10.jsonl"
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "pfl_cifar10.md"
-ROUNDS, EVERY = 100, 10
+ROUNDS = 100
 ALPHAS = {"iid": 0.0, "dirichlet": 0.1}
 #: Method in the table -> strategy.
 METHODS: dict[str, dict[str, Any]] = {
@@ -42,24 +42,26 @@ METHODS: dict[str, dict[str, Any]] = {
     "fedprox": {"name": "fedprox"},
     "fedntd": {"name": "fedntd"},
 }
-PFL = "pfl 0.6.0"
+FEDKD, PFL, LOOP = "fedkd", "pfl 0.6.0", "loop by hand"
+PEERS: dict[str, Peer] = {PFL: PFL_CIFAR10, LOOP: PFL_CIFAR10_LOOP}
 
 
 @dataclass(frozen=True)
 class Cell:
     """One run."""
 
-    code: str  # "fedkd", or PFL
+    code: str
     method: str
     split: str
     seed: int
+    rounds: int = ROUNDS
 
     def setting(self) -> dict[str, Any]:
         """All that it is made with but the seed and the data's place."""
         return {
             "code": self.code,
             "split": self.split,
-            "rounds": ROUNDS,
+            "rounds": self.rounds,
             "evaluate_every": EVERY,
             "evaluate_clients": 0,
             "participation": 0.05,
@@ -84,7 +86,7 @@ def images_of(cell: Cell, cifar10: str) -> Path:
     whole, parts = path.with_name(f"whole-{path.name}"), path.with_name(f"parts-{path.stem}.npy")
     np.savez(whole, **arrays)
     draw = [str(whole), str(ALPHAS[cell.split]), str(cell.seed), str(parts)]
-    subprocess.run([*PFL_CIFAR10.command(CACHE), "part", *draw], check=True)
+    subprocess.run([*PFL_CIFAR10_USERS.command(CACHE), *draw], check=True)
     groups = np.load(parts)
     held = groups >= 0  # of a Dirichlet draw the last users may lack a class, and then some images are nobody's
     arrays |= {"train_images": arrays["train_images"][held], "train_labels": arrays["train_labels"][held]}
@@ -93,9 +95,9 @@ def images_of(cell: Cell, cifar10: str) -> Path:
     return whole.rename(path)
 
 
-def by_pfl(cell: Cell, images: Path) -> list[dict[str, float]]:
+def by_peer(cell: Cell, images: Path) -> list[dict[str, float]]:
     """A line each time it evaluates."""
-    command = [*PFL_CIFAR10.command(CACHE), "train", str(images), str(ROUNDS), str(cell.seed)]
+    command = [*PEERS[cell.code].command(CACHE), str(images), str(cell.rounds), str(cell.seed)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith('{"round"')]
 
@@ -124,7 +126,7 @@ def run(cell: Cell, cifar10: str) -> dict[str, Any]:
     from fedkd.results.environment import cpu_model
 
     torch.set_num_threads(1)
-    lines = (by_pfl if cell.code == PFL else by_fedkd)(cell, images_of(cell, cifar10))
+    lines = (by_fedkd if cell.code == FEDKD else by_peer)(cell, images_of(cell, cifar10))
     return {
         **asdict(cell),
         "last": lines[-1]["accuracy"],
@@ -149,7 +151,7 @@ def table(found: Mapping[Cell, Mapping[str, Any]]) -> str:
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for split in ALPHAS:
         base = [line for cell, line in found.items() if (cell.code, cell.split) == (PFL, split)]
-        for code, method in product((PFL, "fedkd"), METHODS):
+        for code, method in product((PFL, FEDKD), METHODS):
             if lines := [line for cell, line in found.items() if (cell.code, cell.method, cell.split) == (code, method, split)]:
                 middle = percent([line["curve"][len(line["curve"]) // 2 - 1] for line in lines])
                 gain = "" if code == PFL else intervals_over(lines, base, "last")
@@ -170,7 +172,7 @@ def main() -> None:
     parser.add_argument("--workers", type=positive, default=2)
     parser.add_argument("--table", action="store_true", help="run nothing; print the table and write the page")
     given = parser.parse_args()
-    who = [(PFL, "fedavg"), *(("fedkd", method) for method in METHODS)]
+    who = [(PFL, "fedavg"), *((FEDKD, method) for method in METHODS)]
     cells = [
         Cell(*each, split, seed) for seed in given.seeds for split in given.split for each in who if each[1] in given.methods
     ]

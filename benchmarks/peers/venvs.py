@@ -40,8 +40,10 @@ class Peer:
 
 
 PFL = ("with_pfl.py", (TORCH, "pfl==0.6.0"))
-#: pfl's own benchmark of CIFAR-10.
+#: pfl's own benchmark of CIFAR-10, whose its images are, and the same as a loop that uses none of pfl but its torch.
 PFL_CIFAR10 = Peer("with_pfl_cifar10.py", PFL[1])
+PFL_CIFAR10_USERS = Peer("pfl_cifar10_users.py", PFL[1])
+PFL_CIFAR10_LOOP = Peer("loop_pfl_cifar10.py", PFL[1])
 #: What the official code of FedX needs; the code itself is no package.
 FEDX = Peer("with_fedx.py", (TORCH, "torchvision==0.28.0"), python="3.13")
 #: What EasyFL's package asks for, at versions that Python 3.13 has; its code is a copy of the user's.
