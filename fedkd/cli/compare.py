@@ -26,7 +26,8 @@ def compare(
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="GROUP", help="Whom all are held against: a label, a strategy or a directory [default: the first]."
+            metavar="GROUP",
+            help="Whom all are held against: a label, a strategy or a directory [default: the first; of a directory, by name].",
         ),
     ] = "",
     all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Hold every group against every other one.")] = False,

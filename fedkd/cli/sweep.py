@@ -126,9 +126,10 @@ def _report(place: Path, cells: Sequence[Cell], failures: Mapping[Path, Outcome]
     from fedkd.cli.result import write_group_of_seeds
     from fedkd.results.comparison.comparison import compare
     from fedkd.results.comparison.tables import tables_of
-    from fedkd.results.recorded import RecordedRun, group_seeds
+    from fedkd.results.recorded import RecordedRun, group_seeds, in_order
 
-    done = [cell.out for cell in cells if cell.out not in failures]
+    # As `compare` and `report` find them in the directory, so that differences are from the same group there as here.
+    done = sorted((cell.out for cell in cells if cell.out not in failures), key=in_order)
     if not done:
         return
     write_group_of_seeds(place, done)

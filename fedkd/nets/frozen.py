@@ -38,6 +38,7 @@ def completed(state: Mapping[str, Tensor], whole: Mapping[str, Tensor], left_out
         whole: all that such a net holds, by name.
         left_out: the names in ``whole`` that do not travel.
 
+    >>> import torch
     >>> whole = {"body.weight": torch.zeros(1), "last.weight": torch.zeros(2)}
     >>> sorted(completed({"student.last.weight": torch.ones(2)}, whole, ["body.weight"]))
     ['student.body.weight', 'student.last.weight']

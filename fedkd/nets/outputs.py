@@ -51,6 +51,7 @@ def logits_of(returned: Any, net: str) -> Tensor:
     They are the tensor itself; or what stands as ``["logits"]`` or ``.logits`` (transformers); or the first of a tuple or list,
     which may have auxiliary outputs after it.
 
+    >>> import torch
     >>> logits_of((torch.ones(2, 3), "auxiliary"), "mine").shape, logits_of({"logits": torch.ones(2, 3)}, "mine").shape
     (torch.Size([2, 3]), torch.Size([2, 3]))
     """

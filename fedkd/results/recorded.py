@@ -148,9 +148,9 @@ def run_places(path: Path) -> list[Path]:
         return [path]
     found = list(_below(path, LEVELS))
     once: dict[Path, Path] = {}
-    for place in sorted(found, key=lambda place: (place.is_symlink() or place.parent.is_symlink(), _in_order(place))):
+    for place in sorted(found, key=lambda place: (place.is_symlink() or place.parent.is_symlink(), in_order(place))):
         once.setdefault(place.resolve(), place)
-    return sorted(once.values(), key=_in_order)
+    return sorted(once.values(), key=in_order)
 
 
 def _below(folder: Path, levels: int) -> Iterator[Path]:
@@ -162,8 +162,8 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
             yield from _below(place, levels - 1)
 
 
-def _in_order(place: Path) -> list[tuple[int, str]]:
-    """Sorts seed-2 before seed-10."""
+def in_order(place: Path) -> list[tuple[int, str]]:
+    """Sorts runs by their names, and seed-2 before seed-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(place))]
 
 

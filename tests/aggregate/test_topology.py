@@ -1,22 +1,15 @@
 """Graphs that can be drawn on paper, and mixing matrices that keep the mean."""
 
-import doctest
-
 import networkx
 import pytest
 import torch
 
-import fedkd.aggregate.topology
 from fedkd.aggregate.topology import GRAPHS, Neighbours, check_doubly_stochastic, graph, mixing_matrix
 from fedkd.base.errors import InputError
 
 
 def drawn(neighbours: Neighbours) -> networkx.Graph:
     return networkx.Graph({node: list(others) for node, others in enumerate(neighbours)})
-
-
-def test_the_examples_of_the_module_run() -> None:
-    assert doctest.testmod(fedkd.aggregate.topology).failed == 0
 
 
 @pytest.mark.parametrize("name", GRAPHS)

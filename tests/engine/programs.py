@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,14 @@ def descendants(root: int) -> list[Process]:
     for member in family:  # grows as it goes
         family += [process for process, parent in parents.items() if parent == member.id]
     return family[1:]
+
+
+def wait_until_ended(started: Iterable[Process], seconds: float) -> None:
+    """Poll until none of these processes is there. AssertionError when time is up."""
+    deadline = time.monotonic() + seconds
+    while left := set(started) & set(processes()):
+        assert time.monotonic() < deadline, f"after {seconds:g} s these have not ended: {left}"
+        time.sleep(0.1)
 
 
 class Programs:

@@ -1,13 +1,11 @@
 """Noise, votes and subsamples against values by hand, closed forms and statistics that a fixed seed makes certain."""
 
-import doctest
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-import fedkd.knowledge.privacy
 from fedkd.aggregate import nearest_on_simplex
 from fedkd.base.errors import InputError
 from fedkd.knowledge.privacy import (
@@ -44,10 +42,6 @@ def exact_epsilon(noise: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if delta_at(middle) > delta else (low, middle)
     return high
-
-
-def test_the_examples_of_the_module_run() -> None:
-    assert doctest.testmod(fedkd.knowledge.privacy).failed == 0
 
 
 def test_without_noise_a_small_table_is_as_it_was_and_a_large_one_has_the_norm_asked_for() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,7 +23,6 @@ from fedkd.nets import (
     build_net,
     check_branches,
     check_exits,
-    moving_average,
     pooled,
     scale_gradient,
 )
@@ -210,7 +208,6 @@ def test_the_share_of_the_newest_weights_is_what_the_decay_leaves() -> None:
     """Of decays min(1 - 1/(t + 1), 0.7): 0, 1/2, 2/3, and then 0.7 instead of 3/4 and more."""
     shares = [newest_share(torch.tensor(t), 0.7).item() for t in (0, 1, 2, 3, 1000)]
     assert shares == pytest.approx([1.0, 1 / 2, 1 / 3, 0.3, 0.3])
-    assert doctest.testmod(moving_average).failed == 0
 
 
 def test_the_average_is_a_copy_then_a_mean_then_decays_at_most_so_much() -> None:

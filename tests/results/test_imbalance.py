@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 
 from fedkd import Experiment, simulate
-from fedkd.results import imbalance as module
 from fedkd.results.imbalance import imbalance
-
-
-def test_the_examples_are_right() -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import doctest
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fedkd.results import environment
-from fedkd.results.report import adversity, cells, chart, heat_map, scale, series
 from fedkd.results.report.chart import Axis, Line, line_chart
 from fedkd.results.report.heat_map import png
 from fedkd.results.report.scale import linear, logarithmic
-
-
-@pytest.mark.parametrize("module", [adversity, cells, chart, environment, heat_map, scale, series])
-def test_the_examples_are_right(module: object) -> None:
-    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 def softened(probabilities: Tensor, temperature: float) -> Tensor:
     """As the softmax at a temperature would give them.
 
-    >>> softened(torch.tensor([0.8, 0.2]), 2.0).round(decimals=3).tolist()
-    [0.667, 0.333]
+    >>> softened(torch.tensor([0.8, 0.2]), 2.0)
+    tensor([0.6667, 0.3333])
     """
     return (probabilities.clamp(min=1e-12).log() / temperature).softmax(-1)
 

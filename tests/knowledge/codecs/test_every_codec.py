@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable
 
 import pytest
@@ -14,8 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import LOSSLESS, NAMES, knowledge, one
 
-import fedkd.knowledge.codecs
-import fedkd.knowledge.codecs.lowrank
 from fedkd import Knowledge
 from fedkd.knowledge.codecs import chain
 from fedkd.testing.check import checks_of
@@ -23,13 +17,6 @@ from fedkd.testing.codecs import CHECKS, Coding, agrees_over_rounds, comes_back,
 from fedkd.testing.messages import table
 
 FEW = settings(max_examples=25, deadline=None)
-MODULES = [
-    fedkd.knowledge.codecs.lowrank,
-    *(
-        importlib.import_module(f"fedkd.knowledge.codecs.{m.name}")
-        for m in pkgutil.iter_modules(fedkd.knowledge.codecs.__path__)
-    ),
-]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,9 +65,3 @@ def test_coding_what_was_coded_loses_no_more(name: str, space: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_one_codec(name: str) -> None:
     assert one(name) == one(name)
-
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_examples_in_docstrings_run(module: object) -> None:
-    assert inspect.ismodule(module)
-    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
