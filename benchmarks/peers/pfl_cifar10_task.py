@@ -45,7 +45,10 @@ class Task:
 
     @torch.inference_mode()
     def evaluate(self, net: nn.Module, round_number: int) -> None:
-        """Print a line of JSON after every so many rounds: accuracy on all test images, and the seconds until now."""
+        """Every so many rounds, print a line of JSON: accuracy on all test images, and seconds since the images were read.
+
+        The net is left in eval mode.
+        """
         if round_number % EVERY:
             return
         images, labels = self._test

@@ -1,6 +1,6 @@
 """Who holds what in pfl's CIFAR-10 benchmark, drawn by pfl 0.6.
 
-    python pfl_cifar10_users.py FILE ALPHA SEED OUT     # OUT.npy: whose each image is; ALPHA 0: of all classes alike
+    python pfl_cifar10_users.py FILE ALPHA SEED OUT     # OUT.npy: whose each image is; ALPHA 0: all classes alike
 
 FILE is an .npz with ``train_labels``. The benchmark's own files read CIFAR-10 as rows of pixels, though it is stored channel
 after channel, so its images are scrambled; here they are not.
@@ -17,7 +17,7 @@ SAMPLES = 50
 
 
 def draw_users(file: str, alpha: float, seed: int, out: str) -> None:
-    """Users of 50 images each, as pfl's benchmark makes them."""
+    """Users of 50 images each, as pfl's benchmark makes them; -1: of a Dirichlet draw some images may be nobody's."""
     np.random.seed(seed)
     with np.load(file) as arrays:
         labels = arrays["train_labels"]

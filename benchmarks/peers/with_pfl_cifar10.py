@@ -45,7 +45,7 @@ class Net(nn.Module):
 
 
 class Averaging(FederatedAveraging):
-    """pfl's, without the evaluation of the cohort before and after training, which fedkd has not either."""
+    """pfl's, without the evaluation of the cohort before and after training, which the other codes do not make either."""
 
     def get_next_central_contexts(self, *arguments: Any, **more: Any) -> Any:
         """Of one round."""
