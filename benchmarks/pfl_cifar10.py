@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -138,6 +138,15 @@ def run(cell: Cell, cifar10: str) -> dict[str, Any]:
     }
 
 
+def run_those_left(cells: Sequence[Cell], results: Path, cifar10: str, workers: int) -> None:
+    """Run the cells that the results lack, on images that are made first."""
+    there = finished(cells, results)
+    left = [cell for cell in cells if cell not in there]
+    for cell in left:
+        images_of(cell, cifar10)
+    fill(left, partial(run, cifar10=cifar10), results, describe=describe, workers=workers)
+
+
 def describe(line: Mapping[str, Any]) -> str:
     """What came out of a cell."""
     return f"{line['split']}, {line['method']} by {line['code']}, seed {line['seed']}: {line['last']:.4f}"
@@ -177,11 +186,7 @@ def main() -> None:
         Cell(*each, split, seed) for seed in given.seeds for split in given.split for each in who if each[1] in given.methods
     ]
     if not given.table:
-        there, do = finished(cells, RESULTS), partial(run, cifar10=given.cifar10)
-        left = [cell for cell in cells if cell not in there]
-        for cell in left:
-            images_of(cell, given.cifar10)
-        fill(left, do, RESULTS, describe=describe, workers=given.workers)
+        run_those_left(cells, RESULTS, given.cifar10, given.workers)
     found = finished([Cell(*each, split, seed) for seed in range(5) for split in ALPHAS for each in who], RESULTS)
     print(table(found))
     put_tables(PAGE, {"pfl": table(found)})

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cells import fill, finished, intervals_over, put_tables
+from cells import finished, intervals_over, put_tables
 from given import cifar10_folder, positive
-from pfl_cifar10 import EVERY, FEDKD, LOOP, PAGE, PFL, Cell, describe, images_of, run
+from pfl_cifar10 import EVERY, FEDKD, LOOP, PAGE, PFL, Cell, run_those_left
 
 RESULTS = Path(__file__).parent / "results" / "pfl_cifar10_early.jsonl"
 ROUNDS = 50
@@ -66,11 +65,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="run nothing; print the table and write the page")
     given = parser.parse_args()
     if not given.table:
-        there = finished(CELLS, RESULTS)
-        left = [cell for cell in CELLS if cell not in there]
-        for cell in left:
-            images_of(cell, given.cifar10)
-        fill(left, partial(run, cifar10=given.cifar10), RESULTS, describe=describe, workers=given.workers)
+        run_those_left(CELLS, RESULTS, given.cifar10, given.workers)
     made = table(finished(CELLS, RESULTS))
     print(made)
     put_tables(PAGE, {"early": made})
